@@ -1,0 +1,1 @@
+//! What every part declares. It knows no kind of part.

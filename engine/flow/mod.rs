@@ -1,0 +1,1 @@
+//! The language: files -> checked plans. It opens no socket and no file but the project's own.

@@ -1,0 +1,1 @@
+//! Bytes <-> documents: the contract and the registry of formats. Pure.

@@ -1,0 +1,3 @@
+//! The program `crossdock`: arguments in, exit code out.
+
+fn main() {}

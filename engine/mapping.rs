@@ -1,0 +1,1 @@
+//! Mapping files: a tree of expressions -> one compiled mapping. Pure.

@@ -1,0 +1,1 @@
+//! Plans in motion: stages, effects, timers, recovery.

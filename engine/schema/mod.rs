@@ -1,0 +1,1 @@
+//! JSON Schema: compile, apply over the tape. Pure; no network.

@@ -1,0 +1,1 @@
+//! Sinks: where messages go. The contract and the registry.

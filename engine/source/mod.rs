@@ -1,0 +1,1 @@
+//! Sources: where messages come from. The contract and the registry; they do not know flows.

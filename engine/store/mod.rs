@@ -1,0 +1,1 @@
+//! Durable state, one file a noun. It does not know flows.

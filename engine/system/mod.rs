@@ -1,0 +1,1 @@
+//! Outside systems: connection, credentials, limits. Shared by steps and sinks.

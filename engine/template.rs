@@ -1,0 +1,1 @@
+//! handlebars, for text: paths, addresses, labels. Pure.
