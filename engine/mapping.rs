@@ -1,1 +1,3 @@
-//! Mapping files: a tree of expressions -> one compiled mapping. Pure.
+//! STUB replaced by the expression helper.
+#![allow(missing_docs)]
+pub struct Mapping {}

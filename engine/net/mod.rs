@@ -1,1 +1,3 @@
-//! Clients and servers that parts share: http, tls. They know nothing of flows.
+//! Clients and servers that parts share. They know nothing of flows.
+
+pub mod listener;

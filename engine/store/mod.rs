@@ -1,1 +1,3 @@
 //! Durable state, one file a noun. It does not know flows.
+
+pub mod commit;

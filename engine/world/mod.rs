@@ -1,1 +1,35 @@
 //! The only doors to clock, disk, environment, secrets and randomness; each has a test double.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub mod clock;
+pub mod disk;
+pub mod env;
+pub mod random;
+
+/// A boxed future: what waits behind a trait is chosen at run time.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The world outside the program, as parts see it. A clone is the same world.
+#[derive(Clone)]
+pub struct World {
+    /// What time it is, and waiting.
+    pub clock: Arc<dyn clock::Clock>,
+    /// Environment variables.
+    pub env: Arc<dyn env::Environment>,
+    /// Randomness.
+    pub random: Arc<dyn random::Random>,
+}
+
+impl World {
+    /// The real one.
+    pub fn real() -> World {
+        World {
+            clock: Arc::new(clock::SystemClock),
+            env: Arc::new(env::ProcessEnvironment),
+            random: Arc::new(random::SystemRandom),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The diagnostic codes of parts, and the findings that more than one part makes.
+
+use std::collections::BTreeSet;
+
+use crate::diagnostic::{Code, Diagnostic, Place, closest};
+use crate::expression::{self, Expression, Tables};
+
+/// A template cannot be parsed.
+pub const BAD_TEMPLATE: Code = Code {
+    name: "bad-template",
+    meaning: "A handlebars template cannot be parsed.",
+};
+/// A mapping is named that does not exist.
+pub const UNKNOWN_MAPPING: Code = Code {
+    name: "unknown-mapping",
+    meaning: "A mapping is named that the project does not have.",
+};
+/// A schema is named that does not exist.
+pub const UNKNOWN_SCHEMA: Code = Code {
+    name: "unknown-schema",
+    meaning: "A schema is named that the project does not have.",
+};
+/// A system is named that does not exist.
+pub const UNKNOWN_SYSTEM: Code = Code {
+    name: "unknown-system",
+    meaning: "A system is named that the project does not have.",
+};
+/// A flow is named that does not exist.
+pub const UNKNOWN_FLOW: Code = Code {
+    name: "unknown-flow",
+    meaning: "A flow is named that the project does not have.",
+};
+/// A table is named that does not exist.
+pub const UNKNOWN_TABLE: Code = Code {
+    name: "unknown-table",
+    meaning: "A cross-reference table is named that the project does not have.",
+};
+/// A key is named that the flow does not declare.
+pub const UNKNOWN_KEY: Code = Code {
+    name: "unknown-key",
+    meaning: "A key is named that the flow does not declare under `keys`.",
+};
+/// A value cannot be used.
+pub const BAD_VALUE: Code = Code {
+    name: "bad-value",
+    meaning: "A value has the right type and cannot be used.",
+};
+/// Two settings contradict each other, or one needs another.
+pub const CONFLICTING_SETTINGS: Code = Code {
+    name: "conflicting-settings",
+    meaning: "Settings contradict each other, or one needs another.",
+};
+
+/// Compiles an expression and finds what is wrong with it: its own faults, unknown `$variables`, tables and keys.
+pub fn expression(
+    text: &str,
+    place: &dyn Fn(usize, usize) -> Place,
+    variables: &BTreeSet<String>,
+    keys: &BTreeSet<String>,
+    tables: &Tables,
+) -> (Option<Expression>, Vec<Diagnostic>) {
+    let compiled = match Expression::compile(text) {
+        Ok(compiled) => compiled,
+        Err(faults) => {
+            let found = faults.into_iter().map(|fault| {
+                Diagnostic::error(
+                    expression::codes::of(fault.kind),
+                    place(fault.start, fault.end),
+                    fault.message,
+                )
+                .help(fault.help)
+            });
+            return (None, found.collect());
+        }
+    };
+    let mut found: Vec<Diagnostic> = compiled
+        .cautions()
+        .into_iter()
+        .map(|fault| {
+            Diagnostic::error(
+                expression::codes::STRING_ORDERING,
+                place(fault.start, fault.end),
+                fault.message,
+            )
+            .help(fault.help)
+        })
+        .collect();
+    for (name, start, end) in compiled.free_variables() {
+        if !variables.contains(&name) {
+            let known: Vec<String> = variables.iter().map(|known| format!("${known}")).collect();
+            let help = match closest(&format!("${name}"), known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if known.is_empty() => {
+                    "bind it with `into` or `set` in a step above".to_owned()
+                }
+                None => format!("bound here: {}", known.join(", ")),
+            };
+            found.push(
+                Diagnostic::error(
+                    expression::codes::UNKNOWN_VARIABLE,
+                    place(start, end),
+                    format!("nothing above binds `${name}`"),
+                )
+                .help(help),
+            );
+        }
+    }
+    for (name, start, end) in compiled.tables() {
+        if tables.get(&name).is_none() {
+            let known: Vec<String> = tables.names().map(str::to_owned).collect();
+            let help = names_help("table", &name, &known, "tables/");
+            found.push(
+                Diagnostic::error(
+                    UNKNOWN_TABLE,
+                    place(start, end),
+                    format!("there is no table `{name}`"),
+                )
+                .help(help),
+            );
+        }
+    }
+    for (name, start, end) in compiled.keys() {
+        if !keys.contains(&name) {
+            let known: Vec<String> = keys.iter().cloned().collect();
+            let help = names_help("key", &name, &known, "`keys`");
+            found.push(
+                Diagnostic::error(
+                    UNKNOWN_KEY,
+                    place(start, end),
+                    format!("the flow declares no key `{name}`"),
+                )
+                .help(help),
+            );
+        }
+    }
+    (Some(compiled), found)
+}
+
+/// What to do about a name that stands for nothing.
+pub fn names_help(noun: &str, name: &str, known: &[String], folder: &str) -> String {
+    if let Some(near) = closest(name, known.iter().map(String::as_str)) {
+        return format!("did you mean `{near}`?");
+    }
+    match known {
+        [] => format!("the project has no {noun} yet; add one under {folder}"),
+        _ if known.len() <= 12 => format!("known: {}", known.join(", ")),
+        _ => format!(
+            "the project has {} under {folder}, none with a name like it",
+            known.len()
+        ),
+    }
+}

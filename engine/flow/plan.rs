@@ -1,0 +1,139 @@
+//! What the engine runs: a checked flow, connected to nothing. Nothing downstream checks it again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::component::common::RetryRule;
+use crate::component::{Append, Effect, Library, Pure};
+use crate::expression::Expression;
+use crate::failure::Class;
+use crate::schema::Schema;
+use crate::sink::Stream;
+use crate::source;
+use crate::store::commit::Changed;
+
+/// A checked project: all its plans, and what they share.
+pub struct Project {
+    /// A hash of everything that the project's behaviour depends on.
+    pub revision: Arc<str>,
+    /// The plans, by flow.
+    pub plans: BTreeMap<Arc<str>, Arc<Plan>>,
+    /// Schemas, mappings, tables, systems.
+    pub library: Arc<Library>,
+    /// What `crossdock.yaml` says, with defaults filled in.
+    pub settings: super::settings::Settings,
+}
+
+/// A checked flow.
+pub struct Plan {
+    /// The flow's name.
+    pub flow: Arc<str>,
+    /// A hash of the flow and all that it refers to.
+    pub revision: Arc<str>,
+    /// What it is for.
+    pub description: String,
+    /// Where messages come from.
+    pub source: source::Ready,
+    /// The kind of source, for the screen.
+    pub source_kind: &'static str,
+    /// The contract of arriving bodies.
+    pub accepts: Option<Accepts>,
+    /// Business keys: name and expression over the accepted body.
+    pub keys: Vec<(Arc<str>, Expression)>,
+    /// How repeats are known.
+    pub once: Option<Once>,
+    /// Steps, route and sinks, in the order of the file; the first is where accepted messages go.
+    pub nodes: Vec<Node>,
+}
+
+/// The contract of arriving bodies.
+pub struct Accepts {
+    /// The schema's name.
+    pub name: Arc<str>,
+    /// The schema.
+    pub schema: Arc<Schema>,
+    /// Whether a body that breaks it is refused, instead of stored as an exception.
+    pub refuse: bool,
+}
+
+/// How repeats are known.
+pub struct Once {
+    /// The key whose value tells.
+    pub key: Arc<str>,
+    /// The scope of the claims: the flow's name, unless the flow says otherwise.
+    pub scope: Arc<str>,
+    /// How long claims are kept after their run has ended.
+    pub keep_ms: i64,
+    /// What a changed repeat leads to.
+    pub changed: Changed,
+}
+
+/// One step, route or sink.
+pub struct Node {
+    /// Unique in the flow: what hops, runs and exceptions name.
+    pub id: Arc<str>,
+    /// The kind, for the screen: `map`, `call`, `http`, `route` ..
+    pub kind: &'static str,
+    /// Only messages for which it is true are worked on; others go past.
+    pub when: Option<Expression>,
+    /// What it does.
+    pub action: Action,
+    /// Where messages go afterwards; `None` ends them (sinks), as delivered.
+    pub next: Option<usize>,
+    /// How failed attempts are repeated.
+    pub retry: RetryRule,
+    /// What happens to failures of a class that are not retried any more; without an entry: an exception.
+    pub on_failure: Vec<(Class, OnFailure)>,
+    /// The milestone that is passed when it is done.
+    pub milestone: Option<Arc<str>>,
+    /// Whether it is a sink.
+    pub sink: bool,
+}
+
+/// What a node does.
+pub enum Action {
+    /// A step without outside effect.
+    Pure(Box<dyn Pure>),
+    /// A step or sink with an outside effect.
+    Effect(Arc<dyn Effect>),
+    /// A sink that appends to files.
+    Append(Arc<dyn Append>),
+    /// A sink that writes a stream.
+    Stream(Arc<dyn Stream>),
+    /// A sink that hands to another flow.
+    Flow(Arc<str>),
+    /// A sink that goes nowhere.
+    Discard,
+    /// Conditions and where each leads.
+    Route(Route),
+}
+
+/// Conditions and where each leads: the flow's routes, or a `branch` step.
+pub struct Route {
+    /// Take every arm that matches, not only the first.
+    pub all: bool,
+    /// Condition and targets.
+    pub arms: Vec<(Expression, Vec<usize>)>,
+    /// Where messages go that no arm takes: `None` is a failure, an empty list goes to the node's `next`.
+    pub otherwise: Option<Vec<usize>>,
+}
+
+/// What happens to a failure that is not retried any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// A person decides.
+    Exception,
+    /// The message goes on as it was before the step.
+    Continue,
+    /// It ends, counted as discarded, for this reason.
+    Drop(String),
+    /// It goes to this node.
+    To(usize),
+}
+
+impl Plan {
+    /// The node with this id.
+    pub fn node(&self, id: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| &*node.id == id)
+    }
+}

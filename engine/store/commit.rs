@@ -1,0 +1,382 @@
+//! The one value that changes durable state: all that a stage, an accept or a timer changes, in one transaction. It is data; it does nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::component::Progress;
+use crate::failure::{Class, Failure};
+use crate::message::{MessageId, Names};
+
+/// A run's number in this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub i64);
+
+/// A hop's number in this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HopId(pub i64);
+
+/// An effect's id: a hash of root message, flow, step, item and generation; never of the run or the revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EffectId(pub [u8; 16]);
+
+/// All that changes together. Applied whole or not at all, in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// New messages.
+    pub accepts: Vec<NewRun>,
+    /// Hops that end or wait, with what comes after them.
+    pub ends: Vec<End>,
+    /// Effects that are about to be tried.
+    pub intents: Vec<Intent>,
+    /// Effects whose outcome is known now, though their hop goes on.
+    pub outcomes: Vec<Outcome>,
+    /// A source's cursor. If it is not where `from` says, nothing of this commit is applied.
+    pub progress: Option<(Arc<str>, Progress)>,
+    /// Arrivals that a flow's `on_breach: refuse` turned away: counted, not stored. Flow and number.
+    pub refused: Option<(Arc<str>, u64)>,
+    /// Hops that waited and are due at this time (milliseconds since 1970) become ready, at most this many.
+    pub release: Option<(i64, usize)>,
+}
+
+/// What became of a commit's items, each list in the order of its items.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// For each of `accepts`.
+    pub accepts: Vec<Accepted>,
+    /// For each of `ends`: whether the hop was there with this fence. If not, nothing of that end was applied.
+    pub ends: Vec<bool>,
+    /// For each of `intents`.
+    pub intents: Vec<Intended>,
+    /// For each of `ends`: the verdicts of its own accepts.
+    pub ends_accepts: Vec<Vec<Accepted>>,
+    /// The hops that `release` made ready.
+    pub released: Vec<StoredHop>,
+}
+
+/// A message that is accepted: it becomes a run with its first hop, or an exception, or turns out to be known.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// The run's number, from `Store::next_run`.
+    pub run: RunId,
+    /// The message's id.
+    pub message: MessageId,
+    /// The accepted message at the root of it all: for messages from another flow that flow's root, else the message itself.
+    pub root: MessageId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The flow's revision.
+    pub revision: Arc<str>,
+    /// When it was accepted, in milliseconds since 1970.
+    pub received_at_ms: i64,
+    /// The accepted bytes.
+    pub body: Bytes,
+    /// Headers, variables and item, as `Envelope` writes them; empty if there are none.
+    pub envelope: Bytes,
+    /// Business keys: searchable, one row each.
+    pub keys: Arc<Names>,
+    /// Claims: if one of them is taken, the message is a duplicate (same hash) or changed (other hash).
+    pub claims: Vec<Claim>,
+    /// What comes first.
+    pub first: First,
+}
+
+/// What comes first for an accepted message.
+#[derive(Clone, Debug)]
+pub enum First {
+    /// A hop to this step.
+    Hop(NewHop),
+    /// It breaks the contract: an exception at once.
+    Exception(NewException),
+}
+
+/// A claim on (scope, key).
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The flow, unless the flow says otherwise; for delivery ids `delivery:FLOW`.
+    pub scope: String,
+    /// The key's value.
+    pub key: String,
+    /// A hash of the body, to tell a repeat from a change; all zero where any repeat counts as the same.
+    pub hash: [u8; 16],
+    /// How long it is kept after the run has ended, in milliseconds.
+    pub keep_ms: i64,
+    /// What a claim with another hash leads to.
+    pub changed: Changed,
+}
+
+/// What happens to a message whose key is known and whose body differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Stored as a run that ends in an exception of class `duplicate`.
+    Exception,
+    /// Counted as a duplicate.
+    Ignore,
+}
+
+/// What became of a new message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is a run now; its first hop is ready, or it is an exception.
+    New,
+    /// This run had it before: counted, nothing else stored.
+    Duplicate(RunId),
+    /// This run had the key with another body: stored as a run in exception.
+    Changed(RunId),
+}
+
+/// A hop to be: a message that waits for a step.
+#[derive(Clone, Debug)]
+pub struct NewHop {
+    /// The hop's number, from `Store::next_hop`.
+    pub hop: HopId,
+    /// The run; of a hop to another flow's door, the run that sent it.
+    pub run: RunId,
+    /// The flow in which the step is.
+    pub flow: Arc<str>,
+    /// The step's id; `@accept` is the door of a flow.
+    pub step: Arc<str>,
+    /// The message's own id, where it is not the run's (parts of a split).
+    pub message: MessageId,
+    /// The bytes; `None` if they are the run's accepted bytes.
+    pub body: Option<Bytes>,
+    /// Headers, variables and item; `None` if they are the run's.
+    pub envelope: Option<Bytes>,
+}
+
+/// How a hop ends, or that it waits.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The hop.
+    pub hop: HopId,
+    /// The fence that the hop was taken with.
+    pub fence: i64,
+    /// The run.
+    pub run: RunId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step at which the hop stood.
+    pub step: Arc<str>,
+    /// What the hop turns into.
+    pub turn: Turn,
+    /// The effect that this hop was about, with its outcome, if it had one.
+    pub effect: Option<Outcome>,
+    /// What is shown on the run's timeline.
+    pub trail: Vec<Trail>,
+    /// Of a hop at a flow's door: the run that it becomes.
+    pub accepts: Vec<NewRun>,
+}
+
+/// What a hop turns into.
+#[derive(Clone, Debug)]
+pub enum Turn {
+    /// It is over: these hops follow (of this run, or at other flows' doors), and these leaves end here.
+    Over {
+        /// Hops of the same run.
+        next: Vec<NewHop>,
+        /// Hops at the doors of other flows. They are not part of this run.
+        doors: Vec<NewHop>,
+        /// What ends here, one for each leaf.
+        leaves: Vec<Leaf>,
+    },
+    /// It waits for another attempt, with the same message.
+    Wait {
+        /// Not before this time, in milliseconds since 1970.
+        due_at_ms: i64,
+        /// The number of the attempt to come; the first is 1.
+        attempt: u32,
+        /// Why it waits.
+        failure: Failure,
+    },
+}
+
+/// How one leaf of a run ends.
+#[derive(Clone, Debug)]
+pub enum Leaf {
+    /// It reached a sink.
+    Delivered,
+    /// A step filtered it.
+    Filtered,
+    /// It was dropped for a reason (`on_failure: drop`).
+    Discarded(String),
+    /// It waits for a person.
+    Exception(NewException),
+}
+
+/// A message that cannot go on, with all that a person needs.
+#[derive(Clone, Debug)]
+pub struct NewException {
+    /// The step that failed.
+    pub step: Arc<str>,
+    /// The class.
+    pub class: Class,
+    /// One sentence.
+    pub message: String,
+    /// More lines.
+    pub detail: Option<String>,
+    /// Equal for exceptions with the same cause.
+    pub fingerprint: String,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// The message's id at the step.
+    pub at: MessageId,
+    /// The step's own bytes; `None` if they are the run's accepted bytes.
+    pub body: Option<Bytes>,
+    /// The step's headers, variables and item; `None` if they are the run's.
+    pub envelope: Option<Bytes>,
+    /// The request that was sent, if there was one.
+    pub request: Option<Bytes>,
+    /// What the target answered, if it did.
+    pub answer: Option<Bytes>,
+}
+
+/// A line of a run's timeline.
+#[derive(Clone, Debug)]
+pub struct Trail {
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// The step.
+    pub step: Arc<str>,
+    /// One word: `done`, `filtered`, `failed`, `waits`, `sent`, `exception`, `milestone`, ..
+    pub what: &'static str,
+    /// A few words more, if there are any.
+    pub detail: Option<String>,
+    /// A hash of the body that the step gave, where there is one.
+    pub hash: Option<[u8; 8]>,
+}
+
+/// An effect that is about to be tried.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The effect.
+    pub effect: EffectId,
+    /// The hop that tries it.
+    pub hop: HopId,
+    /// The run.
+    pub run: RunId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// The split item; empty for the whole.
+    pub item: Arc<str>,
+    /// What will be sent; kept from the first intent on, a retry sends that.
+    pub request: Bytes,
+    /// The key that lets the target recognise a repeat.
+    pub idempotency_key: Option<String>,
+    /// Which start of which engine tries it.
+    pub owner: i64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// When this intent counts as dead.
+    pub lease_until_ms: i64,
+    /// An intent of a dead owner without a result is taken over: only after the engine has probed, or may repeat.
+    pub take_over: bool,
+}
+
+/// What the ledger says to an intent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intended {
+    /// Go on: the intent is durable. The request to send (the stored one, if there was one) and the number of this attempt.
+    Send {
+        /// What to send.
+        request: Bytes,
+        /// The idempotency key to send.
+        idempotency_key: Option<String>,
+        /// 1 for the first.
+        attempt: u32,
+        /// When the first attempt was made.
+        first_at_ms: i64,
+    },
+    /// It took effect before: no second effect, this was the answer.
+    Done(Bytes),
+    /// Somebody tried it, and nobody knows the outcome. Nothing was changed.
+    Unknown {
+        /// What was sent.
+        request: Bytes,
+        /// With this key.
+        idempotency_key: Option<String>,
+        /// When it was sent first.
+        first_at_ms: i64,
+        /// When it was sent last.
+        last_at_ms: i64,
+        /// How often a probe has said that the target does not have it.
+        absent: u32,
+    },
+    /// Another owner is at it right now, until this time.
+    Busy(i64),
+    /// The same effect with another request was stored: not sent.
+    Differs(Bytes),
+}
+
+/// What is known about an effect now.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The effect.
+    pub effect: EffectId,
+    /// What is known.
+    pub state: EffectState,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// What is stored for an effect that had no intent (safe requests): flow, step, run, request. `None` where there was an intent.
+    pub unannounced: Option<Unannounced>,
+}
+
+/// An effect that needed no intent: a request that only reads.
+#[derive(Clone, Debug)]
+pub struct Unannounced {
+    /// The run.
+    pub run: RunId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// The split item; empty for the whole.
+    pub item: Arc<str>,
+    /// What was sent.
+    pub request: Bytes,
+}
+
+/// The states of an effect in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EffectState {
+    /// It took effect; the answer.
+    Done(Bytes),
+    /// It surely took no effect: may be sent again.
+    NotApplied,
+    /// Nobody knows.
+    Unknown,
+    /// A probe said that the target does not have it; counts up.
+    Absent,
+}
+
+/// A hop as the store gives it back.
+#[derive(Clone, Debug)]
+pub struct StoredHop {
+    /// The hop.
+    pub hop: HopId,
+    /// The fence to end it with.
+    pub fence: i64,
+    /// The run.
+    pub run: RunId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// The number of the attempt to come.
+    pub attempt: u32,
+    /// The message's id at this hop.
+    pub message: MessageId,
+    /// The root's id.
+    pub root: MessageId,
+    /// When the root was accepted.
+    pub received_at_ms: i64,
+    /// The revision under which the run was accepted.
+    pub revision: Arc<str>,
+    /// The bytes.
+    pub body: Bytes,
+    /// Headers, variables and item.
+    pub envelope: Bytes,
+    /// Business keys.
+    pub keys: Arc<Names>,
+}

@@ -1,0 +1,60 @@
+//! What time it is, and waiting. Wall time for what people see and what is stored; monotonic waits for everything else.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Pending;
+
+/// A clock.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> i64;
+    /// Waits this long.
+    fn sleep(&self, duration: Duration) -> Pending<'static, ()>;
+}
+
+/// The machine's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> i64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) -> Pending<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// A clock that a test moves by hand; waits end at once and move it.
+#[derive(Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows this time.
+    pub fn at(now_ms: i64) -> ManualClock {
+        ManualClock(AtomicI64::new(now_ms))
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, duration: Duration) {
+        self.0.fetch_add(
+            i64::try_from(duration.as_millis()).unwrap_or(i64::MAX),
+            Ordering::SeqCst,
+        );
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn sleep(&self, duration: Duration) -> Pending<'static, ()> {
+        self.advance(duration);
+        Box::pin(tokio::task::yield_now())
+    }
+}

@@ -1,0 +1,1 @@
+//! Files and folders. Every write that must survive is synced, with its folder.
