@@ -274,12 +274,6 @@ impl Node {
             span: self.span,
         }
     }
-
-    /// Where bytes `start..end` of a text's value stand in the file.
-    pub fn span_within(&self, file: &File, start: usize, end: usize) -> Span {
-        let _ = (file, start, end);
-        self.span
-    }
 }
 
 fn number_to_json(text: &str) -> serde_json::Value {
