@@ -6,6 +6,7 @@ use crate::diagnostic::{Diagnostic, File, Findings, Place, Span};
 
 mod build;
 mod fault;
+pub mod shape;
 mod within;
 
 /// The kinds of mistakes in YAML itself.
