@@ -79,6 +79,7 @@ impl File {
         let line = self.line_starts.partition_point(|&start| start <= offset);
         let start = self.line_starts[line - 1];
         let before = self.text.get(start..offset).unwrap_or_default();
+        let before = before.trim_start_matches('\u{feff}');
         (line, before.chars().count() + 1)
     }
 
@@ -302,6 +303,7 @@ mod tests {
         assert_eq!(file.line_column(2), (1, 2));
         assert_eq!(file.line_column(6), (2, 1));
         assert_eq!(file.line_column(999), (3, 1));
+        assert_eq!(File::new("a.yaml", "\u{feff}a: 1").line_column(3), (1, 1));
     }
 
     #[test]
