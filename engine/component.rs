@@ -107,6 +107,19 @@ pub struct Library {
     pub systems: BTreeMap<String, Arc<System>>,
     /// The names of all flows.
     pub flows: BTreeSet<String>,
+    /// What exists and cannot be used, because of findings of its own: naming it is no second mistake.
+    pub broken: Broken,
+}
+
+/// Names of what exists and cannot be used.
+#[derive(Default)]
+pub struct Broken {
+    /// Mappings.
+    pub mappings: BTreeSet<String>,
+    /// Schemas.
+    pub schemas: BTreeSet<String>,
+    /// Systems.
+    pub systems: BTreeSet<String>,
 }
 
 /// Where a part is built: its place in a file, the project's library, and the list that takes what is wrong.
@@ -413,7 +426,7 @@ impl Build<'_> {
     /// The mapping that is named at a part of the config.
     pub fn mapping(&mut self, path: &[&str], name: &str) -> Option<Arc<Mapping>> {
         let found = self.library.mappings.get(name).cloned();
-        if found.is_none() {
+        if found.is_none() && !self.library.broken.mappings.contains(name) {
             let known: Vec<String> = self.library.mappings.keys().cloned().collect();
             self.unknown(
                 codes::UNKNOWN_MAPPING,
@@ -430,7 +443,7 @@ impl Build<'_> {
     /// The schema that is named at a part of the config.
     pub fn schema(&mut self, path: &[&str], name: &str) -> Option<Arc<Schema>> {
         let found = self.library.schemas.get(name);
-        if found.is_none() {
+        if found.is_none() && !self.library.broken.schemas.contains(name) {
             let known: Vec<String> = self.library.schemas.names().map(str::to_owned).collect();
             self.unknown(
                 codes::UNKNOWN_SCHEMA,
@@ -447,7 +460,7 @@ impl Build<'_> {
     /// The system that is named at a part of the config.
     pub fn system(&mut self, path: &[&str], name: &str) -> Option<Arc<System>> {
         let found = self.library.systems.get(name).cloned();
-        if found.is_none() {
+        if found.is_none() && !self.library.broken.systems.contains(name) {
             let known: Vec<String> = self.library.systems.keys().cloned().collect();
             self.unknown(
                 codes::UNKNOWN_SYSTEM,

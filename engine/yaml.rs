@@ -142,6 +142,10 @@ pub enum Style {
     Quoted,
     /// As a block, after `|` or `>`.
     Block,
+    /// Not in this file: put in for a `${env:..}` or `${file:..}`.
+    Variable,
+    /// Not in this file: put in for a `${param:..}` of a fragment.
+    Parameter,
 }
 
 /// A key of a mapping, with its place.
@@ -259,6 +263,9 @@ impl Node {
     /// where lines are folded, as near as can be; the whole value if it is no text.
     pub fn span_within(&self, file: &File, start: usize, end: usize) -> Span {
         match &self.data {
+            Data::Text(text) if matches!(text.style, Style::Variable | Style::Parameter) => {
+                self.span
+            }
             Data::Text(text) => within::span(&file.text, self.span, text, start, end),
             Data::Number(text) => {
                 let inside = |at: usize| self.span.start + at.min(text.len());

@@ -88,6 +88,8 @@ pub struct Node {
     pub milestone: Option<Arc<str>>,
     /// Whether it is a sink.
     pub sink: bool,
+    /// The outside system that it acts on, for the screen.
+    pub system: Option<Arc<str>>,
 }
 
 /// What a node does.

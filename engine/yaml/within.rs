@@ -42,7 +42,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn begin(&mut self) {
         match self.style {
-            Style::Plain => {}
+            Style::Plain | Style::Variable | Style::Parameter => {}
             Style::Quoted => {
                 self.quote = self.file.as_bytes().get(self.at).copied();
                 self.at += 1;

@@ -40,6 +40,8 @@ pub(super) fn in_words(node: &Node) -> String {
         Data::Null => "nothing".to_owned(),
         Data::Bool(value) => format!("`{value}`"),
         Data::Number(text) => format!("the number `{}`", cut(text)),
+        // It may be a secret.
+        Data::Text(text) if text.style == Style::Variable => "the text of a variable".to_owned(),
         Data::Text(text) => format!("the text `{}`", cut(&text.value)),
         Data::List(_) => "a list".to_owned(),
         Data::Map(_) => "a mapping".to_owned(),
