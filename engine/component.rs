@@ -266,6 +266,14 @@ pub trait Source: Send + Sync {
     fn ends(&self) -> bool {
         false
     }
+    /// What only one flow may have: for a webhook its method and path. Two sources with the same binding contradict each other.
+    fn binding(&self) -> Option<String> {
+        None
+    }
+    /// Whether the source brings things again as a matter of course (a cursor that overlaps): the flow then needs `once`.
+    fn overlaps(&self) -> bool {
+        false
+    }
 }
 
 /// What a source brings.
@@ -335,6 +343,8 @@ pub trait Accept: Send + Sync {
 pub struct Intake {
     /// The flow's name: for paths, logs and ids.
     pub flow: Arc<str>,
+    /// The project's folder: what relative paths are relative to.
+    pub root: Arc<std::path::Path>,
     /// The way in.
     pub accept: Arc<dyn Accept>,
     /// Clock, disk, environment, randomness.

@@ -1,5 +1,407 @@
 //! The one HTTP listener that webhooks and health checks share. It knows paths, sizes and deadlines, and nothing of what is behind a path.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Class, Failure};
+use crate::world::Pending;
+
+mod answer;
+pub mod inflate;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+/// How much and how long, for everything that a peer can make large or slow.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How many connections there may be; more wait in the system's backlog. Default 4096.
+    pub connections_max: usize,
+    /// How many requests may be under way; more are answered 503. Default 4096.
+    pub requests_max: usize,
+    /// How many bytes a request's line and headers may have; more are answered 431. Default 16 KiB.
+    pub head_bytes_max: usize,
+    /// How many headers a request may have; more are answered 431. Default 96.
+    pub headers_max: usize,
+    /// How many bytes of bodies may be held at once, over all requests; more are answered 503. Default 32 MiB.
+    pub buffered_bytes_max: usize,
+    /// How many bytes of a body that is too large are read and thrown away, so that the peer sees the answer. Default 64 MiB.
+    pub discard_bytes_max: usize,
+    /// How long that may take. Default 1 s.
+    pub discard_timeout: Duration,
+    /// How long a request's line and headers may take from their first byte; then 408. Default 10 s.
+    pub head_timeout: Duration,
+    /// How long a body may take; then 408. Default 30 s.
+    pub body_timeout: Duration,
+    /// How long a connection may stay open without a request. Default 75 s.
+    pub idle_timeout: Duration,
+    /// How long a peer may take no byte of its answer. Default 30 s.
+    pub write_timeout: Duration,
+    /// How long the engine may take for an answer; then 503. Default 30 s.
+    pub answer_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: 4096,
+            requests_max: 4096,
+            head_bytes_max: 16 << 10,
+            headers_max: 96,
+            buffered_bytes_max: 32 << 20,
+            discard_bytes_max: 64 << 20,
+            discard_timeout: Duration::from_secs(1),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A request that came in whole, within the limits.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub uri: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The bytes as they came, still encoded if `Content-Encoding` says so.
+    pub body: Bytes,
+    /// Who sent it.
+    pub peer: SocketAddr,
+}
+
+/// What is sent back.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers; length, date and connection are added by the listener.
+    pub headers: Vec<(header::HeaderName, HeaderValue)>,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+/// What is behind a path.
+pub trait Receive: Send + Sync {
+    /// Answers a request. Called concurrently; not called for bodies above `body_max`. If the peer goes away the future is dropped.
+    fn receive(&self, request: Received) -> Pending<'_, Reply>;
+    /// How many bytes a body may have.
+    fn body_max(&self) -> usize;
+}
+
 /// The one HTTP listener of the engine. A clone is the same listener.
 #[derive(Clone)]
-pub struct Listener {}
+pub struct Listener(Arc<Inner>);
+
+/// A path that is served as long as this value lives.
+#[must_use = "the path is served as long as the registration lives"]
+pub struct Registration {
+    listener: Listener,
+    path: String,
+    number: u64,
+}
+
+struct Inner {
+    limits: Limits,
+    local: SocketAddr,
+    routes: RwLock<Routes>,
+    number: AtomicU64,
+    unready: RwLock<Vec<String>>,
+    requests: AtomicUsize,
+    buffered: AtomicUsize,
+    stop: CancellationToken,
+    serving: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Routes {
+    /// By path; of equal methods the last one serves.
+    served: HashMap<String, Vec<Route>>,
+    /// Paths that were served a moment ago: a source that starts again, or a reload.
+    gone: HashMap<String, Instant>,
+}
+
+#[derive(Clone)]
+struct Route {
+    number: u64,
+    method: Method,
+    receive: Arc<dyn Receive>,
+}
+
+/// For how long a path that is served no more answers 503 instead of 404.
+const GONE: Duration = Duration::from_secs(30);
+/// How many such paths are remembered.
+const GONE_MAX: usize = 1024;
+/// How long the listener waits after the system has refused it a connection (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Listener {
+    /// Listens at `host:port`, with default limits. Port 0 takes any free port. Not ready yet: see `set_ready`.
+    pub async fn bind(address: &str) -> Result<Listener, Failure> {
+        Listener::bind_with(address, Limits::default()).await
+    }
+
+    /// Listens at `host:port`, with these limits.
+    pub async fn bind_with(address: &str, limits: Limits) -> Result<Listener, Failure> {
+        let refused = |error: std::io::Error| {
+            Failure::new(
+                Class::Config,
+                format!(
+                    "cannot listen at {address}: {error}; choose another `listen` in crossdock.yaml or stop what uses it"
+                ),
+            )
+        };
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        let local = socket.local_addr().map_err(refused)?;
+        let listener = Listener(Arc::new(Inner {
+            limits,
+            local,
+            routes: RwLock::default(),
+            number: AtomicU64::new(0),
+            unready: RwLock::new(vec!["starting".to_owned()]),
+            requests: AtomicUsize::new(0),
+            buffered: AtomicUsize::new(0),
+            stop: CancellationToken::new(),
+            serving: Mutex::new(None),
+        }));
+        let serving = tokio::spawn(serve(listener.clone(), socket));
+        *lock(&listener.0.serving) = Some(serving);
+        Ok(listener)
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    /// Serves a path with a method until the registration is dropped. Of several for the same the last one serves: a new revision can
+    /// register before the old one leaves.
+    pub fn register(&self, method: Method, path: &str, receive: Arc<dyn Receive>) -> Registration {
+        let number = self.0.number.fetch_add(1, Ordering::Relaxed);
+        let mut routes = write(&self.0.routes);
+        routes.gone.remove(path);
+        routes
+            .served
+            .entry(path.to_owned())
+            .or_default()
+            .push(Route {
+                number,
+                method,
+                receive,
+            });
+        drop(routes);
+        Registration {
+            listener: self.clone(),
+            path: path.to_owned(),
+            number,
+        }
+    }
+
+    /// From now on `/healthz/ready` says 200, and unknown paths are 404.
+    pub fn set_ready(&self) {
+        write(&self.0.unready).clear();
+    }
+
+    /// From now on `/healthz/ready` says 503 with these causes, and unknown paths are 503. What is registered is served.
+    pub fn set_unready(&self, causes: Vec<String>) {
+        *write(&self.0.unready) = causes;
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    /// Stops accepting connections, lets requests that are under way be answered for at most this long, and closes all connections.
+    pub async fn stop(&self, within: Duration) {
+        self.set_unready(vec!["stopping".to_owned()]);
+        self.0.stop.cancel();
+        let serving = lock(&self.0.serving).take();
+        let Some(mut serving) = serving else { return };
+        if tokio::time::timeout(within, &mut serving).await.is_err() {
+            serving.abort();
+            drop(serving.await);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut routes = write(&self.listener.0.routes);
+        let Some(list) = routes.served.get_mut(&self.path) else {
+            return;
+        };
+        list.retain(|route| route.number != self.number);
+        if list.is_empty() {
+            routes.served.remove(&self.path);
+            let now = Instant::now();
+            routes.gone.retain(|_, since| now - *since < GONE);
+            if routes.gone.len() < GONE_MAX {
+                routes.gone.insert(std::mem::take(&mut self.path), now);
+            }
+        }
+    }
+}
+
+impl Reply {
+    /// A JSON reply.
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+        Reply {
+            status,
+            headers: vec![(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )],
+            body: body.into(),
+        }
+    }
+
+    /// A problem by RFC 9457: the status, its title, and one sentence.
+    pub fn problem(status: StatusCode, detail: &str) -> Reply {
+        let title = status.canonical_reason().unwrap_or("Problem");
+        let body = serde_json::json!({
+            "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail
+        });
+        Reply::problem_document(status, &body)
+    }
+
+    /// A problem by RFC 9457 with members of its own.
+    pub fn problem_document(status: StatusCode, document: &serde_json::Value) -> Reply {
+        Reply {
+            status,
+            headers: vec![(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/problem+json"),
+            )],
+            body: Bytes::from(document.to_string()),
+        }
+    }
+
+    /// The same reply with another header.
+    #[must_use]
+    pub fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Reply {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The same reply, asking the peer to come back after this many milliseconds (rounded up to seconds).
+    #[must_use]
+    pub fn with_retry_after_ms(self, ms: u64) -> Reply {
+        self.with_header(
+            header::RETRY_AFTER,
+            HeaderValue::from(ms.div_ceil(1000).max(1)),
+        )
+    }
+
+    /// The same reply, after which the connection is closed.
+    #[must_use]
+    fn and_close(self) -> Reply {
+        self.with_header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+}
+
+/// Accepts connections until the stop, then waits for those that are open. Owns their tasks: aborted, it takes them along.
+async fn serve(listener: Listener, socket: TcpListener) {
+    let places = Arc::new(Semaphore::new(listener.0.limits.connections_max));
+    let mut connections = JoinSet::new();
+    let stop = listener.0.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => { drop(ended); continue }
+            accepted = accept(&socket, &places) => accepted,
+        };
+        match accepted {
+            Some((stream, peer, place)) => {
+                let listener = listener.clone();
+                connections.spawn(async move {
+                    connection(listener, stream, peer).await;
+                    drop(place);
+                });
+            }
+            None => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+    drop(socket);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match socket.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            None
+        }
+    }
+}
+
+/// Serves one connection until it closes, fails, times out or the listener stops.
+async fn connection(listener: Listener, stream: TcpStream, peer: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no-delay is not available");
+    }
+    let limits = &listener.0.limits;
+    let watched = stream::Watched::new(stream, limits);
+    let busy = watched.busy();
+    let service = {
+        let listener = listener.clone();
+        hyper::service::service_fn(move |request| {
+            let (listener, busy) = (listener.clone(), busy.clone());
+            async move {
+                busy.store(true, Ordering::Relaxed);
+                let response = answer::answer(&listener, request, peer).await;
+                busy.store(false, Ordering::Relaxed);
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        })
+    };
+    let mut serving = std::pin::pin!(
+        hyper::server::conn::http1::Builder::new()
+            .pipeline_flush(true)
+            .header_read_timeout(None)
+            .max_buf_size(limits.head_bytes_max.saturating_mul(4).max(64 << 10))
+            .serve_connection(hyper_util::rt::TokioIo::new(watched), service)
+    );
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = listener.0.stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(shared: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    shared.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(shared: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
+}

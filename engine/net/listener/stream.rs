@@ -1,0 +1,175 @@
+//! A connection's bytes under deadlines: idle, slow head, stalled answer. It does not know HTTP beyond the one answer to a slow head.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::Limits;
+
+/// A stream that fails when its peer is too slow. While a request is being answered only writing has a deadline here.
+pub(super) struct Watched {
+    stream: TcpStream,
+    /// A request is under way: its head has been read, its answer not yet been made.
+    busy: Arc<AtomicBool>,
+    was_busy: bool,
+    /// The first byte of a head has come.
+    in_head: bool,
+    /// Since when the peer has been idle, or sending its head.
+    since: Instant,
+    /// Since when the peer has taken nothing.
+    stalled: Option<Instant>,
+    /// Rings at or before the next deadline; then the deadline is worked out anew. So a request costs no timer.
+    alarm: Pin<Box<Sleep>>,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    write_timeout: Duration,
+}
+
+const TOO_SLOW: &str = concat!(
+    "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 115\r\n\r\n",
+    r#"{"type":"about:blank","title":"Request Timeout","status":408,"detail":"the request's headers did not come in time"}"#
+);
+
+impl Watched {
+    pub(super) fn new(stream: TcpStream, limits: &Limits) -> Watched {
+        let now = Instant::now();
+        Watched {
+            stream,
+            busy: Arc::new(AtomicBool::new(false)),
+            was_busy: false,
+            in_head: true,
+            since: now,
+            stalled: None,
+            alarm: Box::pin(tokio::time::sleep_until(now + limits.head_timeout)),
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
+            write_timeout: limits.write_timeout,
+        }
+    }
+
+    /// Set by the one who answers, for as long as a request is under way.
+    pub(super) fn busy(&self) -> Arc<AtomicBool> {
+        self.busy.clone()
+    }
+
+    /// Whether this deadline has passed; if not, the task is woken when it does.
+    fn overdue(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
+        loop {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            if self.alarm.is_elapsed() || self.alarm.deadline() > deadline {
+                self.alarm.as_mut().reset(deadline);
+            }
+            if self.alarm.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+        }
+    }
+
+    fn waits_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.busy.load(Ordering::Relaxed) {
+            self.was_busy = true;
+            return Poll::Pending;
+        }
+        if self.was_busy {
+            self.was_busy = false;
+            self.in_head = false;
+            self.since = Instant::now();
+        }
+        let allowed = if self.in_head {
+            self.head_timeout
+        } else {
+            self.idle_timeout
+        };
+        if !self.overdue(self.since + allowed, cx) {
+            return Poll::Pending;
+        }
+        if self.in_head
+            && let Err(error) = self.stream.try_write(TOO_SLOW.as_bytes())
+        {
+            tracing::debug!(%error, "a slow peer is gone");
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn after_write<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let since = *self.stalled.get_or_insert_with(Instant::now);
+        if self.overdue(since + self.write_timeout, cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Ready(read) => {
+                if this.busy.load(Ordering::Relaxed) {
+                    this.was_busy = true;
+                } else if this.was_busy || !this.in_head {
+                    this.was_busy = false;
+                    this.in_head = true;
+                    this.since = Instant::now();
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending => this.waits_to_read(cx),
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.after_write(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.after_write(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

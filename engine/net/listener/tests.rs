@@ -1,0 +1,1 @@
+//! Promises of the listener, over real sockets.
