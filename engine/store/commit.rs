@@ -20,6 +20,9 @@ pub struct HopId(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EffectId(pub [u8; 16]);
 
+/// The fence of a new hop. It rises each time that the hop waits.
+pub const FENCE_FIRST: i64 = 1;
+
 /// All that changes together. Applied whole or not at all, in the order of the fields.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
@@ -272,6 +275,8 @@ pub struct Intent {
     pub lease_until_ms: i64,
     /// An intent of a dead owner without a result is taken over: only after the engine has probed, or may repeat.
     pub take_over: bool,
+    /// Where the effect surely was not applied: store and send the new request instead of the stored one (appends, whose request names an offset).
+    pub replace: bool,
 }
 
 /// What the ledger says to an intent.
