@@ -240,20 +240,20 @@ pub trait Effect: Send + Sync {
     ) -> Result<Message, Failure>;
 }
 
-/// A sink that appends to files: intents carry offsets, recovery truncates to them.
+/// A sink that appends to files. How long a file may be is a cursor in the store; what lies behind it is cut off.
 pub trait Append: Send + Sync {
     /// The file and the bytes for one message. Pure.
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<(String, Bytes), Failure>;
     /// Takes the file for this caller alone and says how long it is. Held until the guard goes.
     fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Box<dyn Appending>, Failure>>;
-    /// At start, before anything is appended: cuts the file back to `length` if it is longer.
-    fn recover<'a>(&'a self, path: &'a str, length: u64) -> Pending<'a, Result<(), Failure>>;
 }
 
 /// A file taken for appending.
 pub trait Appending: Send {
-    /// The length before anything is written.
+    /// How long the file is.
     fn length(&self) -> u64;
+    /// Cuts the file back to `length` if it is longer: what lies behind was written and never committed.
+    fn cut(&mut self, length: u64) -> Pending<'_, Result<(), Failure>>;
     /// Writes and syncs. After a failure the file is cut back to its former length.
     fn write<'a>(&'a mut self, bytes: Bytes) -> Pending<'a, Result<(), Failure>>;
 }
@@ -351,6 +351,8 @@ pub struct Intake {
     pub world: crate::world::World,
     /// The listener that webhooks register at.
     pub listener: crate::net::listener::Listener,
+    /// The project's folder: where relative paths begin.
+    pub root: Arc<std::path::Path>,
     /// Cancelled when the source must stop; what it has begun to accept it finishes.
     pub stop: tokio_util::sync::CancellationToken,
 }
