@@ -351,8 +351,6 @@ pub struct Intake {
     pub world: crate::world::World,
     /// The listener that webhooks register at.
     pub listener: crate::net::listener::Listener,
-    /// The project's folder: where relative paths begin.
-    pub root: Arc<std::path::Path>,
     /// Cancelled when the source must stop; what it has begun to accept it finishes.
     pub stop: tokio_util::sync::CancellationToken,
 }
