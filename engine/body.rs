@@ -199,6 +199,19 @@ impl<'a> Item<'a> {
         std::str::from_utf8(bytes).expect("a tape is only built over UTF-8, at character borders")
     }
 
+    /// The bytes that `raw` is made of.
+    pub fn raw_bytes(self) -> &'a [u8] {
+        let slot = self.slot();
+        &self.tape.bytes[slot.start as usize..slot.end as usize]
+    }
+
+    /// The bytes that `json` is made of.
+    pub fn json_bytes(self) -> &'a [u8] {
+        let slot = self.slot();
+        let quote = usize::from(slot.kind == Kind::String);
+        &self.tape.bytes[slot.start as usize - quote..slot.end as usize + quote]
+    }
+
     /// The value as it stands in the document, of a string with its quotes.
     pub fn json(self) -> &'a str {
         let slot = self.slot();
@@ -263,7 +276,7 @@ impl<'a> Item<'a> {
             let same = if name.slot().flag {
                 unescape(name.raw()) == key
             } else {
-                name.raw() == key
+                name.raw_bytes() == key.as_bytes()
             };
             if same {
                 return Some(value);

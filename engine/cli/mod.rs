@@ -1,1 +1,3 @@
 //! The command line: one file a command. It decides nothing.
+
+pub mod batch;
