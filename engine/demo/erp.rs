@@ -1,0 +1,515 @@
+//! A stand-in ERP with a process of its own: customers, sales orders, and a journal that tells afterwards what was asked and what was booked. It shares no state with the engine.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
+use super::dice::Dice;
+use super::faults::{After, Before, Fate, Faults};
+use super::journal::{Journal, now_us, read_lines};
+use super::orders::{customer, hex};
+
+/// The largest request that the ERP takes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a request hangs that is never answered; then the connection is closed.
+const HANG: Duration = Duration::from_secs(120);
+/// How long requests in the making may take to end when the ERP stops.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+/// What the ERP asks of those whom it throttles.
+const RETRY_AFTER_S: &str = "1";
+
+/// What the ERP offers against booking twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Honours idempotency keys, and answers probes.
+    #[default]
+    Keys,
+    /// Ignores idempotency keys, and answers probes.
+    Probe,
+    /// Ignores idempotency keys, and answers no probe.
+    Neither,
+}
+
+/// A stand-in ERP: journals every request before it applies it, and misbehaves on demand.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ErpArgs {
+    /// Where to listen; port 0 takes a free one. The address is the first line on standard output.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// The journal; what it says was booked is booked at the start.
+    #[arg(long)]
+    pub journal: PathBuf,
+    /// What the ERP offers against booking twice.
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+    /// Faults and their shares, such as `slow=0.05:200ms,fail=0.02,drop-after-apply=0.01`.
+    #[arg(long, default_value = "")]
+    pub fault: Faults,
+    /// Where chance starts.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The bearer token that callers must show; none is asked for without it.
+    #[arg(long, env = "ERP_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// End when standard input closes, so that the ERP does not outlive its parent.
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+}
+
+/// Runs the stand-in until Ctrl-C, or until standard input closes where that is asked for. Writes its address to `out` first.
+pub async fn erp(args: &ErpArgs, out: &mut (dyn Write + Send)) -> Result<(), String> {
+    let erp = Arc::new(Erp::open(args)?);
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    writeln!(out, "{address}")
+        .and_then(|()| out.flush())
+        .map_err(|error| error.to_string())?;
+    let until_stdin_closes = args.until_stdin_closes;
+    let stop = async move {
+        if until_stdin_closes {
+            let mut rest = Vec::new();
+            // Closed and broken both mean that the parent is gone.
+            drop(tokio::io::stdin().read_to_end(&mut rest).await);
+        } else {
+            drop(tokio::signal::ctrl_c().await);
+        }
+    };
+    serve(erp, listener, stop).await;
+    Ok(())
+}
+
+/// Answers every connection until `stop` resolves; then ends them all.
+pub(crate) async fn serve(erp: Arc<Erp>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => {
+                // A connection that failed before it began is the caller's to try again.
+                let Ok((stream, _)) = accepted else { continue };
+                drop(stream.set_nodelay(true));
+                let erp = Arc::clone(&erp);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| {
+                        let erp = Arc::clone(&erp);
+                        async move { erp.finish(request).await }
+                    });
+                    // A dropped or broken connection is part of the play.
+                    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        }
+    }
+    connections.shutdown().await;
+    erp.work.close();
+    // What still hangs by design ends with the process.
+    drop(tokio::time::timeout(STOP_WITHIN, erp.work.wait()).await);
+}
+
+/// Ends the connection without an answer.
+#[derive(Debug)]
+pub(crate) struct HangUp;
+
+impl std::fmt::Display for HangUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the stand-in hangs up")
+    }
+}
+
+impl std::error::Error for HangUp {}
+
+type Answer = Response<Full<Bytes>>;
+
+/// A sales order that was booked.
+#[derive(Clone, Debug)]
+struct Sale {
+    number: String,
+    order_number: String,
+    idempotency_key: Option<String>,
+    sha256: String,
+}
+
+impl Sale {
+    fn body(&self) -> Value {
+        json!({"number": self.number, "order_number": self.order_number, "status": "booked"})
+    }
+}
+
+#[derive(Default)]
+struct Books {
+    sales: u64,
+    by_order: HashMap<String, Vec<Sale>>,
+    by_key: HashMap<String, Sale>,
+}
+
+impl Books {
+    fn add(&mut self, sale: Sale) {
+        self.sales += 1;
+        if let Some(key) = &sale.idempotency_key {
+            self.by_key
+                .entry(key.clone())
+                .or_insert_with(|| sale.clone());
+        }
+        self.by_order
+            .entry(sale.order_number.clone())
+            .or_default()
+            .push(sale);
+    }
+}
+
+/// The stand-in: what was booked, and the journal that says so.
+pub(crate) struct Erp {
+    mode: Mode,
+    faults: Faults,
+    seed: u64,
+    token: Option<String>,
+    journal: Journal,
+    books: Mutex<Books>,
+    requests: AtomicU64,
+    work: TaskTracker,
+}
+
+/// One request, read whole.
+struct Asked {
+    seq: u64,
+    method: Method,
+    path: String,
+    query: String,
+    idempotency_key: Option<String>,
+    authorization: Option<String>,
+    body: Bytes,
+    sha256: String,
+}
+
+impl Erp {
+    /// A stand-in that goes on where its journal ends.
+    pub(crate) fn open(args: &ErpArgs) -> Result<Erp, String> {
+        let (books, requests) = if args.journal.exists() {
+            read_books(&args.journal)?
+        } else {
+            (Books::default(), 0)
+        };
+        let journal = Journal::open(&args.journal)
+            .map_err(|error| format!("{}: {error}", args.journal.display()))?;
+        Ok(Erp {
+            mode: args.mode,
+            faults: args.fault.clone(),
+            seed: args.seed,
+            token: args.token.clone(),
+            journal,
+            books: Mutex::new(books),
+            requests: AtomicU64::new(requests),
+            work: TaskTracker::new(),
+        })
+    }
+
+    /// Answers in a task of its own: like a real ERP, it goes on with what it was asked when the caller hangs up.
+    async fn finish(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, HangUp> {
+        let erp = Arc::clone(&self);
+        let asked = self.work.spawn(async move { erp.answer(request).await });
+        asked.await.unwrap_or(Err(HangUp))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, HangUp> {
+        if request.uri().path() == "/status" {
+            // For the demo's progress line only; not part of the ERP's work, so not in its journal.
+            let booked = self.books().sales;
+            return Ok(answer(
+                StatusCode::OK,
+                &json!({"booked": booked, "requests": self.requests.load(Ordering::Relaxed)}),
+            ));
+        }
+        let seq = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let Ok(asked) = read_request(seq, request).await else {
+            return Ok(problem(
+                StatusCode::BAD_REQUEST,
+                "the body is too large or was cut off",
+            ));
+        };
+        let order = serde_json::from_slice::<Value>(&asked.body).ok();
+        self.note(json!({"seq": seq, "at_us": now_us(), "request": {
+            "method": asked.method.as_str(),
+            "path": if asked.query.is_empty() { asked.path.clone() } else { format!("{}?{}", asked.path, asked.query) },
+            "idempotency_key": asked.idempotency_key,
+            "order_number": order.as_ref().and_then(|order| order["order_number"].as_str()),
+            "sha256": asked.sha256,
+            "body": String::from_utf8_lossy(&asked.body),
+        }}))
+        .await?;
+        if let Some(token) = &self.token
+            && asked.authorization.as_deref() != Some(&format!("Bearer {token}"))
+        {
+            return Ok(problem(StatusCode::UNAUTHORIZED, "show the bearer token"));
+        }
+        let fate = self.faults.fate(Dice::of(self.seed, seq));
+        tokio::time::sleep(fate.wait).await;
+        match fate.before {
+            Before::Fail => {
+                return Ok(problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the ERP is not available",
+                ));
+            }
+            Before::Throttle => {
+                let mut slow_down = problem(StatusCode::TOO_MANY_REQUESTS, "too many requests");
+                slow_down.headers_mut().insert(
+                    http::header::RETRY_AFTER,
+                    http::HeaderValue::from_static(RETRY_AFTER_S),
+                );
+                return Ok(slow_down);
+            }
+            Before::Nothing => {}
+        }
+        self.dispatch(asked, order, fate).await
+    }
+
+    async fn dispatch(
+        &self,
+        asked: Asked,
+        order: Option<Value>,
+        fate: Fate,
+    ) -> Result<Answer, HangUp> {
+        let customer_code = asked.path.strip_prefix("/customers/").map(percent_decode);
+        match (asked.method.as_str(), asked.path.as_str(), customer_code) {
+            ("GET", _, Some(code)) => Ok(match customer(&code) {
+                Some(found) => answer(StatusCode::OK, &found),
+                None => problem(
+                    StatusCode::NOT_FOUND,
+                    &format!("there is no customer {code}"),
+                ),
+            }),
+            ("GET", "/sales-orders", _) if self.mode == Mode::Neither => Ok(problem(
+                StatusCode::NOT_IMPLEMENTED,
+                "sales orders cannot be searched",
+            )),
+            ("GET", "/sales-orders", _) => Ok(self.search(&asked.query)),
+            ("POST", "/sales-orders", _) => match order
+                .as_ref()
+                .map_or(Err("the body is not JSON"), order_facts)
+            {
+                Ok(facts) => self.book(asked, facts, fate).await,
+                Err(wrong) => Ok(problem(StatusCode::UNPROCESSABLE_ENTITY, wrong)),
+            },
+            _ => Ok(problem(StatusCode::NOT_FOUND, "there is nothing here")),
+        }
+    }
+
+    fn search(&self, query: &str) -> Answer {
+        let Some(wanted) = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("ref="))
+            .map(percent_decode)
+        else {
+            return problem(StatusCode::BAD_REQUEST, "ask with ?ref=NUMBER");
+        };
+        let books = self.books();
+        let items: Vec<Value> = books
+            .by_order
+            .get(&wanted)
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .map(Sale::body)
+            .collect();
+        answer(StatusCode::OK, &json!({"items": items}))
+    }
+
+    async fn book(&self, asked: Asked, facts: Facts, fate: Fate) -> Result<Answer, HangUp> {
+        // Under the lock: what is booked, in which order, and the journal's lines in that order.
+        let (status, sale, synced) = {
+            let mut books = self.books();
+            let earlier = match (self.mode, &asked.idempotency_key) {
+                (Mode::Keys, Some(key)) => books.by_key.get(key).cloned(),
+                _ => None,
+            };
+            if let Some(sale) = earlier {
+                if sale.sha256 != asked.sha256 {
+                    return Ok(problem(
+                        StatusCode::UNPROCESSABLE_ENTITY,
+                        "the idempotency key was used for another request",
+                    ));
+                }
+                let line = json!({"seq": asked.seq, "at_us": now_us(), "repeated": {"number": sale.number, "order_number": sale.order_number}});
+                (StatusCode::OK, sale, self.journal.submit(&line))
+            } else {
+                let sale = Sale {
+                    number: format!("SO-{:06}", books.sales + 1),
+                    order_number: facts.order_number,
+                    idempotency_key: asked.idempotency_key,
+                    sha256: asked.sha256,
+                };
+                let line = json!({"seq": asked.seq, "at_us": now_us(), "applied": {
+                    "number": sale.number,
+                    "order_number": sale.order_number,
+                    "customer_number": facts.customer_number,
+                    "total": facts.total,
+                    "lines": facts.lines,
+                    "idempotency_key": sale.idempotency_key,
+                    "sha256": sale.sha256,
+                }});
+                let synced = self.journal.submit(&line);
+                books.add(sale.clone());
+                (StatusCode::CREATED, sale, synced)
+            }
+        };
+        synced.wait().await.map_err(|_| HangUp)?;
+        match fate.after {
+            After::Nothing => Ok(answer(status, &sale.body())),
+            After::Fail => Ok(problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "something went wrong",
+            )),
+            After::Drop => Err(HangUp),
+            After::Hang => {
+                tokio::time::sleep(HANG).await;
+                Err(HangUp)
+            }
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Without its journal the stand-in answers nothing, for nothing may be done that the journal does not know of.
+    async fn note(&self, line: Value) -> Result<(), HangUp> {
+        self.journal.append(&line).await.map_err(|_| HangUp)
+    }
+}
+
+/// What the ERP needs of an order.
+struct Facts {
+    order_number: String,
+    customer_number: String,
+    total: String,
+    lines: usize,
+}
+
+fn order_facts(order: &Value) -> Result<Facts, &'static str> {
+    let text = |name: &str| {
+        order[name]
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
+    let total = match &order["total"] {
+        Value::Number(number) => number.to_string(),
+        Value::String(digits) => digits.clone(),
+        _ => return Err("total is missing"),
+    };
+    Ok(Facts {
+        order_number: text("order_number").ok_or("order_number is missing")?,
+        customer_number: text("customer_number").ok_or("customer_number is missing")?,
+        total,
+        lines: order["lines"]
+            .as_array()
+            .filter(|lines| !lines.is_empty())
+            .ok_or("lines are missing")?
+            .len(),
+    })
+}
+
+async fn read_request(seq: u64, request: Request<Incoming>) -> Result<Asked, HangUp> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|_| HangUp)?
+        .to_bytes();
+    let header = |name: &str| {
+        head.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    Ok(Asked {
+        seq,
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        idempotency_key: header("idempotency-key"),
+        authorization: header("authorization"),
+        sha256: hex(&Sha256::digest(&body)),
+        method: head.method,
+        body,
+    })
+}
+
+fn read_books(journal: &Path) -> Result<(Books, u64), String> {
+    let mut books = Books::default();
+    let mut requests = 0;
+    for line in read_lines(journal)? {
+        requests = requests.max(line["seq"].as_u64().unwrap_or(0));
+        let applied = &line["applied"];
+        if let (Some(number), Some(order_number)) =
+            (applied["number"].as_str(), applied["order_number"].as_str())
+        {
+            books.add(Sale {
+                number: number.to_owned(),
+                order_number: order_number.to_owned(),
+                idempotency_key: applied["idempotency_key"].as_str().map(str::to_owned),
+                sha256: applied["sha256"].as_str().unwrap_or_default().to_owned(),
+            });
+        }
+    }
+    Ok((books, requests))
+}
+
+fn answer(status: StatusCode, body: &Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
+    answer
+}
+
+fn problem(status: StatusCode, title: &str) -> Answer {
+    answer(status, &json!({"status": status.as_u16(), "title": title}))
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = bytes
+            .get(at + 1..at + 3)
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (bytes[at], code) {
+            (b'%', Some(byte)) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
