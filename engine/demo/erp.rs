@@ -1,9 +1,8 @@
 //! A stand-in ERP with a process of its own: customers, sales orders, and a journal that tells afterwards what was asked and what was booked. It shares no state with the engine.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,8 +23,9 @@ use tokio_util::task::TaskTracker;
 
 use super::dice::Dice;
 use super::faults::{After, Before, Fate, Faults};
-use super::journal::{Journal, now_us, read_lines};
+use super::journal::{Journal, now_us};
 use super::orders::{customer, hex};
+use super::sales::{Facts, Sale, Sales, order_facts, read_sales};
 
 /// The largest request that the ERP takes.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -142,43 +142,6 @@ impl std::error::Error for HangUp {}
 
 type Answer = Response<Full<Bytes>>;
 
-/// A sales order that was booked.
-#[derive(Clone, Debug)]
-struct Sale {
-    number: String,
-    order_number: String,
-    idempotency_key: Option<String>,
-    sha256: String,
-}
-
-impl Sale {
-    fn body(&self) -> Value {
-        json!({"number": self.number, "order_number": self.order_number, "status": "booked"})
-    }
-}
-
-#[derive(Default)]
-struct Books {
-    sales: u64,
-    by_order: HashMap<String, Vec<Sale>>,
-    by_key: HashMap<String, Sale>,
-}
-
-impl Books {
-    fn add(&mut self, sale: Sale) {
-        self.sales += 1;
-        if let Some(key) = &sale.idempotency_key {
-            self.by_key
-                .entry(key.clone())
-                .or_insert_with(|| sale.clone());
-        }
-        self.by_order
-            .entry(sale.order_number.clone())
-            .or_default()
-            .push(sale);
-    }
-}
-
 /// The stand-in: what was booked, and the journal that says so.
 pub(crate) struct Erp {
     mode: Mode,
@@ -186,7 +149,7 @@ pub(crate) struct Erp {
     seed: u64,
     token: Option<String>,
     journal: Journal,
-    books: Mutex<Books>,
+    books: Mutex<Sales>,
     requests: AtomicU64,
     work: TaskTracker,
 }
@@ -207,9 +170,9 @@ impl Erp {
     /// A stand-in that goes on where its journal ends.
     pub(crate) fn open(args: &ErpArgs) -> Result<Erp, String> {
         let (books, requests) = if args.journal.exists() {
-            read_books(&args.journal)?
+            read_sales(&args.journal)?
         } else {
-            (Books::default(), 0)
+            (Sales::default(), 0)
         };
         let journal = Journal::open(&args.journal)
             .map_err(|error| format!("{}: {error}", args.journal.display()))?;
@@ -235,7 +198,7 @@ impl Erp {
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, HangUp> {
         if request.uri().path() == "/status" {
             // For the demo's progress line only; not part of the ERP's work, so not in its journal.
-            let booked = self.books().sales;
+            let booked = self.books().count;
             return Ok(answer(
                 StatusCode::OK,
                 &json!({"booked": booked, "requests": self.requests.load(Ordering::Relaxed)}),
@@ -354,7 +317,7 @@ impl Erp {
                 (StatusCode::OK, sale, self.journal.submit(&line))
             } else {
                 let sale = Sale {
-                    number: format!("SO-{:06}", books.sales + 1),
+                    number: format!("SO-{:06}", books.count + 1),
                     order_number: facts.order_number,
                     idempotency_key: asked.idempotency_key,
                     sha256: asked.sha256,
@@ -388,7 +351,7 @@ impl Erp {
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, Sales> {
         self.books
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -398,38 +361,6 @@ impl Erp {
     async fn note(&self, line: Value) -> Result<(), HangUp> {
         self.journal.append(&line).await.map_err(|_| HangUp)
     }
-}
-
-/// What the ERP needs of an order.
-struct Facts {
-    order_number: String,
-    customer_number: String,
-    total: String,
-    lines: usize,
-}
-
-fn order_facts(order: &Value) -> Result<Facts, &'static str> {
-    let text = |name: &str| {
-        order[name]
-            .as_str()
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
-    };
-    let total = match &order["total"] {
-        Value::Number(number) => number.to_string(),
-        Value::String(digits) => digits.clone(),
-        _ => return Err("total is missing"),
-    };
-    Ok(Facts {
-        order_number: text("order_number").ok_or("order_number is missing")?,
-        customer_number: text("customer_number").ok_or("customer_number is missing")?,
-        total,
-        lines: order["lines"]
-            .as_array()
-            .filter(|lines| !lines.is_empty())
-            .ok_or("lines are missing")?
-            .len(),
-    })
 }
 
 async fn read_request(seq: u64, request: Request<Incoming>) -> Result<Asked, HangUp> {
@@ -455,26 +386,6 @@ async fn read_request(seq: u64, request: Request<Incoming>) -> Result<Asked, Han
         method: head.method,
         body,
     })
-}
-
-fn read_books(journal: &Path) -> Result<(Books, u64), String> {
-    let mut books = Books::default();
-    let mut requests = 0;
-    for line in read_lines(journal)? {
-        requests = requests.max(line["seq"].as_u64().unwrap_or(0));
-        let applied = &line["applied"];
-        if let (Some(number), Some(order_number)) =
-            (applied["number"].as_str(), applied["order_number"].as_str())
-        {
-            books.add(Sale {
-                number: number.to_owned(),
-                order_number: order_number.to_owned(),
-                idempotency_key: applied["idempotency_key"].as_str().map(str::to_owned),
-                sha256: applied["sha256"].as_str().unwrap_or_default().to_owned(),
-            });
-        }
-    }
-    Ok((books, requests))
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {
@@ -512,4 +423,192 @@ fn percent_decode(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::client::Client;
+    use super::super::journal::read_lines;
+    use super::*;
+
+    /// A stand-in in this process, and a connection to it.
+    struct Stand {
+        client: Client,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Stand {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    async fn stand(journal: &Path, mode: Mode, fault: &str) -> Stand {
+        let args = ErpArgs {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            journal: journal.to_owned(),
+            mode,
+            fault: fault.parse().unwrap(),
+            seed: 1,
+            token: Some("t".to_owned()),
+            until_stdin_closes: false,
+        };
+        let listener = TcpListener::bind(args.listen).await.unwrap();
+        let client = Client::new(listener.local_addr().unwrap(), Duration::from_secs(5));
+        let erp = Arc::new(Erp::open(&args).unwrap());
+        let task = tokio::spawn(async move { serve(erp, listener, std::future::pending()).await });
+        Stand { client, task }
+    }
+
+    impl Stand {
+        async fn ask(&mut self, path: &str) -> (u16, Value) {
+            let request = Request::get(path)
+                .header("authorization", "Bearer t")
+                .body(Full::default())
+                .unwrap();
+            let (status, body) = self.client.send(request).await.unwrap();
+            (status.as_u16(), serde_json::from_slice(&body).unwrap())
+        }
+
+        async fn post(
+            &mut self,
+            number: &str,
+            key: Option<&str>,
+            total: &str,
+        ) -> Result<(u16, Value), String> {
+            let body = json!({"order_number": number, "customer_number": "C-1000", "total": total, "lines": [{}]});
+            let mut request = Request::post("/sales-orders").header("authorization", "Bearer t");
+            if let Some(key) = key {
+                request = request.header("idempotency-key", key);
+            }
+            let (status, body) = self
+                .client
+                .send(request.body(Full::from(body.to_string())).unwrap())
+                .await?;
+            Ok((status.as_u16(), serde_json::from_slice(&body).unwrap()))
+        }
+    }
+
+    fn applied(journal: &Path) -> usize {
+        read_lines(journal)
+            .unwrap()
+            .iter()
+            .filter(|line| line["applied"].is_object())
+            .count()
+    }
+
+    #[tokio::test]
+    async fn an_idempotency_key_books_once_and_answers_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("erp.jsonl");
+        let mut erp = stand(&journal, Mode::Keys, "").await;
+        let first = erp.post("#1", Some("#1"), "5.00").await.unwrap();
+        assert_eq!(first.0, 201);
+        let second = erp.post("#1", Some("#1"), "5.00").await.unwrap();
+        assert_eq!(second, (200, first.1));
+        assert_eq!(applied(&journal), 1);
+        assert_eq!(erp.post("#1", Some("#1"), "6.00").await.unwrap().0, 422);
+    }
+
+    #[tokio::test]
+    async fn without_a_key_that_counts_every_request_books() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, mode, key) in [
+            ("a", Mode::Keys, None),
+            ("b", Mode::Probe, Some("#1")),
+            ("c", Mode::Neither, Some("#1")),
+        ] {
+            let journal = folder.path().join(name);
+            let mut erp = stand(&journal, mode, "").await;
+            for _ in 0..2 {
+                assert_eq!(erp.post("#1", key, "5.00").await.unwrap().0, 201);
+            }
+            assert_eq!(applied(&journal), 2, "{mode:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_are_answered_where_the_mode_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut erp = stand(&folder.path().join("a"), Mode::Probe, "").await;
+        assert_eq!(
+            erp.ask("/sales-orders?ref=%231").await,
+            (200, json!({"items": []}))
+        );
+        erp.post("#1", None, "5.00").await.unwrap();
+        let (status, found) = erp.ask("/sales-orders?ref=%231").await;
+        assert_eq!((status, found["items"].as_array().unwrap().len()), (200, 1));
+        let mut silent = stand(&folder.path().join("b"), Mode::Neither, "").await;
+        assert_eq!(silent.ask("/sales-orders?ref=%231").await.0, 501);
+    }
+
+    #[tokio::test]
+    async fn customers_are_known_unknown_or_on_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut erp = stand(&folder.path().join("erp.jsonl"), Mode::Keys, "").await;
+        assert_eq!(
+            erp.ask("/customers/C-1042").await.1["on_hold"],
+            json!(false)
+        );
+        assert_eq!(erp.ask("/customers/C-1049").await.1["on_hold"], json!(true));
+        assert_eq!(erp.ask("/customers/C-7000").await.0, 404);
+        let (status, _) = erp.client.get("/customers/C-1042").await.unwrap();
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn what_was_booked_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("erp.jsonl");
+        let first = {
+            let mut erp = stand(&journal, Mode::Keys, "").await;
+            erp.post("#1", Some("k"), "5.00").await.unwrap()
+        };
+        let mut erp = stand(&journal, Mode::Keys, "").await;
+        assert_eq!(
+            erp.post("#1", Some("k"), "5.00").await.unwrap(),
+            (200, first.1)
+        );
+        assert_eq!(
+            erp.post("#2", Some("l"), "5.00").await.unwrap().1["number"],
+            json!("SO-000002")
+        );
+        assert_eq!(applied(&journal), 2);
+    }
+
+    #[tokio::test]
+    async fn faults_after_the_booking_leave_it_booked() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, fault, status) in [
+            ("a", "error-after-apply=1", Some(500)),
+            ("b", "drop-after-apply=1", None),
+        ] {
+            let journal = folder.path().join(name);
+            let mut erp = stand(&journal, Mode::Keys, fault).await;
+            assert_eq!(
+                erp.post("#1", Some("k"), "5.00")
+                    .await
+                    .ok()
+                    .map(|(status, _)| status),
+                status
+            );
+            assert_eq!(applied(&journal), 1, "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_before_the_booking_leave_nothing_but_the_request() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, fault, status) in [("a", "fail=1", 503), ("b", "throttle=1", 429)] {
+            let journal = folder.path().join(name);
+            let mut erp = stand(&journal, Mode::Keys, fault).await;
+            assert_eq!(erp.post("#1", Some("k"), "5.00").await.unwrap().0, status);
+            assert_eq!(applied(&journal), 0, "{fault}");
+            let lines = read_lines(&journal).unwrap();
+            assert_eq!(lines[0]["request"]["order_number"], json!("#1"));
+            assert_eq!(lines[0]["request"]["idempotency_key"], json!("k"));
+        }
+    }
 }

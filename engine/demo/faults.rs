@@ -1,5 +1,6 @@
 //! The ways in which the stand-in ERP misbehaves, and how often. It decides by chance; it does not act.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -82,6 +83,24 @@ impl Faults {
             before,
             after,
         }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "slow={}:{}ms,fail={},throttle={},",
+            self.slow,
+            self.slow_for.as_millis(),
+            self.fail,
+            self.throttle
+        )?;
+        write!(
+            f,
+            "error-after-apply={},drop-after-apply={},hang-after-apply={}",
+            self.error_after_apply, self.drop_after_apply, self.hang_after_apply
+        )
     }
 }
 
@@ -181,6 +200,7 @@ mod tests {
             hang_after_apply: 0.0,
         };
         assert_eq!(faults, expect);
+        assert_eq!(faults.to_string().parse(), Ok(expect));
     }
 
     #[test]

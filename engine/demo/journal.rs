@@ -130,7 +130,7 @@ fn write_lines(file: &mut File, inbox: &mpsc::Receiver<Line>) {
         for (_, done) in batch {
             let answer = written
                 .as_ref()
-                .map(|()| ())
+                .copied()
                 .map_err(|error| io::Error::new(error.kind(), error.to_string()));
             // Whoever no longer waits does not need the answer.
             drop(done.send(answer));

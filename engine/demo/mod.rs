@@ -1,10 +1,422 @@
-//! The demo: stand-ins for an ERP and a storefront, and a recount from their journals.
+//! The demo: the engine on the reference project between stand-ins for a storefront and an ERP, and a recount from their journals. It is the engine's customer, not a part of it.
 
+pub mod books;
 mod client;
 mod dice;
+mod engine;
 pub mod erp;
 pub mod faults;
 mod journal;
 pub mod orders;
+mod project;
 pub mod recount;
-pub(crate) mod storefront;
+#[cfg(test)]
+mod rehearsal;
+mod report;
+mod sales;
+mod storefront;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use books::{Books, Tally};
+use client::Client;
+use dice::Dice;
+use engine::{Engine, Kills, Load, booked, free_address, kill_under_load};
+use erp::Mode;
+use faults::Faults;
+use orders::{Kind, Plan};
+use recount::{Explained, recount};
+use report::{Bars, Findings};
+use storefront::{Progress, Settings};
+
+/// What the storefront signs with and the engine checks by, in the demo only.
+const SECRET: &str = "demo-storefront-secret";
+/// What the engine shows to the ERP, in the demo only.
+const TOKEN: &str = "demo-erp-token";
+/// A delivery that nobody accepts for so long is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+/// The engine is at rest when two looks this far apart agree.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The engine is stuck when nothing has changed in its books for so long.
+const STUCK_AFTER: Duration = Duration::from_secs(180);
+/// How often progress is shown on a terminal, and printed elsewhere.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+const PRINT_EVERY: Duration = Duration::from_secs(2);
+/// How long the ERP's process may take to say where it listens.
+const ERP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs the reference project between a stand-in storefront and a stand-in ERP, and recounts from their journals.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DemoArgs {
+    /// How many orders the storefront sends; 5 % of them come twice.
+    #[arg(long, default_value_t = 10_000)]
+    pub orders: u64,
+    /// Where chance starts: the same seed gives the same orders.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many webhooks are sent at the same time.
+    #[arg(long, default_value_t = 64)]
+    pub concurrency: usize,
+    /// At most this many webhooks a second; 0 is as fast as it goes.
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
+    /// How often the engine is killed (`kill -9`) and restarted while it works.
+    #[arg(long, default_value_t = 0)]
+    pub kills: u64,
+    /// What the ERP offers against booking twice.
+    #[arg(long, value_enum, default_value_t)]
+    pub erp: Mode,
+    /// Faults of the ERP and their shares.
+    #[arg(
+        long,
+        default_value = "slow=0.02:50ms,fail=0.01,throttle=0.005,error-after-apply=0.005,drop-after-apply=0.005"
+    )]
+    pub fault: Faults,
+    /// Leaves everything running at the end, until Ctrl-C, and keeps the project's folder.
+    #[arg(long)]
+    pub keep: bool,
+    /// Keeps `sent.jsonl` and `erp.jsonl` in this folder, for a recount.
+    #[arg(long)]
+    pub journals: Option<PathBuf>,
+    /// Runs a copy of this project instead of the built-in one.
+    #[arg(long)]
+    pub project: Option<PathBuf>,
+}
+
+/// Opens the engine's books of the project in a folder.
+pub type OpenBooks<'a> = &'a (dyn Fn(&Path) -> Result<Box<dyn Books>, String> + Sync);
+
+/// Runs the demo. True if nothing was lost, doubled or changed, and the books balance.
+pub async fn demo(
+    args: &DemoArgs,
+    open_books: OpenBooks<'_>,
+    out: &mut (dyn Write + Send),
+) -> Result<bool, String> {
+    let stage = Stage::set(args)?;
+    let plan = Plan::new(args.orders, args.seed);
+    say(out, &format!("project    {}\n", stage.project.display()))?;
+    let (erp_process, erp) = start_erp(args, &stage).await?;
+    let mut engine = Engine::new(
+        stage.program.clone(),
+        &stage.project,
+        free_address()?,
+        environment(erp),
+    );
+    engine.start().await?;
+    say(
+        out,
+        &format!(
+            "engine     http://{}\nerp        http://{erp}, {:?}\n\n",
+            engine.address(),
+            args.erp
+        ),
+    )?;
+    let books = open_books(&stage.project)?;
+    let played = play(args, &plan, &stage, &mut engine, erp, books.as_ref(), out).await;
+    let findings = match played {
+        Ok(findings) => findings,
+        Err(error) => {
+            return Err(format!(
+                "{error}\nthe engine's last words:\n{}",
+                engine.log_end()
+            ));
+        }
+    };
+    let faults = findings.faults();
+    say(out, &findings.text())?;
+    for fault in &faults {
+        say(out, &format!("\nnot good: {fault}"))?;
+    }
+    if !faults.is_empty() {
+        say(
+            out,
+            &format!("\nthe engine's last words:\n{}\n", engine.log_end()),
+        )?;
+    }
+    say(out, &next(args, &stage, &engine))?;
+    if args.keep {
+        if !engine.is_running() {
+            engine.start().await?;
+        }
+        say(out, "\nrunning until Ctrl-C\n")?;
+        tokio::signal::ctrl_c()
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    engine.kill().await?;
+    drop(erp_process);
+    Ok(faults.is_empty())
+}
+
+/// The folders in which the demo plays.
+struct Stage {
+    program: PathBuf,
+    folder: PathBuf,
+    project: PathBuf,
+    sent: PathBuf,
+    erp: PathBuf,
+    keep: bool,
+}
+
+impl Stage {
+    fn set(args: &DemoArgs) -> Result<Stage, String> {
+        let folder = std::env::temp_dir().join(format!(
+            "crossdock-demo-{}-{}",
+            std::process::id(),
+            args.seed
+        ));
+        let journals = args.journals.clone().unwrap_or_else(|| folder.clone());
+        for each in [&folder, &journals] {
+            std::fs::create_dir_all(each)
+                .map_err(|error| format!("{}: {error}", each.display()))?;
+        }
+        let stage = Stage {
+            program: std::env::current_exe().map_err(|error| error.to_string())?,
+            project: folder.join("project"),
+            sent: journals.join("sent.jsonl"),
+            erp: journals.join("erp.jsonl"),
+            keep: args.keep,
+            folder,
+        };
+        for old in [&stage.sent, &stage.erp] {
+            if old.exists() {
+                return Err(format!(
+                    "{} is there already: name a folder without journals",
+                    old.display()
+                ));
+            }
+        }
+        project::write(args.project.as_deref(), &stage.project, args.erp)?;
+        Ok(stage)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.keep {
+            // A folder below the system's own temporary folder: left over, it is a nuisance and no harm.
+            drop(std::fs::remove_dir_all(&self.folder));
+        }
+    }
+}
+
+fn environment(erp: SocketAddr) -> Vec<(&'static str, String)> {
+    vec![
+        ("ERP_URL", format!("http://{erp}")),
+        ("ERP_TOKEN", TOKEN.to_owned()),
+        ("ERP_RATE", "5000/s".to_owned()),
+        ("ERP_SETTLE", "1s".to_owned()),
+        ("STOREFRONT_SECRET", SECRET.to_owned()),
+    ]
+}
+
+/// Starts the ERP's process; it ends when its standard input closes, so it ends with the demo, however that ends.
+async fn start_erp(args: &DemoArgs, stage: &Stage) -> Result<(Child, SocketAddr), String> {
+    let wrong = |error: std::io::Error| format!("cannot start the ERP: {error}");
+    let mode = clap::ValueEnum::to_possible_value(&args.erp)
+        .map_or_else(String::new, |value| value.get_name().to_owned());
+    let mut child = Command::new(&stage.program)
+        .arg("demo-erp")
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--until-stdin-closes",
+            "--mode",
+            &mode,
+        ])
+        .arg("--journal")
+        .arg(&stage.erp)
+        .args([
+            "--seed",
+            &args.seed.to_string(),
+            "--fault",
+            &args.fault.to_string(),
+        ])
+        .env("ERP_TOKEN", TOKEN)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(wrong)?;
+    let output = child
+        .stdout
+        .take()
+        .ok_or("the ERP has no standard output")?;
+    let mut lines = BufReader::new(output).lines();
+    let line = tokio::time::timeout(ERP_WITHIN, lines.next_line())
+        .await
+        .map_err(|_| "the ERP does not say where it listens".to_owned())?;
+    let address = line.map_err(wrong)?.unwrap_or_default();
+    Ok((
+        child,
+        address
+            .parse()
+            .map_err(|_| format!("the ERP says `{address}` instead of its address"))?,
+    ))
+}
+
+/// Sends, kills, waits until the engine is at rest, and recounts.
+async fn play(
+    args: &DemoArgs,
+    plan: &Plan,
+    stage: &Stage,
+    engine: &mut Engine,
+    erp: SocketAddr,
+    books: &dyn Books,
+    out: &mut (dyn Write + Send),
+) -> Result<Findings, String> {
+    let progress = Arc::new(Progress::default());
+    let settings = Settings {
+        address: engine.address(),
+        secret: SECRET.to_owned(),
+        concurrency: args.concurrency,
+        rate: args.rate,
+        give_up_after: GIVE_UP_AFTER,
+        journal: stage.sent.clone(),
+        seed: args.seed,
+    };
+    let load = Load {
+        progress: &progress,
+        deliveries: plan.deliveries() as u64,
+        sales: plan.count(Kind::Good) as u64,
+        erp,
+    };
+    let mut kills = Kills::default();
+    let quiet = {
+        let work = async {
+            storefront::send(plan, &settings, Arc::clone(&progress)).await?;
+            wait_until_quiet(books).await
+        };
+        let upset = async {
+            kill_under_load(
+                engine,
+                args.kills,
+                &load,
+                Dice::of(args.seed, u64::MAX - 1),
+                &mut kills,
+            )
+            .await?;
+            std::future::pending::<Result<(), String>>().await
+        };
+        tokio::select! {
+            quiet = work => quiet?,
+            ended = upset => { ended?; false }
+            ended = show(&load, out) => { ended?; false }
+        }
+    };
+    if !engine.is_running() {
+        engine.start().await?;
+    }
+    let tally = books.read()?;
+    let explained = Explained {
+        waiting: tally.waiting.clone(),
+        reviewed: read_review_list(&stage.project)?,
+    };
+    Ok(Findings {
+        recount: recount(&stage.sent, &stage.erp, &explained)?,
+        tally,
+        kills_wanted: args.kills,
+        kills,
+        recovered: engine.recovered(),
+        resent: progress.resent.load(Ordering::Relaxed),
+        quiet,
+    })
+}
+
+/// Waits until nothing is in flight, and nothing was at the look before. False if the books stand still before that.
+async fn wait_until_quiet(books: &dyn Books) -> Result<bool, String> {
+    let mut last = Tally::default();
+    let mut changed = Instant::now();
+    loop {
+        // Books that cannot be read right now can be read later: the engine may be restarting.
+        if let Ok(tally) = books.read() {
+            if tally.in_flight == 0 && tally.received > 0 && tally == last {
+                return Ok(true);
+            }
+            if tally != last {
+                changed = Instant::now();
+                last = tally;
+            }
+        }
+        if changed.elapsed() > STUCK_AFTER {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Shows progress for ever: bars on a terminal, else a line now and then.
+async fn show(load: &Load<'_>, out: &mut (dyn Write + Send)) -> Result<(), String> {
+    let bars = Bars::new(load.deliveries, load.sales);
+    let mut erp = Client::new(load.erp, Duration::from_secs(5));
+    let mut printed = (0, 0);
+    loop {
+        tokio::time::sleep(if bars.are_shown() {
+            SHOW_EVERY
+        } else {
+            PRINT_EVERY
+        })
+        .await;
+        let Some(sales) = booked(&mut erp).await else {
+            continue;
+        };
+        let settled = load.progress.settled();
+        bars.set(settled, sales);
+        if !bars.are_shown() && printed != (settled, sales) {
+            printed = (settled, sales);
+            say(
+                out,
+                &format!(
+                    "answered {settled}/{}, booked {sales}/{}\n",
+                    load.deliveries, load.sales
+                ),
+            )?;
+        }
+    }
+}
+
+/// The orders on the review list, as often as they are on it.
+fn read_review_list(project: &Path) -> Result<HashMap<String, u64>, String> {
+    let mut reviewed = HashMap::new();
+    let Ok(folder) = std::fs::read_dir(project.join("outbox")) else {
+        return Ok(reviewed);
+    };
+    for entry in folder.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("credit-review-") {
+            for line in journal::read_lines(&entry.path())? {
+                *reviewed
+                    .entry(line["order"].as_str().unwrap_or_default().to_owned())
+                    .or_default() += 1;
+            }
+        }
+    }
+    Ok(reviewed)
+}
+
+fn next(args: &DemoArgs, stage: &Stage, engine: &Engine) -> String {
+    let project = stage.project.display();
+    if !args.keep {
+        return "\nnext\n  crossdock demo --keep                        look around while it runs\n  crossdock demo --kills 20                    kill -9 under load\n  crossdock demo --kills 20 --erp neither      an ERP that cannot help\n  crossdock demo --journals DIR                keep the journals, recount them yourself\n".to_owned();
+    }
+    format!(
+        "\nnext\n  crossdock exceptions --project {project}\n  crossdock journey '#1001' --project {project}\n  crossdock runs --project {project}\n  curl http://{}/healthz/ready\n",
+        engine.address()
+    )
+}
+
+fn say(out: &mut (dyn Write + Send), text: &str) -> Result<(), String> {
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| error.to_string())
+}

@@ -178,14 +178,12 @@ pub(crate) fn customer(code: &str) -> Option<Value> {
 
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes
         .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string cannot fail.
-            drop(write!(text, "{byte:02x}"));
-            text
-        })
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
 }
 
 fn is_on_hold(customer: u64) -> bool {
@@ -472,6 +470,22 @@ mod tests {
             let body: Value = serde_json::from_slice(&order.body).unwrap();
             assert_eq!(body["name"], json!(order.number));
             assert_eq!(body["test"] == json!(true), order.kind == Kind::Test);
+        }
+    }
+
+    #[test]
+    fn only_orders_made_to_break_the_contract_break_it() {
+        let schema = include_str!("../../schemas/storefront/order.v1.json");
+        let contract = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+        let plan = Plan::new(2_000, 3);
+        for order in (0..plan.len()).map(|index| plan.order(index)) {
+            let body = serde_json::from_slice(&order.body).unwrap();
+            assert_eq!(
+                contract.is_valid(&body),
+                order.kind != Kind::BreaksContract,
+                "{}",
+                order.number
+            );
         }
     }
 

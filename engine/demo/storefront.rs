@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::client::Client;
 use super::dice::Dice;
 use super::journal::{Journal, now_us};
-use super::orders::{Again, Order, Plan};
+use super::orders::{Again, Kind, Order, Plan};
 
 /// Where the engine takes orders.
 pub(crate) const HOOK: &str = "/hooks/storefront/orders";
@@ -59,6 +59,8 @@ pub(crate) struct Settings {
 pub(crate) struct Progress {
     /// Deliveries that were answered with a 2xx.
     pub(crate) acknowledged: AtomicU64,
+    /// Of those, first deliveries of orders that must be booked.
+    pub(crate) acknowledged_good: AtomicU64,
     /// Deliveries that were refused for good.
     pub(crate) refused: AtomicU64,
     /// Deliveries that nobody answered in time.
@@ -217,9 +219,10 @@ impl Sender {
             let first_sent_us = now_us();
             let (end, attempts, latency) = self.deliver(&delivery).await?;
             let number = &delivery.order.number;
+            let accepted = matches!(&end, End::Answered(status) if status.is_success());
             let (count, line) = match end {
                 End::Answered(status) => {
-                    let count = if status.is_success() {
+                    let count = if accepted {
                         &self.progress.acknowledged
                     } else {
                         &self.progress.refused
@@ -241,6 +244,11 @@ impl Sender {
                 .await
                 .map_err(|error| error.to_string())?;
             count.fetch_add(1, Ordering::Relaxed);
+            if accepted && delivery.nth == 1 && delivery.order.kind == Kind::Good {
+                self.progress
+                    .acknowledged_good
+                    .fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 

@@ -1,0 +1,237 @@
+//! The engine under the demo: a child process that is started, killed without warning, and started again. It looks at the engine from outside only.
+
+use std::fs::{self, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tokio::process::{Child, Command};
+
+use super::client::Client;
+use super::dice::Dice;
+use super::storefront::Progress;
+
+/// How long the engine may take from its start until it takes orders.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How often the demo looks whether something has come about.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How many of the log's last lines are shown when the engine does not start.
+const LOG_LINES_SHOWN: usize = 20;
+
+/// The engine's process and all that is needed to start it again.
+pub(crate) struct Engine {
+    program: PathBuf,
+    project: PathBuf,
+    address: SocketAddr,
+    environment: Vec<(&'static str, String)>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Engine {
+    /// An engine that is not started yet; `program` is this program, `address` where it will listen.
+    pub(crate) fn new(
+        program: PathBuf,
+        project: &Path,
+        address: SocketAddr,
+        environment: Vec<(&'static str, String)>,
+    ) -> Engine {
+        let log = project.join("engine.log");
+        Engine {
+            program,
+            project: project.to_owned(),
+            address,
+            environment,
+            log,
+            child: None,
+        }
+    }
+
+    /// Starts the engine and comes back when it takes orders.
+    pub(crate) async fn start(&mut self) -> Result<(), String> {
+        let wrong = |error: std::io::Error| format!("cannot start the engine: {error}");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(wrong)?;
+        let child = Command::new(&self.program)
+            .arg("run")
+            .arg("--project")
+            .arg(&self.project)
+            .envs(
+                self.environment
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str())),
+            )
+            .env("CROSSDOCK_LISTEN", self.address.to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(wrong)?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(wrong)?;
+        self.child = Some(child);
+        self.wait_until_ready().await
+    }
+
+    /// Kills the engine as `kill -9` does, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        child
+            .kill()
+            .await
+            .map_err(|error| format!("cannot kill the engine: {error}"))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it has been started and has not ended by itself.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// The hops that its starts took over from earlier ones, as its log tells.
+    pub(crate) fn recovered(&self) -> u64 {
+        fs::read_to_string(&self.log).map_or(0, |log| log.lines().filter_map(recovered_in).sum())
+    }
+
+    /// The last lines of the log.
+    pub(crate) fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), String> {
+        let mut client = Client::new(self.address, Duration::from_secs(2));
+        let started = Instant::now();
+        while started.elapsed() < READY_WITHIN {
+            if !self.is_running() {
+                return Err(format!("the engine ended by itself:\n{}", self.log_end()));
+            }
+            if let Ok((StatusCode::OK, _)) = client.get("/healthz/ready").await {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(format!(
+            "the engine is not ready after {READY_WITHIN:?}:\n{}",
+            self.log_end()
+        ))
+    }
+}
+
+/// What killing the engine has shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kills {
+    /// How often it was killed.
+    pub(crate) done: u64,
+    /// How often there was work in flight.
+    pub(crate) with_work: u64,
+}
+
+/// What the killing goes by.
+pub(crate) struct Load<'a> {
+    /// What the storefront has done.
+    pub(crate) progress: &'a Progress,
+    /// How many deliveries there will be.
+    pub(crate) deliveries: u64,
+    /// How many sales orders there will be.
+    pub(crate) sales: u64,
+    /// Where the ERP is.
+    pub(crate) erp: SocketAddr,
+}
+
+/// Kills and restarts the engine `times` times, at points of the work chosen by `dice`; comes back after the last one.
+pub(crate) async fn kill_under_load(
+    engine: &mut Engine,
+    times: u64,
+    load: &Load<'_>,
+    mut dice: Dice,
+    kills: &mut Kills,
+) -> Result<(), String> {
+    let mut points: Vec<f64> = (0..times).map(|_| 0.02 + 0.9 * dice.fraction()).collect();
+    points.sort_unstable_by(f64::total_cmp);
+    let mut erp = Client::new(load.erp, Duration::from_secs(5));
+    for point in points {
+        loop {
+            let booked = booked(&mut erp).await.unwrap_or(0);
+            let settled = load.progress.settled();
+            let work = load.progress.in_flight.load(Ordering::Relaxed) > 0
+                || load.progress.acknowledged_good.load(Ordering::Relaxed) > booked;
+            let part = (settled + booked) as f64 / (load.deliveries + load.sales).max(1) as f64;
+            if part >= point {
+                kills.with_work += u64::from(work);
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        engine.kill().await?;
+        kills.done += 1;
+        engine.start().await?;
+    }
+    Ok(())
+}
+
+/// How many sales orders the stand-in ERP has.
+pub(crate) async fn booked(erp: &mut Client) -> Option<u64> {
+    let (_, body) = erp.get("/status").await.ok()?;
+    serde_json::from_slice::<serde_json::Value>(&body).ok()?["booked"].as_u64()
+}
+
+/// A free port on loopback; free at this moment.
+pub(crate) fn free_address() -> Result<SocketAddr, String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    listener.local_addr().map_err(|error| error.to_string())
+}
+
+/// The number after the word `recovered` in a line of the engine's log.
+fn recovered_in(line: &str) -> Option<u64> {
+    let (_, after) = line.split_once("recovered")?;
+    let digits: String = after
+        .chars()
+        .skip_while(|each| !each.is_ascii_digit())
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_what_was_recovered() {
+        let check =
+            |line: &str, expect: Option<u64>| assert_eq!(recovered_in(line), expect, "{line}");
+        check("2026-11-20T09:00:00Z INFO recovered 17 hops", Some(17));
+        check(r#"{"level":"INFO","recovered":3}"#, Some(3));
+        check("INFO recovered=0", Some(0));
+        check("listening on 127.0.0.1:8080", None);
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_ends_by_itself_is_an_error_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = Engine::new(
+            "/bin/ls".into(),
+            folder.path(),
+            free_address().unwrap(),
+            Vec::new(),
+        );
+        let error = engine.start().await.unwrap_err();
+        assert!(error.contains("ended by itself"), "{error}");
+        assert!(!engine.is_running());
+    }
+}

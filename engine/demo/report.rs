@@ -1,0 +1,351 @@
+//! What the demo prints: progress while it runs, the books when it is over, and whether they are good.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::books::Tally;
+use super::engine::Kills;
+use super::recount::{Recount, Times};
+
+/// How many order numbers of a kind are printed.
+const NUMBERS_SHOWN: usize = 10;
+
+/// Two bars: what the storefront has got accepted, and what the ERP has booked.
+pub(crate) struct Bars {
+    bars: MultiProgress,
+    accepted: ProgressBar,
+    booked: ProgressBar,
+}
+
+impl Bars {
+    /// Bars on standard error; nothing is drawn where that is not a terminal.
+    pub(crate) fn new(deliveries: u64, sales: u64) -> Bars {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{prefix:>9} {bar:40} {pos}/{len} {per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = |name: &'static str, length| {
+            bars.add(
+                ProgressBar::new(length)
+                    .with_style(style.clone())
+                    .with_prefix(name),
+            )
+        };
+        let (accepted, booked) = (bar("answered", deliveries), bar("booked", sales));
+        Bars {
+            bars,
+            accepted,
+            booked,
+        }
+    }
+
+    /// Whether somebody sees the bars.
+    pub(crate) fn are_shown(&self) -> bool {
+        !self.bars.is_hidden()
+    }
+
+    /// Moves the bars.
+    pub(crate) fn set(&self, answered: u64, booked: u64) {
+        self.accepted.set_position(answered);
+        self.booked.set_position(booked);
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no clearing.
+        drop(self.bars.clear());
+    }
+}
+
+/// All that the demo has found out.
+pub(crate) struct Findings {
+    /// From the journals.
+    pub(crate) recount: Recount,
+    /// From the engine's store.
+    pub(crate) tally: Tally,
+    /// How often the engine was to be killed.
+    pub(crate) kills_wanted: u64,
+    /// How often it was.
+    pub(crate) kills: Kills,
+    /// Hops that restarted engines took over.
+    pub(crate) recovered: u64,
+    /// Requests that the storefront sent again.
+    pub(crate) resent: u64,
+    /// Whether the engine came to rest.
+    pub(crate) quiet: bool,
+}
+
+impl Findings {
+    /// Everything that is not as it must be; empty if the demo is a success.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut unless = |good: bool, fault: &str| {
+            if !good {
+                faults.push(fault.to_owned());
+            }
+        };
+        let recount = &self.recount;
+        unless(
+            recount.sent > 0 && recount.acknowledged > 0,
+            "no order was sent and acknowledged",
+        );
+        unless(
+            recount.given_up == 0,
+            "some deliveries were not answered in time",
+        );
+        unless(recount.lost.is_empty(), "orders were lost");
+        unless(recount.doubled.is_empty(), "orders were doubled");
+        unless(
+            recount.mismatched.is_empty(),
+            "orders were changed on the way",
+        );
+        unless(self.quiet, "the engine did not come to rest");
+        unless(self.tally.balances(), "the engine's books do not balance");
+        unless(self.tally.received > 0, "the engine's books are empty");
+        if self.kills_wanted > 0 {
+            unless(
+                self.kills.done == self.kills_wanted,
+                "the engine was killed less often than asked",
+            );
+            unless(
+                self.kills.with_work > 0,
+                "no kill had work in flight, so the kills prove nothing",
+            );
+            unless(
+                self.recovered > 0,
+                "no restart took over unfinished work, so the kills prove nothing",
+            );
+        }
+        faults
+    }
+
+    /// The books, the rates and the latencies as text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let (recount, tally) = (&self.recount, &self.tally);
+        let mut row = |name: &str, count: u64, note: &str| {
+            // Writing to a string cannot fail.
+            let written = writeln!(text, "  {name:<14}{count:>9}  {note}");
+            debug_assert!(written.is_ok());
+        };
+        row(
+            "sent",
+            recount.sent,
+            &format!(
+                "orders, {} of them must be booked; {} second deliveries",
+                recount.good, recount.duplicates
+            ),
+        );
+        row(
+            "received",
+            tally.received,
+            "deliveries and hand-overs between flows, by the engine's books",
+        );
+        row("accepted", tally.accepted, "");
+        row("duplicates", tally.duplicates, "");
+        row("refused", tally.refused, "");
+        row("delivered", tally.delivered, "");
+        row("filtered", tally.filtered, "");
+        row("discarded", tally.discarded, "");
+        row("in exceptions", tally.in_exceptions, "wait for a person");
+        row("in flight", tally.in_flight, "");
+        row(
+            "booked",
+            recount.booked,
+            &format!(
+                "sales orders in the ERP, after {} requests",
+                recount.booking_requests
+            ),
+        );
+        row("reviewed", recount.reviewed, "orders on the review list");
+        row("lost", recount.lost.len() as u64, &some(&recount.lost));
+        row(
+            "doubled",
+            recount.doubled.len() as u64,
+            &some(&recount.doubled),
+        );
+        row(
+            "changed",
+            recount.mismatched.len() as u64,
+            &some(&recount.mismatched),
+        );
+        if self.kills_wanted > 0 {
+            row(
+                "kills",
+                self.kills.done,
+                &format!("kill -9, {} with work in flight", self.kills.with_work),
+            );
+            row(
+                "recovered",
+                self.recovered,
+                &format!(
+                    "hops after restarts; {} webhooks sent again, {} bookings repeated",
+                    self.resent, recount.repeated
+                ),
+            );
+        }
+        let seconds = recount.span_us as f64 / 1e6;
+        let rate = if seconds > 0.0 {
+            recount.booked as f64 / seconds
+        } else {
+            0.0
+        };
+        text.push_str(&format!(
+            "\n  {:<14}{rate:>9.0}  orders/s from the first webhook to the last sales order\n",
+            "rate"
+        ));
+        text.push_str(&format!(
+            "  {:<14}{}\n",
+            "accept",
+            percentiles(&recount.accept)
+        ));
+        text.push_str(&format!(
+            "  {:<14}{}\n",
+            "end to end",
+            percentiles(&recount.end_to_end)
+        ));
+        text
+    }
+}
+
+fn percentiles(times: &Times) -> String {
+    let shown = |percent| {
+        times
+            .percentile(percent)
+            .map_or_else(|| "-".to_owned(), |us| format!("{:.1} ms", us as f64 / 1e3))
+    };
+    format!("{:>12} p50 {:>12} p99", shown(50), shown(99))
+}
+
+fn some(numbers: &[String]) -> String {
+    let distinct: BTreeSet<&str> = numbers.iter().map(String::as_str).collect();
+    let mut text = distinct
+        .iter()
+        .take(NUMBERS_SHOWN)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if distinct.len() > NUMBERS_SHOWN {
+        text.push_str(", ..");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Findings {
+        let recount = Recount {
+            sent: 1,
+            acknowledged: 1,
+            ..Recount::default()
+        };
+        let tally = Tally {
+            received: 1,
+            accepted: 1,
+            delivered: 1,
+            ..Tally::default()
+        };
+        Findings {
+            recount,
+            tally,
+            kills_wanted: 0,
+            kills: Kills::default(),
+            recovered: 0,
+            resent: 0,
+            quiet: true,
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Findings), expect: &str) {
+        let mut findings = good();
+        change(&mut findings);
+        assert_eq!(findings.faults().join("; "), expect);
+    }
+
+    #[test]
+    fn only_good_books_are_a_success() {
+        check(|_| {}, "");
+        check(
+            |findings| findings.recount.lost.push("#1".into()),
+            "orders were lost",
+        );
+        check(
+            |findings| findings.recount.doubled.push("#1".into()),
+            "orders were doubled",
+        );
+        check(
+            |findings| findings.recount.mismatched.push("#1".into()),
+            "orders were changed on the way",
+        );
+        check(
+            |findings| findings.recount.given_up = 1,
+            "some deliveries were not answered in time",
+        );
+        check(
+            |findings| findings.recount.sent = 0,
+            "no order was sent and acknowledged",
+        );
+        check(
+            |findings| findings.tally.delivered = 2,
+            "the engine's books do not balance",
+        );
+        check(
+            |findings| findings.tally = Tally::default(),
+            "the engine's books are empty",
+        );
+        check(
+            |findings| findings.quiet = false,
+            "the engine did not come to rest",
+        );
+    }
+
+    #[test]
+    fn kills_that_prove_nothing_are_no_success() {
+        let killed = |findings: &mut Findings| {
+            findings.kills_wanted = 2;
+            findings.kills = Kills {
+                done: 2,
+                with_work: 1,
+            };
+            findings.recovered = 1;
+        };
+        check(killed, "");
+        check(
+            |findings| (killed(findings), findings.kills.with_work = 0).1,
+            "no kill had work in flight, so the kills prove nothing",
+        );
+        check(
+            |findings| (killed(findings), findings.recovered = 0).1,
+            "no restart took over unfinished work, so the kills prove nothing",
+        );
+        check(
+            |findings| (killed(findings), findings.kills.done = 1).1,
+            "the engine was killed less often than asked",
+        );
+    }
+
+    #[test]
+    fn the_text_names_lost_and_doubled() {
+        let mut findings = good();
+        findings.recount.lost = vec!["#7".into()];
+        let text = findings.text();
+        let line = |name: &str| {
+            text.lines()
+                .find(|line| line.trim_start().starts_with(name))
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(
+            line("lost").split_whitespace().collect::<Vec<_>>(),
+            ["lost", "1", "#7"]
+        );
+        assert_eq!(
+            line("doubled").split_whitespace().collect::<Vec<_>>(),
+            ["doubled", "0"]
+        );
+    }
+}
