@@ -327,6 +327,8 @@ pub trait Accept: Send + Sync {
     /// Commits the batch. An error means that nothing of it is durable: `throttled` when the engine is full, `unavailable` when it stops
     /// or the store fails, `conflict` when the cursor is not where `progress.from` says.
     fn accept(&self, batch: Batch) -> Pending<'_, Result<Vec<Verdict>, Failure>>;
+    /// Counts deliveries whose sender could not be verified: nothing of them is stored.
+    fn turned_away(&self, _count: u64) {}
     /// Waits until the engine has room. Sources that pull call it before they pull.
     fn room(&self) -> Pending<'_, ()>;
     /// The value of a cursor of this source.

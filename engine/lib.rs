@@ -37,3 +37,6 @@ pub mod run;
 
 pub mod cli;
 pub mod demo;
+
+#[cfg(test)]
+extern crate self as crossdock;

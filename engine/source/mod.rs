@@ -2,7 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::component::Source;
+use crate::component::{Source, components};
+
+pub mod flow;
+pub mod generate;
+mod literal;
+mod offer;
+pub mod verify;
+pub mod webhook;
+
+#[cfg(test)]
+#[path = "../../tests/support/fake.rs"]
+mod fake;
 
 /// A source, ready to run.
 pub enum Ready {
@@ -10,4 +21,27 @@ pub enum Ready {
     Runs(Arc<dyn Source>),
     /// Waits for what other flows hand over.
     Flow,
+}
+
+components! {
+    /// The kinds of sources.
+    SourceKind -> Ready {
+        webhook: webhook::Webhook,
+        generate: generate::Generate,
+        flow: flow::Flow,
+    }
+}
+
+/// The codes of findings that only sources make.
+pub mod codes {
+    use crate::diagnostic::Code;
+
+    /// Anybody may post to a webhook.
+    pub const UNVERIFIED_WEBHOOK: Code = Code {
+        name: "unverified-webhook",
+        meaning: "A webhook does not say how its sender is verified: anybody who finds the path can post to it.",
+    };
+
+    /// All of them, for the reference.
+    pub const ALL: &[Code] = &[UNVERIFIED_WEBHOOK];
 }

@@ -1,0 +1,61 @@
+//! Offers a batch to the engine until it is durable or the source must stop. For sources that can wait; a webhook asks its sender to.
+
+use crate::component::{Batch, Intake};
+use crate::failure::{Class, Failure};
+
+/// The first wait after a refusal, in milliseconds; it doubles.
+const FIRST_MS: u64 = 50;
+/// The longest wait.
+const MOST_MS: u64 = 5_000;
+
+/// What became of an offer.
+#[derive(Debug)]
+pub(super) enum Offered {
+    /// All of it is durable.
+    Durable,
+    /// The source must stop; nothing of it is durable.
+    Stopped,
+}
+
+/// Offers a batch until it is durable. Fails only with `conflict`: the cursor is not where the source thinks, so the source must read it again.
+pub(super) async fn offer(cx: &Intake, batch: Batch) -> Result<Offered, Failure> {
+    let mut wait_ms = FIRST_MS;
+    loop {
+        if cx.stop.is_cancelled() {
+            return Ok(Offered::Stopped);
+        }
+        let failure = match cx.accept.accept(batch.clone()).await {
+            Ok(_) => return Ok(Offered::Durable),
+            Err(failure) if failure.class == Class::Conflict => return Err(failure),
+            Err(failure) => failure,
+        };
+        let pause = failure
+            .retry_after_ms
+            .unwrap_or(wait_ms)
+            .max(wait_ms)
+            .min(MOST_MS);
+        tracing::debug!(flow = %cx.flow, %failure, pause, "the engine takes nothing at the moment");
+        if !pause_or_stop(cx, pause).await {
+            return Ok(Offered::Stopped);
+        }
+        wait_ms = (wait_ms * 2).min(MOST_MS);
+    }
+}
+
+/// Waits; false if the source must stop.
+pub(super) async fn pause_or_stop(cx: &Intake, ms: u64) -> bool {
+    tokio::select! {
+        biased;
+        () = cx.stop.cancelled() => false,
+        () = cx.world.clock.sleep(std::time::Duration::from_millis(ms)) => true,
+    }
+}
+
+/// Waits until the engine has room; false if the source must stop.
+pub(super) async fn room_or_stop(cx: &Intake) -> bool {
+    tokio::select! {
+        biased;
+        () = cx.stop.cancelled() => false,
+        () = cx.accept.room() => true,
+    }
+}

@@ -1,0 +1,1 @@
+//! Promises of the webhook, over real sockets.
