@@ -317,7 +317,7 @@ async fn play(
     if !engine.is_running() {
         engine.start().await?;
     }
-    let tally = books.read()?;
+    let tally = books.read().await?;
     let explained = Explained {
         waiting: tally.waiting.clone(),
         reviewed: read_review_list(&stage.project)?,
@@ -339,8 +339,12 @@ async fn wait_until_quiet(books: &dyn Books) -> Result<bool, String> {
     let mut changed = Instant::now();
     loop {
         // Books that cannot be read right now can be read later: the engine may be restarting.
-        if let Ok(tally) = books.read() {
-            if tally.in_flight == 0 && tally.received > 0 && tally == last {
+        if let Ok(tally) = books.read().await {
+            let (received, in_flight) = (
+                tally.sum(|counts| counts.received),
+                tally.sum(|counts| counts.in_flight),
+            );
+            if in_flight == 0 && received > 0 && tally == last {
                 return Ok(true);
             }
             if tally != last {

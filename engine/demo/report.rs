@@ -1,7 +1,6 @@
 //! What the demo prints: progress while it runs, the books when it is over, and whether they are good.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -103,7 +102,10 @@ impl Findings {
         );
         unless(self.quiet, "the engine did not come to rest");
         unless(self.tally.balances(), "the engine's books do not balance");
-        unless(self.tally.received > 0, "the engine's books are empty");
+        unless(
+            self.tally.sum(|counts| counts.received) > 0,
+            "the engine's books are empty",
+        );
         if self.kills_wanted > 0 {
             unless(
                 self.kills.done == self.kills_wanted,
@@ -123,54 +125,37 @@ impl Findings {
 
     /// The books, the rates and the latencies as text.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        let (recount, tally) = (&self.recount, &self.tally);
+        let mut text = books_table(&self.tally);
+        let recount = &self.recount;
         let mut row = |name: &str, count: u64, note: &str| {
-            // Writing to a string cannot fail.
-            let written = writeln!(text, "  {name:<14}{count:>9}  {note}");
-            debug_assert!(written.is_ok());
+            text.push_str(format!("{name:<18}{count:>9}  {note}").trim_end());
+            text.push('\n');
         };
         row(
             "sent",
             recount.sent,
             &format!(
-                "orders, {} of them must be booked; {} second deliveries",
+                "orders, {} of them to be booked; {} second deliveries acknowledged",
                 recount.good, recount.duplicates
             ),
         );
         row(
-            "received",
-            tally.received,
-            "deliveries and hand-overs between flows, by the engine's books",
-        );
-        row("accepted", tally.accepted, "");
-        row("duplicates", tally.duplicates, "");
-        row("refused", tally.refused, "");
-        row("delivered", tally.delivered, "");
-        row("filtered", tally.filtered, "");
-        row("discarded", tally.discarded, "");
-        row("in exceptions", tally.in_exceptions, "wait for a person");
-        row("in flight", tally.in_flight, "");
-        row(
             "booked",
             recount.booked,
             &format!(
-                "sales orders in the ERP, after {} requests",
-                recount.booking_requests
+                "sales orders in the ERP, with {} requests, {} of them known by their key",
+                recount.booking_requests, recount.repeated
+            ),
+        );
+        row(
+            "waiting",
+            recount.waiting,
+            &format!(
+                "orders in exceptions, {} of them to be booked",
+                recount.waiting_good
             ),
         );
         row("reviewed", recount.reviewed, "orders on the review list");
-        row("lost", recount.lost.len() as u64, &some(&recount.lost));
-        row(
-            "doubled",
-            recount.doubled.len() as u64,
-            &some(&recount.doubled),
-        );
-        row(
-            "changed",
-            recount.mismatched.len() as u64,
-            &some(&recount.mismatched),
-        );
         if self.kills_wanted > 0 {
             row(
                 "kills",
@@ -178,14 +163,25 @@ impl Findings {
                 &format!("kill -9, {} with work in flight", self.kills.with_work),
             );
             row(
-                "recovered",
+                "redelivered",
                 self.recovered,
                 &format!(
-                    "hops after restarts; {} webhooks sent again, {} bookings repeated",
-                    self.resent, recount.repeated
+                    "hops taken over after restarts; {} webhooks sent again",
+                    self.resent
                 ),
             );
         }
+        row(
+            "changed",
+            recount.mismatched.len() as u64,
+            &some(&recount.mismatched),
+        );
+        row("lost", recount.lost.len() as u64, &some(&recount.lost));
+        row(
+            "doubled",
+            recount.doubled.len() as u64,
+            &some(&recount.doubled),
+        );
         let seconds = recount.span_us as f64 / 1e6;
         let rate = if seconds > 0.0 {
             recount.booked as f64 / seconds
@@ -193,21 +189,49 @@ impl Findings {
             0.0
         };
         text.push_str(&format!(
-            "\n  {:<14}{rate:>9.0}  orders/s from the first webhook to the last sales order\n",
-            "rate"
-        ));
-        text.push_str(&format!(
-            "  {:<14}{}\n",
+            "\n{:<18}{rate:>9.0}  orders/s from the first webhook to the last sales order\n{:<18}{}\n{:<18}{}\n",
+            "rate",
             "accept",
-            percentiles(&recount.accept)
-        ));
-        text.push_str(&format!(
-            "  {:<14}{}\n",
+            percentiles(&recount.accept),
             "end to end",
-            percentiles(&recount.end_to_end)
+            percentiles(&recount.end_to_end),
         ));
         text
     }
+}
+
+fn books_table(tally: &Tally) -> String {
+    let mut text = format!("{:<18}", "the engine's books");
+    for name in [
+        "received",
+        "accepted",
+        "duplicates",
+        "refused",
+        "delivered",
+        "filtered",
+        "discarded",
+        "in flight",
+        "in exceptions",
+    ] {
+        text.push_str(&format!(" {name:>w$}", w = name.len().max(8)));
+    }
+    text.push('\n');
+    for (flow, counts) in &tally.flows {
+        text.push_str(&format!(
+            "{flow:<18} {:>8} {:>8} {:>10} {:>8} {:>9} {:>8} {:>9} {:>9} {:>13}\n",
+            counts.received,
+            counts.accepted,
+            counts.duplicates,
+            counts.refused,
+            counts.delivered,
+            counts.filtered,
+            counts.discarded,
+            counts.in_flight,
+            counts.in_exceptions,
+        ));
+    }
+    text.push_str("\nthe stand-ins' journals\n");
+    text
 }
 
 fn percentiles(times: &Times) -> String {
@@ -216,7 +240,7 @@ fn percentiles(times: &Times) -> String {
             .percentile(percent)
             .map_or_else(|| "-".to_owned(), |us| format!("{:.1} ms", us as f64 / 1e3))
     };
-    format!("{:>12} p50 {:>12} p99", shown(50), shown(99))
+    format!("{:>9}  p50, {} p99", shown(50), shown(99))
 }
 
 fn some(numbers: &[String]) -> String {
@@ -235,6 +259,7 @@ fn some(numbers: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::books::Counts;
     use super::*;
 
     fn good() -> Findings {
@@ -243,10 +268,14 @@ mod tests {
             acknowledged: 1,
             ..Recount::default()
         };
-        let tally = Tally {
+        let counts = Counts {
             received: 1,
             accepted: 1,
             delivered: 1,
+            ..Counts::default()
+        };
+        let tally = Tally {
+            flows: vec![("a".to_owned(), counts)],
             ..Tally::default()
         };
         Findings {
@@ -290,7 +319,7 @@ mod tests {
             "no order was sent and acknowledged",
         );
         check(
-            |findings| findings.tally.delivered = 2,
+            |findings| findings.tally.flows[0].1.delivered = 2,
             "the engine's books do not balance",
         );
         check(
