@@ -424,3 +424,56 @@ fn say(out: &mut (dyn Write + Send), text: &str) -> Result<(), String> {
         .and_then(|()| out.flush())
         .map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_have_working_defaults() {
+        let command = DemoArgs::augment_args(Command::new("demo"));
+        command.clone().debug_assert();
+        let matches = command.try_get_matches_from(["demo"]).unwrap();
+        let args = DemoArgs::from_arg_matches(&matches).unwrap();
+        assert_eq!((args.orders, args.kills, args.erp), (10_000, 0, Mode::Keys));
+        let command = erp::ErpArgs::augment_args(Command::new("demo-erp"));
+        command.clone().debug_assert();
+        let line = [
+            "demo-erp",
+            "--journal",
+            "j",
+            "--mode",
+            "neither",
+            "--fault",
+            "fail=0.5",
+        ];
+        let matches = command.try_get_matches_from(line).unwrap();
+        let args = erp::ErpArgs::from_arg_matches(&matches).unwrap();
+        assert_eq!(
+            (args.mode, args.fault),
+            (Mode::Neither, "fail=0.5".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn the_review_list_is_counted_over_all_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_review_list(folder.path()).unwrap().is_empty());
+        let outbox = folder.path().join("outbox");
+        std::fs::create_dir(&outbox).unwrap();
+        for (name, text) in [
+            (
+                "credit-review-2026-11-20.jsonl",
+                "{\"order\":\"#1\"}\n{\"order\":\"#2\"}\n",
+            ),
+            ("credit-review-2026-11-21.jsonl", "{\"order\":\"#1\"}\n"),
+            ("other.jsonl", "{\"order\":\"#3\"}\n"),
+        ] {
+            std::fs::write(outbox.join(name), text).unwrap();
+        }
+        let reviewed = read_review_list(folder.path()).unwrap();
+        assert_eq!((reviewed.len(), reviewed["#1"], reviewed["#2"]), (2, 2, 1));
+    }
+}
