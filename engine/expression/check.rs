@@ -173,7 +173,7 @@ fn literal_types(node: &Node) -> Option<Types> {
         }),
         Tree::Reference(_) => Some(Types::EXPRESSION),
         Tree::Not(_) => Some(Types::BOOLEAN),
-        Tree::Call(call) => call.function.and_then(|function| function.certain_type()),
+        Tree::Call(call) => call.function.map(Function::result_types),
         // Everything but `&x` itself is a value, which a parameter that wants an expression never takes.
         _ => Some(Types::VALUE),
     }

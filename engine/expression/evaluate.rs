@@ -14,19 +14,37 @@ use crate::body::{Item, Kind};
 
 pub(crate) type Outcome<'a> = Result<Value<'a>, Box<Fault>>;
 
+/// What evaluations may still cost. Shared by the expressions of one mapping.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    steps_left: u64,
+    values_left: u64,
+    bytes_left: u64,
+    /// How many ids have been made.
+    pub(crate) ids: u64,
+}
+
+impl Budget {
+    /// What one message may cost.
+    pub(crate) const FULL: Budget = Budget {
+        steps_left: STEPS_MAX,
+        values_left: VALUES_MAX,
+        bytes_left: RESULT_BYTES_MAX,
+        ids: 0,
+    };
+}
+
 /// Evaluates a whole expression.
 pub(crate) fn run<'s, 'a: 's>(
     root: &'a Node,
     scope: &'s Scope<'a>,
     current: &Value<'a>,
+    budget: &'s mut Budget,
 ) -> Outcome<'a> {
     let mut run = Run {
         scope,
         locals: Vec::new(),
-        steps_left: STEPS_MAX,
-        values_left: VALUES_MAX,
-        bytes_left: RESULT_BYTES_MAX,
-        ids: 0,
+        budget,
     };
     let value = run.value(root, current)?;
     if matches!(value, Value::List(_) | Value::Object(_))
@@ -44,11 +62,7 @@ pub(crate) fn run<'s, 'a: 's>(
 pub(crate) struct Run<'s, 'a> {
     pub(crate) scope: &'s Scope<'a>,
     locals: Vec<Value<'a>>,
-    steps_left: u64,
-    values_left: u64,
-    bytes_left: u64,
-    /// How many ids have been made.
-    pub(crate) ids: u64,
+    pub(crate) budget: &'s mut Budget,
 }
 
 impl<'s, 'a: 's> Run<'s, 'a> {
@@ -97,9 +111,9 @@ impl<'s, 'a: 's> Run<'s, 'a> {
 
     /// Takes steps from the budget.
     pub(crate) fn step(&mut self, count: u64) -> Result<(), Box<Fault>> {
-        match self.steps_left.checked_sub(count) {
+        match self.budget.steps_left.checked_sub(count) {
             Some(left) => {
-                self.steps_left = left;
+                self.budget.steps_left = left;
                 Ok(())
             }
             None => Err(exhausted(format!("takes more than {STEPS_MAX} steps"))),
@@ -108,9 +122,9 @@ impl<'s, 'a: 's> Run<'s, 'a> {
 
     /// Takes computed values from the budget.
     pub(crate) fn make(&mut self, count: u64) -> Result<(), Box<Fault>> {
-        match self.values_left.checked_sub(count) {
+        match self.budget.values_left.checked_sub(count) {
             Some(left) => {
-                self.values_left = left;
+                self.budget.values_left = left;
                 Ok(())
             }
             None => Err(exhausted(format!("makes more than {VALUES_MAX} values"))),
@@ -119,9 +133,9 @@ impl<'s, 'a: 's> Run<'s, 'a> {
 
     /// Takes bytes of computed text from the budget.
     pub(crate) fn write(&mut self, bytes: usize) -> Result<(), Box<Fault>> {
-        match self.bytes_left.checked_sub(bytes as u64) {
+        match self.budget.bytes_left.checked_sub(bytes as u64) {
             Some(left) => {
-                self.bytes_left = left;
+                self.budget.bytes_left = left;
                 Ok(())
             }
             None => Err(exhausted(format!(

@@ -58,13 +58,4 @@ impl<'a> Scope<'a> {
     pub(crate) fn set_site(&mut self, site: Cow<'a, str>) {
         self.site = site;
     }
-
-    /// How many variables are bound; `forget` goes back to such a mark.
-    pub(crate) fn mark(&self) -> usize {
-        self.bindings.len()
-    }
-
-    pub(crate) fn forget(&mut self, mark: usize) {
-        self.bindings.truncate(mark);
-    }
 }

@@ -235,8 +235,8 @@ fn uuid<'a>(run: &mut Run<'_, 'a>, mut arguments: Arguments<'a>) -> Outcome<'a> 
         hash.update(run.scope.site().as_bytes());
         hash.update([0]);
         hash.update((arguments.call.name_end as u64).to_be_bytes());
-        hash.update(run.ids.to_be_bytes());
-        run.ids += 1;
+        hash.update(run.budget.ids.to_be_bytes());
+        run.budget.ids += 1;
     }
     let mut bytes: [u8; 16] = [0; 16];
     bytes.copy_from_slice(&hash.finalize()[..16]);

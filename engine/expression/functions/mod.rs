@@ -304,9 +304,13 @@ impl Function {
         self.parameters[at.min(self.parameters.len() - 1)]
     }
 
-    /// The types that a result can have.
-    pub(crate) fn certain_type(&self) -> Option<Types> {
-        (self.gives != Types::VALUE).then_some(self.gives)
+    /// The types that a result can have. What is in an array is not known before it is there.
+    pub(crate) fn result_types(&self) -> Types {
+        if self.gives.takes_any_of(Types::ARRAY) {
+            self.gives | Types::NUMBERS | Types::STRINGS
+        } else {
+            self.gives
+        }
     }
 
     pub(crate) fn check_arity(&self, given: usize) -> Result<(), Fault> {

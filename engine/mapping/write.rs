@@ -1,0 +1,227 @@
+//! Applying a mapping: walks the shape and writes bytes. No tree of the result is built.
+
+use std::borrow::Cow;
+
+use super::target::Form;
+use super::{Entry, Leaf, Mapping, Shape, left_out, too_large};
+use crate::body::{Item, Kind, write_string};
+use crate::expression::evaluate::Budget;
+use crate::expression::{Fault, FaultKind, RESULT_BYTES_MAX, Scope, Value};
+use crate::failure::Failure;
+
+pub(super) struct Writer<'o, 'a> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) scope: Scope<'a>,
+    pub(super) budget: Budget,
+    /// The places in the lists under way, outermost first.
+    pub(super) places: Vec<usize>,
+    /// Where in `out` this body begins.
+    pub(super) start: usize,
+    pub(super) out: &'o mut Vec<u8>,
+}
+
+impl<'a> Writer<'_, 'a> {
+    /// Writes the whole body; nothing at all is null.
+    pub(super) fn whole(mut self, shape: &'a Shape, current: &Value<'a>) -> Result<(), Failure> {
+        if !self.shape(shape, current)? {
+            self.out.extend_from_slice(b"null");
+        }
+        Ok(())
+    }
+
+    /// Writes a shape. False if it is null and was not written.
+    fn shape(&mut self, shape: &'a Shape, current: &Value<'a>) -> Result<bool, Failure> {
+        match shape {
+            Shape::Expression(leaf) => {
+                let value = self.evaluate(leaf, current)?;
+                if left_out(&value) {
+                    return Ok(false);
+                }
+                write_value(&value, &leaf.form, self.out);
+                if self.out.len() - self.start > RESULT_BYTES_MAX as usize {
+                    return Err(self.mapping.failure(leaf, too_large(), &self.places));
+                }
+            }
+            Shape::Literal(json, form) => write_number(json, form, self.out),
+            Shape::Object(fields) => {
+                self.out.push(b'{');
+                let mut first = true;
+                for field in fields {
+                    let before = self.out.len();
+                    if !first {
+                        self.out.push(b',');
+                    }
+                    self.out.extend_from_slice(&field.prefix);
+                    if self.shape(&field.shape, current)? {
+                        first = false;
+                    } else {
+                        self.out.truncate(before);
+                    }
+                }
+                self.out.push(b'}');
+            }
+            Shape::List(entries) => {
+                self.out.push(b'[');
+                let mut count = 0;
+                for entry in entries {
+                    self.entry(entry, current, &mut count)?;
+                }
+                self.out.push(b']');
+            }
+        }
+        Ok(true)
+    }
+
+    fn entry(
+        &mut self,
+        entry: &'a Entry,
+        current: &Value<'a>,
+        count: &mut usize,
+    ) -> Result<(), Failure> {
+        match entry {
+            Entry::One(shape) => self.element(shape, current, count),
+            Entry::Each(over, shape) => {
+                let value = self.evaluate(over, current)?;
+                if value.is_null() {
+                    return Ok(());
+                }
+                let kind = value.type_name();
+                let Some(elements) = value.into_items() else {
+                    let fault = Fault::new(
+                        FaultKind::InvalidType,
+                        format!("`each` goes over a list, and this is {kind}"),
+                    )
+                    .with_help(
+                        "the values of an object are a.*; one value as a list is to_array(a)",
+                    );
+                    return Err(self.fault(over, fault));
+                };
+                for element in elements {
+                    self.element(shape, &element, count)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn element(
+        &mut self,
+        shape: &'a Shape,
+        current: &Value<'a>,
+        count: &mut usize,
+    ) -> Result<(), Failure> {
+        let before = self.out.len();
+        if *count > 0 {
+            self.out.push(b',');
+        }
+        self.places.push(*count);
+        let written = self.shape(shape, current)?;
+        self.places.pop();
+        if written {
+            *count += 1;
+        } else {
+            self.out.truncate(before);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, leaf: &'a Leaf, current: &Value<'a>) -> Result<Value<'a>, Failure> {
+        self.scope.set_site(Cow::Borrowed(&leaf.path));
+        leaf.expression
+            .evaluate_within(&self.scope, current, &mut self.budget)
+            .map_err(|fault| self.fault(leaf, fault))
+    }
+
+    fn fault(&self, leaf: &Leaf, fault: Fault) -> Failure {
+        let failure = fault.into_failure(leaf.expression.text());
+        self.mapping.failure(leaf, failure, &self.places)
+    }
+}
+
+/// Writes a value: numbers in the form of the target; entries that are null are left out of objects that the expression has built.
+fn write_value(value: &Value, form: &Form, out: &mut Vec<u8>) {
+    match (value, form) {
+        (Value::Item(item), Form::AsIs) => write_item_as_is(*item, out),
+        (Value::Item(item), _) => write_item(*item, form, out),
+        (Value::List(items), _) => {
+            out.push(b'[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write_value(item, form.items(), out);
+            }
+            out.push(b']');
+        }
+        (Value::Object(entries), _) => {
+            out.push(b'{');
+            let mut first = true;
+            for (key, value) in entries {
+                if left_out(value) {
+                    continue;
+                }
+                if !first {
+                    out.push(b',');
+                }
+                first = false;
+                write_string(out, key);
+                out.push(b':');
+                write_value(value, form.property(key), out);
+            }
+            out.push(b'}');
+        }
+        (Value::Number(_), Form::Text) => {
+            out.push(b'"');
+            value.write_json(out);
+            out.push(b'"');
+        }
+        _ => value.write_json(out),
+    }
+}
+
+fn write_item_as_is(item: Item, out: &mut Vec<u8>) {
+    Value::Item(item).write_json(out);
+}
+
+fn write_item(item: Item, form: &Form, out: &mut Vec<u8>) {
+    match item.kind() {
+        Kind::Number => write_number(item.raw_bytes(), form, out),
+        Kind::List if !matches!(form, Form::Text) => {
+            out.push(b'[');
+            for (at, element) in item.items().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write_item(element, form.items(), out);
+            }
+            out.push(b']');
+        }
+        Kind::Object if !matches!(form, Form::Text) => {
+            out.push(b'{');
+            for (at, (key, value)) in item.entries().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(key.json_bytes());
+                out.push(b':');
+                write_item(value, form.property(&key.as_str().unwrap_or_default()), out);
+            }
+            out.push(b'}');
+        }
+        _ => write_item_as_is(item, out),
+    }
+}
+
+fn write_number(json: &[u8], form: &Form, out: &mut Vec<u8>) {
+    let quoted = matches!(form, Form::Text)
+        && json
+            .first()
+            .is_some_and(|byte| *byte == b'-' || byte.is_ascii_digit());
+    if quoted {
+        out.push(b'"');
+    }
+    out.extend_from_slice(json);
+    if quoted {
+        out.push(b'"');
+    }
+}
