@@ -362,15 +362,15 @@ async fn connection(listener: Listener, stream: TcpStream, peer: SocketAddr) {
     }
     let limits = &listener.0.limits;
     let watched = stream::Watched::new(stream, limits);
-    let busy = watched.busy();
+    let turns = watched.turns();
     let service = {
         let listener = listener.clone();
         hyper::service::service_fn(move |request| {
-            let (listener, busy) = (listener.clone(), busy.clone());
+            let (listener, turns) = (listener.clone(), turns.clone());
             async move {
-                busy.store(true, Ordering::Relaxed);
+                turns.fetch_add(1, Ordering::Relaxed);
                 let response = answer::answer(&listener, request, peer).await;
-                busy.store(false, Ordering::Relaxed);
+                turns.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, std::convert::Infallible>(response)
             }
         })

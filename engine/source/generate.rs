@@ -302,7 +302,7 @@ mod tests {
             ),
             (
                 "generate: { body: 1, text: x }",
-                "conflicting-settings 1:29",
+                "conflicting-settings 1:28",
             ),
             ("generate: { text: '{{order}}' }", "bad-template 1:19"),
             ("generate: { every: 0s }", "bad-value 1:20"),

@@ -13,7 +13,7 @@ pub mod webhook;
 
 #[cfg(test)]
 #[path = "../../tests/support/fake.rs"]
-mod fake;
+pub mod fake;
 
 /// A source, ready to run.
 pub enum Ready {

@@ -53,6 +53,14 @@ impl Fake {
         Arc::new(Fake::default())
     }
 
+    /// A way in whose commits take this long.
+    pub fn slow(commit_takes: Duration) -> Arc<Fake> {
+        Arc::new(Fake {
+            commit_takes,
+            ..Fake::default()
+        })
+    }
+
     /// A look at its memory.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

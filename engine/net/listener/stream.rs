@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use super::Limits;
 /// A stream that fails when its peer is too slow. While a request is being answered only writing has a deadline here.
 pub(super) struct Watched {
     stream: TcpStream,
-    /// A request is under way: its head has been read, its answer not yet been made.
-    busy: Arc<AtomicBool>,
-    was_busy: bool,
+    /// Goes up when a request begins and when its answer is made: odd while one is under way.
+    turns: Arc<AtomicUsize>,
+    turns_seen: usize,
     /// The first byte of a head has come.
     in_head: bool,
     /// Since when the peer has been idle, or sending its head.
@@ -42,8 +42,8 @@ impl Watched {
         let now = Instant::now();
         Watched {
             stream,
-            busy: Arc::new(AtomicBool::new(false)),
-            was_busy: false,
+            turns: Arc::new(AtomicUsize::new(0)),
+            turns_seen: 0,
             in_head: true,
             since: now,
             stalled: None,
@@ -54,9 +54,9 @@ impl Watched {
         }
     }
 
-    /// Set by the one who answers, for as long as a request is under way.
-    pub(super) fn busy(&self) -> Arc<AtomicBool> {
-        self.busy.clone()
+    /// Counted up by the one who answers, when a request begins and when its answer is made.
+    pub(super) fn turns(&self) -> Arc<AtomicUsize> {
+        self.turns.clone()
     }
 
     /// Whether this deadline has passed; if not, the task is woken when it does.
@@ -75,12 +75,12 @@ impl Watched {
     }
 
     fn waits_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.busy.load(Ordering::Relaxed) {
-            self.was_busy = true;
+        let turns = self.turns.load(Ordering::Relaxed);
+        if !turns.is_multiple_of(2) {
             return Poll::Pending;
         }
-        if self.was_busy {
-            self.was_busy = false;
+        if turns != self.turns_seen {
+            self.turns_seen = turns;
             self.in_head = false;
             self.since = Instant::now();
         }
@@ -126,10 +126,9 @@ impl AsyncRead for Watched {
         let this = &mut *self;
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(read) => {
-                if this.busy.load(Ordering::Relaxed) {
-                    this.was_busy = true;
-                } else if this.was_busy || !this.in_head {
-                    this.was_busy = false;
+                let turns = this.turns.load(Ordering::Relaxed);
+                if turns.is_multiple_of(2) && (turns != this.turns_seen || !this.in_head) {
+                    this.turns_seen = turns;
                     this.in_head = true;
                     this.since = Instant::now();
                 }

@@ -297,7 +297,7 @@ impl Rule {
                 "a time that is not signed proves nothing; use both, or neither",
             ),
             (
-                pieces.contains(&Piece::Id) != !details.ids.is_empty(),
+                pieces.contains(&Piece::Id) == details.ids.is_empty(),
                 "`{id}` in `content` and `id_header` need each other",
                 "use both, or neither",
             ),
