@@ -138,6 +138,8 @@ pub struct Build<'a> {
     pub variables: &'a mut BTreeSet<String>,
     /// The flow's declared key names.
     pub keys: &'a BTreeSet<String>,
+    /// The contract of arriving bodies (`accepts`), for sources whose formats know no types of their own.
+    pub accepts: Option<&'a Arc<Schema>>,
     /// Where `use:` stands, if the entry comes from a fragment.
     pub used_at: Option<Place>,
     /// What is wrong.

@@ -213,6 +213,7 @@ pub fn build(yaml: &str, library: &Library) -> (Option<Ready>, Vec<String>) {
         flow: "a-flow",
         variables: &mut BTreeSet::new(),
         keys: &BTreeSet::new(),
+        accepts: None,
         used_at: None,
         findings: &mut findings,
     };

@@ -31,6 +31,7 @@ fn built(rule: &str) -> (Option<Verifier>, Vec<String>) {
         flow: "f",
         variables: &mut Default::default(),
         keys: &Default::default(),
+        accepts: None,
         used_at: None,
         findings: &mut findings,
     };
