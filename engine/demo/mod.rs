@@ -11,6 +11,8 @@ pub mod orders;
 mod project;
 pub mod recount;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod rehearsal;
 mod report;
 mod sales;
