@@ -339,11 +339,8 @@ impl Compiler<'_> {
         if parts.first().is_some_and(|part| part == "this") {
             parts.remove(0);
         }
-        if raw.starts_with('$') {
-            let message = format!(
-                "a variable is written `{{{{@{}}}}}` in a template",
-                &raw[1..]
-            );
+        if let Some(name) = raw.strip_prefix('$') {
+            let message = format!("a variable is written `{{{{@{name}}}}}` in a template");
             return Err(fault(message, start, end));
         }
         let root = match (self.blocks.len(), up) {
