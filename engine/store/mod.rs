@@ -1,3 +1,402 @@
 //! Durable state, one file a noun. It does not know flows.
+//!
+//! One thread writes (`writer`), a few connections read (`reader`), and `commit` is the one value that changes anything.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the store owns its database, its folder and its lock file: a named exception to `world`"
+)]
+
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::failure::{Class, Failure};
+use crate::world::World;
+
+pub mod books;
 pub mod commit;
+pub mod cursors;
+pub mod effects;
+pub mod envelope;
+pub mod exceptions;
+pub mod hops;
+pub mod journeys;
+pub mod reader;
+pub mod retention;
+pub mod runs;
+
+mod apply;
+mod claims;
+mod migrations;
+mod writer;
+
+#[cfg(test)]
+pub(crate) mod sample;
+
+use commit::{Commit, Committed, HopId, RunId};
+use reader::Reader;
+use retention::{Retention, Swept};
+use writer::{Done, HOPS_RESERVED, Request, Writer};
+
+/// Where a store is, and its limits.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database file; its folder is made if it is missing.
+    pub path: PathBuf,
+    /// How many commits may wait for the writer or be with it; more wait before they are queued.
+    pub queued_max: usize,
+    /// How many commits may share a transaction.
+    pub group_max: usize,
+    /// How much memory the writer may use to keep pages at hand.
+    pub cache_bytes: u64,
+    /// How large the database may grow; beyond it commits fail as on a full disk. `None`: as large as the disk.
+    pub bytes_max: Option<u64>,
+    /// How many pages the log may have before the writer moves them into the database without waiting for an idle moment.
+    pub checkpoint_pages: u32,
+}
+
+impl Options {
+    /// A store at this path, with the default limits: 256 queued commits, 64 in a transaction, a cache of 16 MiB, no limit on its size.
+    pub fn at(path: impl Into<PathBuf>) -> Options {
+        Options {
+            path: path.into(),
+            queued_max: 256,
+            group_max: 64,
+            cache_bytes: 16 << 20,
+            bytes_max: None,
+            checkpoint_pages: 4096,
+        }
+    }
+}
+
+/// A store that is open for writing. A clone is the same store; reads are those of `Reader`.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    reader: Reader,
+    requests: Sender<Request>,
+    places: Arc<Semaphore>,
+    next_run: AtomicI64,
+    next_hop: Arc<AtomicI64>,
+    owner: i64,
+    done: Arc<Done>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Deref for Store {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.0.reader
+    }
+}
+
+impl Store {
+    /// Opens a store for writing, and makes it if there is none. Only one engine at a time can have it open.
+    pub fn open(options: Options, world: World) -> Result<Store, Failure> {
+        let shown = options.path.display().to_string();
+        if let Some(folder) = options.path.parent() {
+            fs::create_dir_all(folder).map_err(|error| {
+                Failure::new(
+                    Class::Config,
+                    format!(
+                        "the store's folder {} cannot be made: {error}",
+                        folder.display()
+                    ),
+                )
+            })?;
+        }
+        let lock = lock(&options.path)?;
+        let connection = connect(&options).map_err(|error| failure(&shown, &error))?;
+        migrations::migrate(&connection, &shown)?;
+        let start = begin(&connection).map_err(|error| failure(&shown, &error))?;
+        let next_hop = Arc::new(AtomicI64::new(start.next_hop));
+        let done = Arc::new(Done::default());
+        let writer = Writer {
+            connection,
+            shown: shown.clone(),
+            world,
+            owner: start.owner,
+            next_hop: next_hop.clone(),
+            hops_reserved: start.next_hop + HOPS_RESERVED,
+            group_max: options.group_max.max(1),
+            checkpoint_pages: i64::from(options.checkpoint_pages),
+            done: done.clone(),
+            broken: None,
+            position: retention::Position::default(),
+            lock,
+        };
+        let (requests, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.work(&queue))
+            .map_err(|error| {
+                Failure::new(
+                    Class::Unavailable,
+                    format!("the store's thread cannot be started: {error}"),
+                )
+            })?;
+        Ok(Store(Arc::new(Inner {
+            reader: Reader::of(&options.path),
+            requests,
+            places: Arc::new(Semaphore::new(options.queued_max.max(1))),
+            next_run: AtomicI64::new(start.next_run),
+            next_hop,
+            owner: start.owner,
+            done,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// The next run's number.
+    pub fn next_run(&self) -> RunId {
+        RunId(self.0.next_run.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// The next hop's number. No number is given twice, not even after a crash.
+    pub fn next_hop(&self) -> HopId {
+        HopId(self.0.next_hop.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Which start of an engine on this store this is: grows each time that the store is opened for writing.
+    pub fn owner(&self) -> i64 {
+        self.0.owner
+    }
+
+    /// Makes a commit durable: the answer comes after the fsync. Waits first if the queue is full.
+    ///
+    /// Fails with class `conflict` if the commit's cursor is elsewhere, and with `unavailable` if the disk is full or broken or the
+    /// store is closed; then nothing of it is applied. If the caller goes away while it waits for the answer, the commit is applied
+    /// all the same.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
+        let place = self.0.places.clone().acquire_owned().await;
+        let place = place.map_err(|_| closed())?;
+        let (answer, verdict) = oneshot::channel();
+        self.0
+            .requests
+            .send(Request::Commit(Box::new(commit), place, answer))
+            .map_err(|_| closed())?;
+        verdict.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Removes one batch of what is finished and old. To be called again at once if there is more.
+    pub async fn sweep(&self, retention: Retention) -> Result<Swept, Failure> {
+        let (answer, swept) = oneshot::channel();
+        self.0
+            .requests
+            .send(Request::Sweep(retention, answer))
+            .map_err(|_| closed())?;
+        swept.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// How many commits were applied since the store was opened.
+    pub fn commits(&self) -> u64 {
+        self.0.done.commits.load(Ordering::Relaxed)
+    }
+
+    /// How many transactions they took.
+    pub fn transactions(&self) -> u64 {
+        self.0.done.transactions.load(Ordering::Relaxed)
+    }
+
+    /// How many fsyncs SQLite did: one a transaction, and three each time that the log was moved into the database (the log, the
+    /// database, the new log's head).
+    pub fn fsyncs(&self) -> u64 {
+        self.transactions() + 3 * self.0.done.checkpoints.load(Ordering::Relaxed)
+    }
+
+    /// Finishes the commits that are queued, moves the log into the database and closes it. Later commits are refused.
+    pub async fn shutdown(&self) {
+        self.0.requests.send(Request::Close).ok();
+        let thread = self.0.thread();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the store's thread ended with a defect");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn thread(&self) -> Option<JoinHandle<()>> {
+        self.thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.requests.send(Request::Close).ok();
+        if let Some(thread) = self.thread() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// What SQL gives.
+type Sql<T> = rusqlite::Result<T>;
+
+/// What a new start begins with.
+struct Start {
+    owner: i64,
+    next_run: i64,
+    next_hop: i64,
+}
+
+/// How large a page is. Small pages write less where keys arrive in random order; measured against 4 and 16 KiB.
+const PAGE_BYTES: u32 = 8192;
+
+/// How long an open or a commit waits for a lock that another program holds on the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+fn lock(path: &Path) -> Result<File, Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let open = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&name);
+    let cannot = |error: std::io::Error| {
+        Failure::new(
+            Class::Config,
+            format!("the lock file {} cannot be used: {error}", name.display()),
+        )
+    };
+    let mut file = open.map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).map_err(cannot)?;
+            std::io::Write::write_all(&mut file, std::process::id().to_string().as_bytes())
+                .map_err(cannot)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            file.read_to_string(&mut owner).map_err(cannot)?;
+            Err(Failure::new(
+                Class::Config,
+                format!(
+                    "another engine (process {owner}) runs on the store {}; stop it, or give this one a store of its own",
+                    path.display()
+                ),
+            ))
+        }
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
+fn connect(options: &Options) -> Sql<Connection> {
+    let connection = Connection::open(&options.path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    let cache_kib = i64::try_from(options.cache_bytes >> 10).unwrap_or(i64::MAX);
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    if let Some(bytes_max) = options.bytes_max {
+        let pages = i64::try_from(bytes_max / u64::from(PAGE_BYTES)).unwrap_or(i64::MAX);
+        connection.pragma_update(None, "max_page_count", pages)?;
+    }
+    Ok(connection)
+}
+
+fn begin(connection: &Connection) -> Sql<Start> {
+    let fact = |name: &str| -> Sql<i64> {
+        connection.execute(
+            "INSERT INTO facts (name, value) VALUES (?1, 0) ON CONFLICT DO NOTHING",
+            [name],
+        )?;
+        connection.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+    };
+    let transaction = connection.unchecked_transaction()?;
+    let owner = fact("owner")? + 1;
+    let next_hop = fact("hops_reserved")? + 1;
+    let highest: i64 =
+        connection.query_row("SELECT coalesce(max(id), 0) FROM runs", [], |row| {
+            row.get(0)
+        })?;
+    let next_run = highest.max(fact("runs_high")?) + 1;
+    connection.execute("UPDATE facts SET value = ?1 WHERE name = 'owner'", [owner])?;
+    connection.execute(
+        "UPDATE facts SET value = ?1 WHERE name = 'hops_reserved'",
+        [next_hop + HOPS_RESERVED],
+    )?;
+    transaction.commit()?;
+    Ok(Start {
+        owner,
+        next_run,
+        next_hop,
+    })
+}
+
+/// What an error of SQLite means for the caller. Errors that no user can cause are of class `internal`.
+fn failure(shown: &str, error: &rusqlite::Error) -> Failure {
+    let (class, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (
+            Class::Unavailable,
+            format!("the disk of the store {shown} is full; free some space, nothing is lost"),
+        ),
+        Some(ErrorCode::SystemIoFailure) => (
+            Class::Unavailable,
+            format!("the disk of the store {shown} fails ({error}); check it, nothing is lost"),
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            Class::Unavailable,
+            format!("another program holds the store {shown}; close it"),
+        ),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => (
+            Class::Unavailable,
+            format!("the store {shown} cannot be opened ({error}); check the path and its rights"),
+        ),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (
+            Class::Unavailable,
+            format!("the store {shown} is damaged ({error}); restore a copy of it"),
+        ),
+        _ => (
+            Class::Internal,
+            format!("the store {shown} was asked for something impossible: {error}"),
+        ),
+    };
+    Failure::new(class, message)
+}
+
+fn closed() -> Failure {
+    Failure::new(
+        Class::Unavailable,
+        "the store is closed; the engine is stopping",
+    )
+}
+
+/// A limit for SQL; 0 means 100.
+fn limit(limit: usize) -> i64 {
+    match limit {
+        0 => 100,
+        limit => i64::try_from(limit).unwrap_or(i64::MAX),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

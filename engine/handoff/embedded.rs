@@ -1,0 +1,348 @@
+//! The embedded hand-off: one process, queues in memory over the store. It holds no truth: all it knows is in the store as well.
+//!
+//! Every hop in flight has exactly one place: queued here, only in the store, taken, or waiting. Only hops that were announced (or found
+//! at the start) are ever fetched from the store, so a hop whose commit is done and whose announcement is on its way is not taken twice.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
+
+use super::Hop;
+use crate::failure::Failure;
+use crate::store::Store;
+use crate::store::commit::HopId;
+
+/// How much the hand-off holds in memory; what is beyond stays in the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Hops of one step.
+    pub queued_max: usize,
+    /// Bytes of all queued hops together.
+    pub bytes_max: usize,
+    /// Hops that are fetched from the store at once.
+    pub fetched_max: usize,
+}
+
+impl Default for Limits {
+    /// 4,096 hops a step, 32 MiB, 512 at once.
+    fn default() -> Limits {
+        Limits {
+            queued_max: 4096,
+            bytes_max: 32 << 20,
+            fetched_max: 512,
+        }
+    }
+}
+
+/// The embedded hand-off. A clone is the same one.
+#[derive(Clone)]
+pub struct Embedded(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Something has left.
+    left: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    places: FxHashMap<HopId, Place>,
+    queues: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Queue>>,
+    bytes: usize,
+}
+
+/// Where a hop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In a queue, with its message.
+    Queued,
+    /// Ready, and only the store has its message.
+    Stored,
+    /// With a taker.
+    Taken,
+    /// In the store, until its time comes.
+    Waiting,
+}
+
+/// What is ready for one step.
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Hop>,
+    /// Ready hops that only the store has, in the order in which they came; all of them after `ready`.
+    stored: VecDeque<HopId>,
+    /// Somebody is fetching from the store.
+    fetching: bool,
+    came: Arc<Notify>,
+}
+
+impl Embedded {
+    /// A hand-off over this store. To be followed by `recover`, before anything is announced or taken.
+    pub fn new(store: Store, limits: Limits) -> Embedded {
+        Embedded(Arc::new(Inner {
+            store,
+            limits,
+            state: Mutex::default(),
+            left: Notify::new(),
+        }))
+    }
+
+    /// Finds the hops that the last process has left. Gives their number.
+    pub async fn recover(&self) -> Result<u64, Failure> {
+        let standing = self.0.store.standing_hops().await?;
+        let mut found = 0;
+        let mut state = self.0.state();
+        for hop in standing {
+            if state.places.contains_key(&hop.hop) {
+                continue;
+            }
+            found += 1;
+            if hop.waits {
+                state.places.insert(hop.hop, Place::Waiting);
+            } else {
+                state.places.insert(hop.hop, Place::Stored);
+                let queue = state.queue(&hop.flow, &hop.step);
+                queue.stored.push_back(hop.hop);
+                queue.came.notify_one();
+            }
+        }
+        Ok(found)
+    }
+
+    /// A hop is ready: its commit is durable, or the store has released it.
+    pub fn announce(&self, hop: Hop) {
+        let limits = self.0.limits;
+        let mut state = self.0.state();
+        match state.places.get(&hop.hop) {
+            None | Some(Place::Waiting) => {}
+            Some(Place::Queued | Place::Stored | Place::Taken) => return,
+        }
+        let (id, size) = (hop.hop, weight(&hop));
+        let room = state.bytes + size <= limits.bytes_max;
+        let queue = state.queue(&hop.flow, &hop.step);
+        let held = room && queue.stored.is_empty() && !queue.fetching;
+        let place = if held && queue.ready.len() < limits.queued_max {
+            queue.ready.push_back(hop);
+            queue.came.notify_one();
+            state.bytes += size;
+            Place::Queued
+        } else {
+            queue.stored.push_back(id);
+            queue.came.notify_one();
+            Place::Stored
+        };
+        state.places.insert(id, place);
+    }
+
+    /// Takes up to `max` hops that are ready for a step, in the order in which they came; waits until there is one. A taker that goes
+    /// away while it waits has taken nothing.
+    pub async fn take(&self, flow: &str, step: &str, max: usize) -> Vec<Hop> {
+        let came = self.0.state().queue(flow, step).came.clone();
+        loop {
+            let came = came.notified();
+            match self.0.state().look(flow, step, max.max(1)) {
+                Look::Taken(hops) => return hops,
+                Look::Fetch => {
+                    self.fetch(flow, step).await;
+                    continue;
+                }
+                Look::Nothing => {}
+            }
+            came.await;
+        }
+    }
+
+    /// A taken hop is over: its end is durable, or the store no longer has it.
+    pub fn ended(&self, hop: HopId) {
+        self.0.state().places.remove(&hop);
+        self.0.left.notify_waiters();
+    }
+
+    /// A taken hop waits in the store for its next attempt; it is announced again when the store has released it.
+    pub fn waits(&self, hop: HopId) {
+        self.0.state().places.insert(hop, Place::Waiting);
+    }
+
+    /// A taker could not end what it has taken: the hop is the next one again.
+    pub fn give_back(&self, hop: Hop) {
+        let mut state = self.0.state();
+        if state.places.get(&hop.hop) != Some(&Place::Taken) {
+            return;
+        }
+        state.places.insert(hop.hop, Place::Queued);
+        state.bytes += weight(&hop);
+        let queue = state.queue(&hop.flow, &hop.step);
+        let came = queue.came.clone();
+        queue.ready.push_front(hop);
+        came.notify_one();
+    }
+
+    /// How many hops are not over: queued, only in the store, taken, or waiting.
+    pub fn in_flight(&self) -> usize {
+        self.0.state().places.len()
+    }
+
+    /// Waits until fewer than `limit` hops are in flight.
+    pub async fn room(&self, limit: usize) {
+        loop {
+            let left = self.0.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.in_flight() < limit {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Brings hops of a step from the store into its queue. If the caller goes away in the middle, they stay in the store.
+    async fn fetch(&self, flow: &str, step: &str) {
+        let wanted = {
+            let mut state = self.0.state();
+            let queue = state.queue(flow, step);
+            let many = queue.stored.len().min(self.0.limits.fetched_max.max(1));
+            queue.fetching = true;
+            queue.stored.drain(..many).collect::<Vec<_>>()
+        };
+        let mut fetch = Fetch {
+            inner: &self.0,
+            flow,
+            step,
+            wanted,
+        };
+        let bytes_max = self.0.limits.bytes_max / 4;
+        let found = self
+            .0
+            .store
+            .ready_hops(fetch.wanted.clone(), bytes_max)
+            .await;
+        match found {
+            Ok((hops, looked)) => {
+                let gone = fetch.fill(hops, looked);
+                drop(fetch);
+                for hop in gone {
+                    self.ended(hop);
+                }
+            }
+            Err(failure) => {
+                tracing::warn!("hops of {flow}/{step} could not be fetched: {failure}");
+                drop(fetch);
+                tokio::time::sleep(FETCH_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// How long a fetch waits after the store has failed.
+const FETCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Hops on their way from the store. What is not filled in when it goes is still to be fetched.
+struct Fetch<'a> {
+    inner: &'a Inner,
+    flow: &'a str,
+    step: &'a str,
+    wanted: Vec<HopId>,
+}
+
+impl Fetch<'_> {
+    /// Puts what was found into the queue. Gives the hops that the store no longer has.
+    fn fill(&mut self, stored: Vec<crate::store::commit::StoredHop>, looked: usize) -> Vec<HopId> {
+        let mut gone: Vec<HopId> = self.wanted.drain(..looked).collect();
+        let mut state = self.inner.state();
+        for hop in stored {
+            let id = hop.hop;
+            gone.retain(|gone| *gone != id);
+            match Hop::from_store(hop) {
+                Ok(hop) => {
+                    state.bytes += weight(&hop);
+                    state.places.insert(id, Place::Queued);
+                    state.queue(self.flow, self.step).ready.push_back(hop);
+                }
+                Err(failure) => tracing::error!("hop {} stays where it is: {failure}", id.0),
+            }
+        }
+        gone
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        let mut state = self.inner.state();
+        let queue = state.queue(self.flow, self.step);
+        for hop in self.wanted.drain(..).rev() {
+            queue.stored.push_front(hop);
+        }
+        queue.fetching = false;
+        queue.came.notify_one();
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a taker sees.
+enum Look {
+    Taken(Vec<Hop>),
+    /// The store has more, and nobody fetches it.
+    Fetch,
+    Nothing,
+}
+
+impl State {
+    fn queue(&mut self, flow: &str, step: &str) -> &mut Queue {
+        if !self
+            .queues
+            .get(flow)
+            .is_some_and(|steps| steps.contains_key(step))
+        {
+            self.queues
+                .entry(Arc::from(flow))
+                .or_default()
+                .insert(Arc::from(step), Queue::default());
+        }
+        self.queues
+            .get_mut(flow)
+            .and_then(|steps| steps.get_mut(step))
+            .expect("it was put there")
+    }
+
+    fn look(&mut self, flow: &str, step: &str, max: usize) -> Look {
+        let queue = self.queue(flow, step);
+        if queue.ready.is_empty() {
+            return if queue.stored.is_empty() || queue.fetching {
+                Look::Nothing
+            } else {
+                Look::Fetch
+            };
+        }
+        let many = queue.ready.len().min(max);
+        let hops: Vec<Hop> = queue.ready.drain(..many).collect();
+        if !queue.ready.is_empty() || !queue.stored.is_empty() {
+            queue.came.notify_one();
+        }
+        for hop in &hops {
+            self.bytes = self.bytes.saturating_sub(weight(hop));
+            self.places.insert(hop.hop, Place::Taken);
+        }
+        Look::Taken(hops)
+    }
+}
+
+/// About how much memory a hop needs.
+fn weight(hop: &Hop) -> usize {
+    let message = &hop.message;
+    let headers: usize = message
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    let variables: usize = message.variables.values().map(|body| body.len()).sum();
+    256 + message.body.len() + headers + variables
+}

@@ -1,0 +1,144 @@
+//! One commit, applied inside the writer's transaction: each of its parts goes to its noun. What can be refused is checked before anything
+//! is written, so that a refused commit leaves nothing behind.
+
+use jiff::Timestamp;
+
+use crate::failure::{Class, Failure};
+
+use super::claims::{self, Standing};
+use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
+use super::writer::Writing;
+use super::{Sql, cursors, effects, exceptions, hops, journeys, runs};
+
+/// The door of a flow: hops there belong to no run's leaves.
+const DOOR: &str = "@accept";
+
+/// Applies a commit. The inner failure refuses this commit alone and means that nothing of it was written.
+pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Committed, Failure>> {
+    if let Some((flow, progress)) = &commit.progress
+        && let Err(failure) = cursors::advance(writing.connection, flow, progress)?
+    {
+        return Ok(Err(failure));
+    }
+    let mut committed = Committed::default();
+    for run in &commit.accepts {
+        committed.accepts.push(accept(writing, run)?);
+    }
+    for one in &commit.ends {
+        let (applied, accepts) = end(writing, one)?;
+        committed.ends.push(applied);
+        committed.ends_accepts.push(accepts);
+    }
+    for intent in &commit.intents {
+        committed.intents.push(effects::intend(writing, intent)?);
+    }
+    for outcome in &commit.outcomes {
+        effects::settle(writing, outcome)?;
+    }
+    if let Some((flow, number)) = &commit.refused {
+        let number = i64::try_from(*number).unwrap_or(i64::MAX);
+        let counts = writing.books.of(flow);
+        counts.received += number;
+        counts.refused += number;
+    }
+    if let Some((due_at_ms, limit)) = commit.release {
+        committed.released = hops::release(writing, due_at_ms, limit)?;
+    }
+    Ok(Ok(committed))
+}
+
+fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
+    match claims::take(writing, run.run, &run.claims)? {
+        Standing::Free => {
+            match &run.first {
+                First::Hop(hop) => {
+                    runs::insert(writing, run, false)?;
+                    hops::insert(writing, hop)?;
+                }
+                First::Exception(exception) => {
+                    runs::insert(writing, run, true)?;
+                    exceptions::insert(writing, &run.flow, run.run, exception)?;
+                }
+            }
+            journeys::insert_keys(writing, run)?;
+            Ok(Accepted::New)
+        }
+        Standing::Repeat(first) => {
+            let counts = writing.books.of(&run.flow);
+            counts.received += 1;
+            counts.duplicates += 1;
+            Ok(Accepted::Duplicate(first))
+        }
+        Standing::Differs(first) => {
+            runs::insert(writing, run, true)?;
+            exceptions::insert(writing, &run.flow, run.run, &changed(run, &first))?;
+            journeys::insert_keys(writing, run)?;
+            Ok(Accepted::Changed(first.run))
+        }
+    }
+}
+
+/// What a person must know about a message whose key is known and whose content is not.
+fn changed(run: &NewRun, first: &claims::First) -> NewException {
+    let at = Timestamp::from_millisecond(first.received_at_ms).unwrap_or_default();
+    NewException {
+        step: DOOR.into(),
+        class: Class::Duplicate,
+        message: format!(
+            "`{}` was accepted before with other content: run {}, message {}, at {at}",
+            first.key, first.run.0, first.message
+        ),
+        detail: Some(
+            "compare the two; if the change counts, correct it at the target or send it under a new key"
+                .to_owned(),
+        ),
+        fingerprint: format!("1-duplicate-{}", run.flow),
+        attempts: 0,
+        at: run.message,
+        body: None,
+        envelope: None,
+        request: None,
+        answer: None,
+    }
+}
+
+fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
+    let there = match &end.turn {
+        Turn::Over { .. } => hops::end(writing, end.hop, end.fence)?,
+        Turn::Wait {
+            due_at_ms,
+            attempt,
+            failure,
+        } => hops::wait(writing, end.hop, end.fence, *due_at_ms, *attempt, failure)?,
+    };
+    if !there {
+        return Ok((false, Vec::new()));
+    }
+    if let Turn::Over {
+        next,
+        doors,
+        leaves,
+    } = &end.turn
+    {
+        for hop in next.iter().chain(doors) {
+            hops::insert(writing, hop)?;
+        }
+        for leaf in leaves {
+            if let super::commit::Leaf::Exception(exception) = leaf {
+                exceptions::insert(writing, &end.flow, end.run, exception)?;
+            }
+        }
+        if &*end.step != DOOR {
+            runs::advance(writing, &end.flow, end.run, next.len(), leaves)?;
+        }
+    }
+    if let Some(outcome) = &end.effect {
+        effects::settle(writing, outcome)?;
+    }
+    journeys::insert_trail(writing, end)?;
+    let mut accepts = Vec::with_capacity(end.accepts.len());
+    for run in &end.accepts {
+        accepts.push(accept(writing, run)?);
+    }
+    Ok((true, accepts))
+}

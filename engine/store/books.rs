@@ -1,0 +1,214 @@
+//! The books of a flow: every message that came, and where it is. Kept by differences in the transaction that moves the message, and
+//! recountable from the runs.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, params};
+use rustc_hash::FxHashMap;
+
+use crate::failure::Failure;
+
+use super::Sql;
+use super::reader::Reader;
+use super::runs::RunState;
+
+/// Counts of messages of one flow. Two sums hold at every moment; `balanced` says whether they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All that came: accepted + duplicates + refused.
+    pub received: i64,
+    /// Became a run.
+    pub accepted: i64,
+    /// Known already.
+    pub duplicates: i64,
+    /// Turned away, because they break the contract and the flow refuses that.
+    pub refused: i64,
+    /// Runs that reached a sink.
+    pub delivered: i64,
+    /// Runs that ended by a filter.
+    pub filtered: i64,
+    /// Runs that were dropped for a reason.
+    pub discarded: i64,
+    /// Runs that were undone.
+    pub compensated: i64,
+    /// Runs that are being worked on, or wait for an attempt.
+    pub in_flight: i64,
+    /// Runs that wait for a person.
+    pub in_exceptions: i64,
+}
+
+/// The books of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Books {
+    /// The flow.
+    pub flow: Arc<str>,
+    /// Its counts.
+    pub counts: Counts,
+}
+
+impl Counts {
+    /// Whether received = accepted + duplicates + refused, and accepted = all states of runs together.
+    pub fn balanced(&self) -> bool {
+        let states = self.delivered
+            + self.filtered
+            + self.discarded
+            + self.compensated
+            + self.in_flight
+            + self.in_exceptions;
+        self.received == self.accepted + self.duplicates + self.refused && self.accepted == states
+    }
+
+    /// The count of runs in this state.
+    pub(super) fn of(&mut self, state: RunState) -> &mut i64 {
+        match state {
+            RunState::InFlight => &mut self.in_flight,
+            RunState::InException => &mut self.in_exceptions,
+            RunState::Delivered => &mut self.delivered,
+            RunState::Filtered => &mut self.filtered,
+            RunState::Discarded => &mut self.discarded,
+            RunState::Compensated => &mut self.compensated,
+        }
+    }
+
+    fn read(row: &Row<'_>) -> Sql<Counts> {
+        Ok(Counts {
+            received: row.get(1)?,
+            accepted: row.get(2)?,
+            duplicates: row.get(3)?,
+            refused: row.get(4)?,
+            delivered: row.get(5)?,
+            filtered: row.get(6)?,
+            discarded: row.get(7)?,
+            compensated: row.get(8)?,
+            in_flight: row.get(9)?,
+            in_exceptions: row.get(10)?,
+        })
+    }
+}
+
+impl Reader {
+    /// The books of all flows, by name, as they are kept.
+    pub async fn books(&self) -> Result<Vec<Books>, Failure> {
+        self.read(kept).await
+    }
+
+    /// The books of all flows, with every state counted anew from the runs (and the counts of runs that retention has removed).
+    /// They equal `books`, or the engine has a defect. It reads every run.
+    pub async fn recount(&self) -> Result<Vec<Books>, Failure> {
+        self.read(recounted).await
+    }
+}
+
+/// What one transaction adds to the books.
+#[derive(Default)]
+pub(super) struct Deltas(FxHashMap<Arc<str>, Counts>);
+
+impl Deltas {
+    pub(super) fn of(&mut self, flow: &Arc<str>) -> &mut Counts {
+        if !self.0.contains_key(flow) {
+            self.0.insert(flow.clone(), Counts::default());
+        }
+        self.0.get_mut(flow).expect("it was put there")
+    }
+
+    /// One row a flow. To be called once, before the transaction is committed.
+    pub(super) fn write(&self, connection: &Connection) -> Sql<()> {
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (flow) DO UPDATE SET
+             received = received + ?2, accepted = accepted + ?3, duplicates = duplicates + ?4, refused = refused + ?5,
+             delivered = delivered + ?6, filtered = filtered + ?7, discarded = discarded + ?8, compensated = compensated + ?9,
+             in_flight = in_flight + ?10, in_exceptions = in_exceptions + ?11",
+        )?;
+        for (flow, counts) in &self.0 {
+            if *counts == Counts::default() {
+                continue;
+            }
+            statement.execute(params![
+                flow,
+                counts.received,
+                counts.accepted,
+                counts.duplicates,
+                counts.refused,
+                counts.delivered,
+                counts.filtered,
+                counts.discarded,
+                counts.compensated,
+                counts.in_flight,
+                counts.in_exceptions,
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+/// Notes that runs in a final state were removed.
+pub(super) fn swept(connection: &Connection, flow: &str, state: RunState) -> Sql<()> {
+    let column = match state {
+        RunState::Delivered => "swept_delivered",
+        RunState::Filtered => "swept_filtered",
+        RunState::Discarded => "swept_discarded",
+        RunState::Compensated => "swept_compensated",
+        RunState::InFlight | RunState::InException => return Ok(()),
+    };
+    connection
+        .prepare_cached(&format!(
+            "UPDATE books SET {column} = {column} + 1 WHERE flow = ?1"
+        ))?
+        .execute([flow])?;
+    Ok(())
+}
+
+fn kept(connection: &Connection) -> Sql<Vec<Books>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions
+         FROM books ORDER BY flow",
+    )?;
+    let rows = statement.query_map([], |row| {
+        Ok(Books {
+            flow: row.get(0)?,
+            counts: Counts::read(row)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn recounted(connection: &Connection) -> Sql<Vec<Books>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT flow, 0, 0, duplicates, refused, swept_delivered, swept_filtered, swept_discarded, swept_compensated, 0, 0
+         FROM books ORDER BY flow",
+    )?;
+    let mut books: Vec<Books> = statement
+        .query_map([], |row| {
+            Ok(Books {
+                flow: row.get(0)?,
+                counts: Counts::read(row)?,
+            })
+        })?
+        .collect::<Sql<_>>()?;
+    let mut statement =
+        connection.prepare_cached("SELECT flow, state, count(*) FROM runs GROUP BY flow, state")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let flow: Arc<str> = row.get(0)?;
+        let at = match books.binary_search_by(|books| books.flow.cmp(&flow)) {
+            Ok(at) => at,
+            Err(at) => {
+                let counts = Counts::default();
+                books.insert(at, Books { flow, counts });
+                at
+            }
+        };
+        *books[at].counts.of(RunState::from_number(row.get(1)?)) += row.get::<_, i64>(2)?;
+    }
+    for Books { counts, .. } in &mut books {
+        counts.accepted = counts.delivered
+            + counts.filtered
+            + counts.discarded
+            + counts.compensated
+            + counts.in_flight
+            + counts.in_exceptions;
+        counts.received = counts.accepted + counts.duplicates + counts.refused;
+    }
+    Ok(books)
+}

@@ -1,0 +1,162 @@
+//! Claims: which run had a key first. A claim lives as long as its run, and as long after it as it says; nothing else ends it.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::message::MessageId;
+
+use super::Sql;
+use super::commit::{Changed, Claim, RunId};
+use super::writer::Writing;
+
+/// What the claims of a new message say.
+pub(super) enum Standing {
+    /// All of them are its own now.
+    Free,
+    /// This run had it before, with the same content.
+    Repeat(RunId),
+    /// This run had the key, with other content.
+    Differs(First),
+}
+
+/// The message that had a key first.
+pub(super) struct First {
+    pub(super) run: RunId,
+    pub(super) key: String,
+    pub(super) message: MessageId,
+    pub(super) received_at_ms: i64,
+}
+
+/// A claim that another run holds.
+struct Held<'a> {
+    claim: &'a Claim,
+    first: First,
+    same: bool,
+}
+
+/// Takes all claims for the run, or none.
+///
+/// Where a claim is taken, delivery ids among the others are still remembered: a second delivery under a new id is known by that id
+/// from then on. A business key is not: one wrong delivery id must not make an order that never came count as known.
+pub(super) fn take(writing: &Writing<'_>, run: RunId, claims: &[Claim]) -> Sql<Standing> {
+    let mut taken = Vec::new();
+    for claim in claims {
+        if !insert(writing, run, claim, &claim.key)? {
+            taken.push(claim);
+        }
+    }
+    if taken.is_empty() {
+        return Ok(Standing::Free);
+    }
+    let mut held = Vec::new();
+    for claim in taken {
+        match live(writing, claim, &claim.key)? {
+            Some((first, hash)) if first.run != run => {
+                let same = hash == claim.hash || hash == ZERO || claim.hash == ZERO;
+                held.push(Held { claim, first, same });
+            }
+            Some(_) => {}
+            None => replace(writing, run, claim)?,
+        }
+    }
+    let Some(decider) = held.iter().position(|held| held.same) else {
+        return differs(writing, run, claims, held);
+    };
+    let first = held[decider].first.run;
+    point(writing, run, first, claims)?;
+    Ok(Standing::Repeat(first))
+}
+
+/// No claim is held by the same content: either none is held at all any more, or the content has changed.
+fn differs(
+    writing: &Writing<'_>,
+    run: RunId,
+    claims: &[Claim],
+    mut held: Vec<Held<'_>>,
+) -> Sql<Standing> {
+    if held.is_empty() {
+        return Ok(Standing::Free);
+    }
+    let Held { claim, first, .. } = held.swap_remove(0);
+    if claim.changed == Changed::Ignore {
+        point(writing, run, first.run, claims)?;
+        return Ok(Standing::Repeat(first.run));
+    }
+    let content = with_content(claim);
+    if let Some((known, _)) = live(writing, claim, &content)? {
+        point(writing, run, known.run, claims)?;
+        return Ok(Standing::Repeat(known.run));
+    }
+    point(writing, run, run, claims)?;
+    insert(writing, run, claim, &content)?;
+    Ok(Standing::Differs(first))
+}
+
+const ZERO: [u8; 16] = [0; 16];
+
+/// The key under which changed content is known, so that its repeats do not become exceptions again and again.
+fn with_content(claim: &Claim) -> String {
+    let mut key = format!("{}\u{0}", claim.key);
+    for byte in claim.hash {
+        key.push_str(&format!("{byte:02x}"));
+    }
+    key
+}
+
+fn is_delivery(claim: &Claim) -> bool {
+    claim.scope.starts_with("delivery:")
+}
+
+/// Of the claims that were inserted for `run`: delivery ids point to `owner` from now on, all else is taken back.
+fn point(writing: &Writing<'_>, run: RunId, owner: RunId, claims: &[Claim]) -> Sql<()> {
+    for claim in claims {
+        if is_delivery(claim) {
+            if owner != run {
+                writing.run(
+                    "UPDATE claims SET run = ?1 WHERE scope = ?2 AND key = ?3 AND run = ?4",
+                    params![owner.0, claim.scope, claim.key, run.0],
+                )?;
+            }
+        } else {
+            writing.run(
+                "DELETE FROM claims WHERE scope = ?1 AND key = ?2 AND run = ?3",
+                params![claim.scope, claim.key, run.0],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn insert(writing: &Writing<'_>, run: RunId, claim: &Claim, key: &str) -> Sql<bool> {
+    let rows = writing.run(
+        "INSERT INTO claims (scope, key, run, hash, keep_ms) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        params![claim.scope, key, run.0, claim.hash, claim.keep_ms],
+    )?;
+    Ok(rows == 1)
+}
+
+fn replace(writing: &Writing<'_>, run: RunId, claim: &Claim) -> Sql<()> {
+    writing.run(
+        "UPDATE claims SET run = ?3, hash = ?4, keep_ms = ?5 WHERE scope = ?1 AND key = ?2",
+        params![claim.scope, claim.key, run.0, claim.hash, claim.keep_ms],
+    )?;
+    Ok(())
+}
+
+/// Who holds the claim, if its time is not over; a claim inserted a moment ago, whose run has no row yet, is held by nobody.
+fn live(writing: &Writing<'_>, claim: &Claim, key: &str) -> Sql<Option<(First, [u8; 16])>> {
+    let mut statement = writing.connection.prepare_cached(
+        "SELECT runs.id, runs.message, runs.received_at, claims.hash FROM claims JOIN runs ON runs.id = claims.run
+         WHERE claims.scope = ?1 AND claims.key = ?2 AND (runs.ended_at IS NULL OR runs.ended_at + claims.keep_ms > ?3)",
+    )?;
+    statement
+        .query_row(params![claim.scope, key, writing.now_ms], |row| {
+            let first = First {
+                run: RunId(row.get(0)?),
+                key: claim.key.clone(),
+                message: MessageId::from_bytes(row.get(1)?),
+                received_at_ms: row.get(2)?,
+            };
+            Ok((first, row.get(3)?))
+        })
+        .optional()
+}

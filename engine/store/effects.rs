@@ -1,0 +1,313 @@
+//! The ledger of effects: what was about to be sent, by whom, and what is known of its outcome. It decides whether an effect may be tried.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::failure::Failure;
+
+use super::Sql;
+use super::commit::{EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, Unannounced};
+use super::reader::Reader;
+use super::writer::Writing;
+
+const INTENT: i64 = 0;
+const DONE: i64 = 1;
+const NOT_APPLIED: i64 = 2;
+const UNKNOWN: i64 = 3;
+
+/// What the ledger says of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EffectStanding {
+    /// It is being tried, or whoever tried it has died.
+    Intent,
+    /// It took effect.
+    Done,
+    /// It surely took no effect.
+    NotApplied,
+    /// It was tried, and nobody knows the outcome.
+    Unknown,
+}
+
+impl EffectStanding {
+    /// The name on the screen.
+    pub fn name(self) -> &'static str {
+        match self {
+            EffectStanding::Intent => "intent",
+            EffectStanding::Done => "done",
+            EffectStanding::NotApplied => "not applied",
+            EffectStanding::Unknown => "unknown",
+        }
+    }
+}
+
+/// An effect as the ledger has it.
+#[derive(Clone, Debug)]
+pub struct EffectRow {
+    /// The effect.
+    pub effect: EffectId,
+    /// The run that tried it last.
+    pub run: RunId,
+    /// The hop that tried it last; 0 for effects that needed no intent.
+    pub hop: HopId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// The split item; empty for the whole.
+    pub item: Arc<str>,
+    /// What is known.
+    pub standing: EffectStanding,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How often a probe has said that the target does not have it, since the last try.
+    pub absent: u32,
+    /// When it was tried first, in milliseconds since 1970.
+    pub first_at_ms: i64,
+    /// When something was last known of it.
+    pub last_at_ms: i64,
+    /// The key that lets the target recognise a repeat.
+    pub idempotency_key: Option<String>,
+    /// What was sent.
+    pub request: Bytes,
+    /// What came back.
+    pub answer: Option<Bytes>,
+}
+
+impl Reader {
+    /// Effects of a step that were about to be tried and of whose outcome nothing is known, in the order of their intents.
+    pub async fn unresolved_intents(
+        &self,
+        flow: &str,
+        step: &str,
+    ) -> Result<Vec<EffectRow>, Failure> {
+        let (flow, step) = (flow.to_owned(), step.to_owned());
+        self.read(move |connection| {
+            rows(
+                connection,
+                "flow = ?1 AND step = ?2 AND state = 0",
+                params![flow, step],
+            )
+        })
+        .await
+    }
+}
+
+/// Decides on an intent and, if it may go on, makes it durable.
+pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
+    let Some(stored) = stored(writing.connection, intent.effect)? else {
+        return first(writing, intent);
+    };
+    let differs = stored.request != intent.request;
+    match stored.state {
+        NOT_APPLIED => again(writing, intent, stored),
+        DONE if differs => Ok(Intended::Differs(stored.request)),
+        DONE => Ok(Intended::Done(stored.answer.unwrap_or_default())),
+        INTENT if stored.owner == writing.owner && stored.lease_until_ms > intent.at_ms => {
+            Ok(Intended::Busy(stored.lease_until_ms))
+        }
+        _ if differs => Ok(Intended::Differs(stored.request)),
+        _ if intent.take_over => again(writing, intent, stored),
+        _ => Ok(Intended::Unknown {
+            request: stored.request,
+            idempotency_key: stored.idempotency_key,
+            first_at_ms: stored.first_at_ms,
+            last_at_ms: stored.last_at_ms,
+            absent: stored.absent,
+        }),
+    }
+}
+
+/// Writes what is known of an effect now. What took effect stays so.
+pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
+    let (state, answer) = match &outcome.state {
+        EffectState::Done(answer) => (DONE, Some(answer)),
+        EffectState::NotApplied => (NOT_APPLIED, None),
+        EffectState::Unknown => (UNKNOWN, None),
+        EffectState::Absent => {
+            writing.run(
+                "UPDATE effects SET absent = absent + 1, last_at = ?2 WHERE id = ?1 AND state <> 1",
+                params![outcome.effect.0, outcome.at_ms],
+            )?;
+            return Ok(());
+        }
+    };
+    let answer = answer.map(|bytes| &bytes[..]);
+    if let Some(unannounced) = &outcome.unannounced {
+        return unannounced_outcome(writing, outcome, unannounced, state, answer);
+    }
+    let rows = writing.run(
+        "UPDATE effects SET state = ?2, answer = ?3, last_at = ?4 WHERE id = ?1 AND state <> 1",
+        params![outcome.effect.0, state, answer, outcome.at_ms],
+    )?;
+    if rows == 0 && stored(writing.connection, outcome.effect)?.is_none() {
+        tracing::error!("an effect has an outcome and never had an intent: a defect of the engine");
+    }
+    Ok(())
+}
+
+/// The effects of a run, in the order in which they were first tried.
+pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<EffectRow>> {
+    rows(connection, "run = ?1", params![run.0])
+}
+
+struct Stored {
+    state: i64,
+    owner: i64,
+    lease_until_ms: i64,
+    attempts: u32,
+    absent: u32,
+    first_at_ms: i64,
+    last_at_ms: i64,
+    idempotency_key: Option<String>,
+    request: Bytes,
+    answer: Option<Bytes>,
+}
+
+fn stored(connection: &Connection, effect: EffectId) -> Sql<Option<Stored>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT state, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request, answer
+         FROM effects WHERE id = ?1",
+    )?;
+    statement
+        .query_row([effect.0], |row| {
+            Ok(Stored {
+                state: row.get(0)?,
+                owner: row.get(1)?,
+                lease_until_ms: row.get(2)?,
+                attempts: row.get(3)?,
+                absent: row.get(4)?,
+                first_at_ms: row.get(5)?,
+                last_at_ms: row.get(6)?,
+                idempotency_key: row.get(7)?,
+                request: Bytes::from(row.get::<_, Vec<u8>>(8)?),
+                answer: row.get::<_, Option<Vec<u8>>>(9)?.map(Bytes::from),
+            })
+        })
+        .optional()
+}
+
+fn first(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
+    writing.run(
+        "INSERT INTO effects (id, run, flow, step, item, state, hop, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request)
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, 1, 0, ?9, ?9, ?10, ?11)",
+        params![
+            intent.effect.0,
+            intent.run.0,
+            intent.flow,
+            intent.step,
+            intent.item,
+            intent.hop.0,
+            intent.owner,
+            intent.lease_until_ms,
+            intent.at_ms,
+            intent.idempotency_key,
+            &intent.request[..],
+        ],
+    )?;
+    Ok(Intended::Send {
+        request: intent.request.clone(),
+        idempotency_key: intent.idempotency_key.clone(),
+        attempt: 1,
+        first_at_ms: intent.at_ms,
+    })
+}
+
+/// Another try, with what was stored; after a try that surely had no effect `replace` may put a new request in its place.
+fn again(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended> {
+    let attempt = stored.attempts + 1;
+    writing.run(
+        "UPDATE effects SET state = 0, run = ?2, hop = ?3, owner = ?4, lease_until = ?5, attempts = ?6, absent = 0, last_at = ?7, answer = NULL
+         WHERE id = ?1",
+        params![
+            intent.effect.0,
+            intent.run.0,
+            intent.hop.0,
+            intent.owner,
+            intent.lease_until_ms,
+            attempt,
+            intent.at_ms,
+        ],
+    )?;
+    let replaced = intent.replace && stored.state == NOT_APPLIED;
+    let (request, idempotency_key) = if replaced {
+        writing.run(
+            "UPDATE effects SET request = ?2, idempotency_key = ?3 WHERE id = ?1",
+            params![intent.effect.0, &intent.request[..], intent.idempotency_key],
+        )?;
+        (intent.request.clone(), intent.idempotency_key.clone())
+    } else {
+        (stored.request, stored.idempotency_key)
+    };
+    Ok(Intended::Send {
+        request,
+        idempotency_key,
+        attempt,
+        first_at_ms: stored.first_at_ms,
+    })
+}
+
+fn unannounced_outcome(
+    writing: &Writing<'_>,
+    outcome: &Outcome,
+    unannounced: &Unannounced,
+    state: i64,
+    answer: Option<&[u8]>,
+) -> Sql<()> {
+    writing.run(
+        "INSERT INTO effects (id, run, flow, step, item, state, hop, owner, lease_until, attempts, absent, first_at, last_at, answer, request)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, 0, 1, 0, ?8, ?8, ?9, ?10)
+         ON CONFLICT (id) DO UPDATE SET run = ?2, state = ?6, attempts = attempts + 1, last_at = ?8, answer = ?9, request = ?10",
+        params![
+            outcome.effect.0,
+            unannounced.run.0,
+            unannounced.flow,
+            unannounced.step,
+            unannounced.item,
+            state,
+            writing.owner,
+            outcome.at_ms,
+            answer,
+            &unannounced.request[..],
+        ],
+    )?;
+    Ok(())
+}
+
+fn rows(
+    connection: &Connection,
+    condition: &str,
+    params: &[&dyn rusqlite::ToSql],
+) -> Sql<Vec<EffectRow>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, run, hop, flow, step, item, state, attempts, absent, first_at, last_at, idempotency_key, request, answer
+         FROM effects WHERE {condition} ORDER BY n"
+    ))?;
+    let found = statement.query_map(params, effect)?;
+    found.collect()
+}
+
+fn effect(row: &Row<'_>) -> Sql<EffectRow> {
+    Ok(EffectRow {
+        effect: EffectId(row.get(0)?),
+        run: RunId(row.get(1)?),
+        hop: HopId(row.get(2)?),
+        flow: row.get(3)?,
+        step: row.get(4)?,
+        item: row.get(5)?,
+        standing: match row.get(6)? {
+            INTENT => EffectStanding::Intent,
+            DONE => EffectStanding::Done,
+            NOT_APPLIED => EffectStanding::NotApplied,
+            _ => EffectStanding::Unknown,
+        },
+        attempts: row.get(7)?,
+        absent: row.get(8)?,
+        first_at_ms: row.get(9)?,
+        last_at_ms: row.get(10)?,
+        idempotency_key: row.get(11)?,
+        request: Bytes::from(row.get::<_, Vec<u8>>(12)?),
+        answer: row.get::<_, Option<Vec<u8>>>(13)?.map(Bytes::from),
+    })
+}

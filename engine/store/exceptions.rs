@@ -1,0 +1,315 @@
+//! Exceptions: messages that wait for a person, with all that the person needs; and issues, which are exceptions with the same cause.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::failure::{Class, Failure};
+use crate::message::MessageId;
+
+use super::Sql;
+use super::commit::{NewException, RunId};
+use super::reader::Reader;
+use super::writer::Writing;
+
+/// An exception's number in this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExceptionId(pub i64);
+
+/// How far a person is with an exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExceptionState {
+    /// Nobody has taken it.
+    Open,
+    /// Somebody has.
+    Assigned,
+    /// It is put off.
+    Snoozed,
+    /// It is settled.
+    Resolved,
+    /// It was given up, for a reason.
+    Discarded,
+}
+
+impl ExceptionState {
+    /// Every state.
+    pub const ALL: [ExceptionState; 5] = [
+        ExceptionState::Open,
+        ExceptionState::Assigned,
+        ExceptionState::Snoozed,
+        ExceptionState::Resolved,
+        ExceptionState::Discarded,
+    ];
+
+    /// The name on the screen and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            ExceptionState::Open => "open",
+            ExceptionState::Assigned => "assigned",
+            ExceptionState::Snoozed => "snoozed",
+            ExceptionState::Resolved => "resolved",
+            ExceptionState::Discarded => "discarded",
+        }
+    }
+
+    /// The state with this name.
+    pub fn from_name(name: &str) -> Option<ExceptionState> {
+        ExceptionState::ALL
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+
+    fn number(self) -> i64 {
+        match self {
+            ExceptionState::Open => 0,
+            ExceptionState::Assigned => 1,
+            ExceptionState::Snoozed => 2,
+            ExceptionState::Resolved => 3,
+            ExceptionState::Discarded => 4,
+        }
+    }
+
+    fn from_number(number: i64) -> ExceptionState {
+        match number {
+            1 => ExceptionState::Assigned,
+            2 => ExceptionState::Snoozed,
+            3 => ExceptionState::Resolved,
+            4 => ExceptionState::Discarded,
+            _ => ExceptionState::Open,
+        }
+    }
+}
+
+/// An exception, without its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExceptionRow {
+    /// The exception.
+    pub id: ExceptionId,
+    /// The run.
+    pub run: RunId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step that failed.
+    pub step: Arc<str>,
+    /// The class.
+    pub class: Class,
+    /// One sentence.
+    pub message: String,
+    /// More lines.
+    pub detail: Option<String>,
+    /// Equal for exceptions with the same cause.
+    pub fingerprint: String,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// How far a person is with it.
+    pub state: ExceptionState,
+    /// When it was opened, in milliseconds since 1970.
+    pub opened_at_ms: i64,
+    /// The message's id at the step.
+    pub at: MessageId,
+}
+
+/// An exception with all that is known of it.
+#[derive(Clone, Debug)]
+pub struct ExceptionDetail {
+    /// The exception.
+    pub row: ExceptionRow,
+    /// The step's bytes (the run's, where the step had none of its own), as long as retention keeps them.
+    pub body: Option<Bytes>,
+    /// The step's headers, variables and item, as `Envelope` reads them.
+    pub envelope: Option<Bytes>,
+    /// The request that was sent, if there was one.
+    pub request: Option<Bytes>,
+    /// What the target answered, if it did.
+    pub answer: Option<Bytes>,
+}
+
+/// Exceptions with the same cause.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Issue {
+    /// What they share.
+    pub fingerprint: String,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// The class.
+    pub class: Class,
+    /// The newest one's sentence.
+    pub message: String,
+    /// How many wait for a person.
+    pub open: u64,
+    /// How many there are in all.
+    pub total: u64,
+    /// When the first was opened, in milliseconds since 1970.
+    pub first_at_ms: i64,
+    /// When the newest was opened.
+    pub last_at_ms: i64,
+    /// The newest one.
+    pub newest: ExceptionId,
+}
+
+/// Which exceptions to list.
+#[derive(Clone, Debug, Default)]
+pub struct ExceptionFilter {
+    /// Of this flow.
+    pub flow: Option<String>,
+    /// Of this class.
+    pub class: Option<Class>,
+    /// In this state; `None` means all that wait for a person: open, assigned and snoozed.
+    pub state: Option<ExceptionState>,
+    /// With this cause.
+    pub fingerprint: Option<String>,
+    /// With a lower number than this: the next page.
+    pub before: Option<ExceptionId>,
+    /// At most so many; 0 means 100.
+    pub limit: usize,
+}
+
+impl Reader {
+    /// Exceptions, the newest first.
+    pub async fn exceptions(&self, filter: ExceptionFilter) -> Result<Vec<ExceptionRow>, Failure> {
+        self.read(move |connection| list(connection, &filter)).await
+    }
+
+    /// An exception with all that is known of it.
+    pub async fn exception(&self, id: ExceptionId) -> Result<Option<ExceptionDetail>, Failure> {
+        self.read(move |connection| detail(connection, id)).await
+    }
+
+    /// Exceptions that wait for a person, by cause; the causes with the most first.
+    pub async fn issues(&self) -> Result<Vec<Issue>, Failure> {
+        self.read(issues).await
+    }
+}
+
+/// Opens an exception.
+pub(super) fn insert(
+    writing: &Writing<'_>,
+    flow: &str,
+    run: RunId,
+    exception: &NewException,
+) -> Sql<()> {
+    writing.run(
+        "INSERT INTO exceptions (run, flow, step, class, message, detail, fingerprint, attempts, state, opened_at, message_id, envelope, body, request, answer)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            run.0,
+            flow,
+            exception.step,
+            exception.class.name(),
+            exception.message,
+            exception.detail,
+            exception.fingerprint,
+            exception.attempts,
+            writing.now_ms,
+            exception.at.to_bytes(),
+            exception.envelope.as_deref(),
+            exception.body.as_deref(),
+            exception.request.as_deref(),
+            exception.answer.as_deref(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The exceptions of a run, the oldest first.
+pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<ExceptionRow>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM exceptions WHERE run = ?1 ORDER BY id"
+    ))?;
+    let rows = statement.query_map([run.0], row)?;
+    rows.collect()
+}
+
+const COLUMNS: &str = "exceptions.id, exceptions.run, flow, step, class, message, detail, fingerprint, attempts, state, opened_at, message_id";
+
+fn row(row: &Row<'_>) -> Sql<ExceptionRow> {
+    Ok(ExceptionRow {
+        id: ExceptionId(row.get(0)?),
+        run: RunId(row.get(1)?),
+        flow: row.get(2)?,
+        step: row.get(3)?,
+        class: class(row, 4)?,
+        message: row.get(5)?,
+        detail: row.get(6)?,
+        fingerprint: row.get(7)?,
+        attempts: row.get(8)?,
+        state: ExceptionState::from_number(row.get(9)?),
+        opened_at_ms: row.get(10)?,
+        at: MessageId::from_bytes(row.get(11)?),
+    })
+}
+
+fn class(row: &Row<'_>, column: usize) -> Sql<Class> {
+    Ok(Class::from_name(row.get_ref(column)?.as_str()?).unwrap_or(Class::Internal))
+}
+
+fn list(connection: &Connection, filter: &ExceptionFilter) -> Sql<Vec<ExceptionRow>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM exceptions
+         WHERE (?1 IS NULL OR flow = ?1) AND (?2 IS NULL OR class = ?2) AND (state = ?3 OR (?3 IS NULL AND state < 3))
+         AND (?4 IS NULL OR fingerprint = ?4) AND id < ?5 ORDER BY id DESC LIMIT ?6"
+    ))?;
+    let rows = statement.query_map(
+        params![
+            filter.flow,
+            filter.class.map(Class::name),
+            filter.state.map(ExceptionState::number),
+            filter.fingerprint,
+            filter.before.map_or(i64::MAX, |id| id.0),
+            super::limit(filter.limit),
+        ],
+        row,
+    )?;
+    rows.collect()
+}
+
+fn detail(connection: &Connection, id: ExceptionId) -> Sql<Option<ExceptionDetail>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS}, coalesce(exceptions.body, bodies.body), coalesce(exceptions.envelope, bodies.envelope), request, answer
+         FROM exceptions LEFT JOIN bodies ON bodies.run = exceptions.run WHERE exceptions.id = ?1"
+    ))?;
+    let bytes = |row: &Row<'_>, column: usize| -> Sql<Option<Bytes>> {
+        Ok(row.get::<_, Option<Vec<u8>>>(column)?.map(Bytes::from))
+    };
+    statement
+        .query_row([id.0], |found| {
+            Ok(ExceptionDetail {
+                row: row(found)?,
+                body: bytes(found, 12)?,
+                envelope: bytes(found, 13)?,
+                request: bytes(found, 14)?,
+                answer: bytes(found, 15)?,
+            })
+        })
+        .optional()
+}
+
+fn issues(connection: &Connection) -> Sql<Vec<Issue>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT newest.fingerprint, newest.flow, newest.step, newest.class, newest.message, open, total, first_at, last_at, newest.id
+         FROM (SELECT sum(state < 3) AS open, count(*) AS total, min(opened_at) AS first_at, max(opened_at) AS last_at, max(id) AS id
+               FROM exceptions GROUP BY fingerprint HAVING sum(state < 3) > 0) AS causes
+         JOIN exceptions AS newest ON newest.id = causes.id ORDER BY open DESC, newest.id DESC",
+    )?;
+    let count = |row: &Row<'_>, column: usize| -> Sql<u64> {
+        Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+    };
+    let rows = statement.query_map([], |row| {
+        Ok(Issue {
+            fingerprint: row.get(0)?,
+            flow: row.get(1)?,
+            step: row.get(2)?,
+            class: class(row, 3)?,
+            message: row.get(4)?,
+            open: count(row, 5)?,
+            total: count(row, 6)?,
+            first_at_ms: row.get(7)?,
+            last_at_ms: row.get(8)?,
+            newest: ExceptionId(row.get(9)?),
+        })
+    })?;
+    rows.collect()
+}

@@ -1,0 +1,274 @@
+//! Hops: messages that wait for a step, and the taking back of those that only the store has.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::failure::Failure;
+use crate::message::MessageId;
+
+use super::commit::{FENCE_FIRST, HopId, NewHop, RunId, StoredHop};
+use super::reader::Reader;
+use super::writer::Writing;
+use super::{Sql, journeys};
+
+/// A hop as the command line shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HopRow {
+    /// The hop.
+    pub hop: HopId,
+    /// The run.
+    pub run: RunId,
+    /// The flow in which the step is.
+    pub flow: Arc<str>,
+    /// The step for which it waits.
+    pub step: Arc<str>,
+    /// The message's id at this hop.
+    pub message: MessageId,
+    /// The number of the attempt to come.
+    pub attempt: u32,
+    /// If it waits for a time: until when, in milliseconds since 1970.
+    pub due_at_ms: Option<i64>,
+    /// Why it waits, or why it last did.
+    pub last_failure: Option<String>,
+}
+
+/// How many hops wait for a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopCount {
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// Hops that can be worked on.
+    pub ready: u64,
+    /// Hops that wait for a time.
+    pub waiting: u64,
+}
+
+/// Where a hop is, without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The hop.
+    pub hop: HopId,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
+    /// Whether it waits for a time.
+    pub waits: bool,
+}
+
+impl Reader {
+    /// All hops, in the order of their numbers, without their bytes: what a hand-off begins with.
+    pub async fn standing_hops(&self) -> Result<Vec<Standing>, Failure> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, flow, step, due_at IS NOT NULL FROM hops ORDER BY id",
+            )?;
+            let mut names = Names::default();
+            let mut found = Vec::new();
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                found.push(Standing {
+                    hop: HopId(row.get(0)?),
+                    flow: names.shared(row.get_ref(1)?.as_str()?),
+                    step: names.shared(row.get_ref(2)?.as_str()?),
+                    waits: row.get(3)?,
+                });
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// These hops, in this order, without those that are over or wait; at least one, and no more once `bytes_max` is reached.
+    /// The second value says how many of the list were looked at.
+    pub async fn ready_hops(
+        &self,
+        hops: Vec<HopId>,
+        bytes_max: usize,
+    ) -> Result<(Vec<StoredHop>, usize), Failure> {
+        self.read(move |connection| {
+            let (mut found, mut bytes) = (Vec::with_capacity(hops.len()), 0);
+            for (at, hop) in hops.iter().enumerate() {
+                if bytes >= bytes_max && !found.is_empty() {
+                    return Ok((found, at));
+                }
+                if let Some(hop) = ready(connection, *hop)? {
+                    bytes += hop.body.len() + hop.envelope.len();
+                    found.push(hop);
+                }
+            }
+            Ok((found, hops.len()))
+        })
+        .await
+    }
+
+    /// When the next waiting hop is due, in milliseconds since 1970.
+    pub async fn next_due(&self) -> Result<Option<i64>, Failure> {
+        self.read(|connection| {
+            connection
+                .prepare_cached("SELECT min(due_at) FROM hops WHERE due_at IS NOT NULL")?
+                .query_row([], |row| row.get(0))
+        })
+        .await
+    }
+
+    /// How many hops wait for which step.
+    pub async fn hop_counts(&self) -> Result<Vec<HopCount>, Failure> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT flow, step, count(*) - count(due_at), count(due_at) FROM hops GROUP BY flow, step ORDER BY flow, step",
+            )?;
+            let rows = statement.query_map([], |row| {
+                Ok(HopCount {
+                    flow: row.get(0)?,
+                    step: row.get(1)?,
+                    ready: count(row, 2)?,
+                    waiting: count(row, 3)?,
+                })
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+}
+
+/// Adds a hop, ready at once.
+pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
+    writing.run(
+        "INSERT INTO hops (id, run, flow, step, message, fence, attempt, envelope, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8)",
+        params![
+            hop.hop.0,
+            hop.run.0,
+            hop.flow,
+            hop.step,
+            hop.message.to_bytes(),
+            FENCE_FIRST,
+            hop.envelope.as_deref(),
+            hop.body.as_deref(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Ends a hop, if it is there with this fence.
+pub(super) fn end(writing: &Writing<'_>, hop: HopId, fence: i64) -> Sql<bool> {
+    let rows = writing.run(
+        "DELETE FROM hops WHERE id = ?1 AND fence = ?2",
+        params![hop.0, fence],
+    )?;
+    Ok(rows == 1)
+}
+
+/// Lets a hop wait, if it is there with this fence. Its fence rises.
+pub(super) fn wait(
+    writing: &Writing<'_>,
+    hop: HopId,
+    fence: i64,
+    due_at_ms: i64,
+    attempt: u32,
+    failure: &Failure,
+) -> Sql<bool> {
+    let reason = match &failure.detail {
+        Some(detail) => format!("{failure}\n{detail}"),
+        None => failure.to_string(),
+    };
+    let rows = writing.run(
+        "UPDATE hops SET due_at = ?3, attempt = ?4, last_failure = ?5, fence = fence + 1 WHERE id = ?1 AND fence = ?2",
+        params![hop.0, fence, due_at_ms, attempt, reason],
+    )?;
+    Ok(rows == 1)
+}
+
+/// Makes hops ready whose time has come, the longest due first.
+pub(super) fn release(writing: &Writing<'_>, due_at_ms: i64, limit: usize) -> Sql<Vec<StoredHop>> {
+    let due: Vec<i64> = {
+        let mut statement = writing.connection.prepare_cached(
+            "SELECT id FROM hops WHERE due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![due_at_ms, limit], |row| row.get(0))?;
+        rows.collect::<Sql<_>>()?
+    };
+    let mut released = Vec::with_capacity(due.len());
+    for hop in due {
+        writing.run("UPDATE hops SET due_at = NULL WHERE id = ?1", [hop])?;
+        released.extend(ready(writing.connection, HopId(hop))?);
+    }
+    Ok(released)
+}
+
+/// The hops of a run that are not over.
+pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, run, flow, step, message, attempt, due_at, last_failure FROM hops WHERE run = ?1 ORDER BY id",
+    )?;
+    let rows = statement.query_map([run.0], |row| {
+        Ok(HopRow {
+            hop: HopId(row.get(0)?),
+            run: RunId(row.get(1)?),
+            flow: row.get(2)?,
+            step: row.get(3)?,
+            message: MessageId::from_bytes(row.get(4)?),
+            attempt: row.get(5)?,
+            due_at_ms: row.get(6)?,
+            last_failure: row.get(7)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT hops.fence, hops.run, hops.flow, hops.step, hops.attempt, hops.message, runs.root, runs.received_at, runs.revision,
+                coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys
+         FROM hops JOIN runs ON runs.id = hops.run LEFT JOIN bodies ON bodies.run = hops.run
+         WHERE hops.id = ?1 AND hops.due_at IS NULL",
+    )?;
+    statement
+        .query_row([hop.0], |row| {
+            Ok(StoredHop {
+                hop,
+                fence: row.get(0)?,
+                run: RunId(row.get(1)?),
+                flow: row.get(2)?,
+                step: row.get(3)?,
+                attempt: row.get(4)?,
+                message: MessageId::from_bytes(row.get(5)?),
+                root: MessageId::from_bytes(row.get(6)?),
+                received_at_ms: row.get(7)?,
+                revision: row.get(8)?,
+                body: bytes(row, 9)?,
+                envelope: bytes(row, 10)?,
+                keys: Arc::new(journeys::keys_from(row.get_ref(11)?.as_str()?)),
+            })
+        })
+        .optional()
+}
+
+fn bytes(row: &Row<'_>, column: usize) -> Sql<Bytes> {
+    Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
+}
+
+fn count(row: &Row<'_>, column: usize) -> Sql<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+/// Names that repeat in many rows, each allocated once.
+#[derive(Default)]
+struct Names(rustc_hash::FxHashSet<Arc<str>>);
+
+impl Names {
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let new: Arc<str> = Arc::from(name);
+        self.0.insert(new.clone());
+        new
+    }
+}

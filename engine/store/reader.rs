@@ -1,0 +1,127 @@
+//! Reading, apart from the writer: a few read-only connections, used on threads that may block. It never sees half a transaction.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
+
+use crate::failure::{Class, Failure};
+
+use super::{Sql, failure, migrations};
+
+/// How many reads may run at once.
+const READS_MAX: usize = 4;
+
+/// How long a read waits for a lock that another process holds.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A store that can only be read. A clone shares its connections.
+#[derive(Clone)]
+pub struct Reader(Arc<Pool>);
+
+struct Pool {
+    path: PathBuf,
+    shown: String,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Reader {
+    /// Opens a store to read it, while an engine runs on it or not.
+    pub fn open(path: &Path) -> Result<Reader, Failure> {
+        if !path.exists() {
+            return Err(Failure::new(
+                Class::NotFound,
+                format!(
+                    "there is no store at {}; `crossdock run` makes it",
+                    path.display()
+                ),
+            ));
+        }
+        let reader = Reader::of(path);
+        let connection = reader.0.connect()?;
+        if migrations::check(&connection, &reader.0.shown)? == 0 {
+            return Err(Failure::new(
+                Class::NotFound,
+                format!(
+                    "{} is an empty file, no store; `crossdock run` makes one",
+                    path.display()
+                ),
+            ));
+        }
+        reader.0.put_back(connection);
+        Ok(reader)
+    }
+
+    /// A reader of a store that this process has opened.
+    pub(super) fn of(path: &Path) -> Reader {
+        Reader(Arc::new(Pool {
+            path: path.to_owned(),
+            shown: path.display().to_string(),
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(READS_MAX)),
+        }))
+    }
+
+    /// Runs `read` over one snapshot of the store, on a thread that may block.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Sql<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = self.0.permits.clone().acquire_owned().await;
+        let pool = self.0.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let connection = pool.connect()?;
+            let found = (|| {
+                let snapshot = connection.unchecked_transaction()?;
+                let found = read(&connection)?;
+                snapshot.commit()?;
+                Ok(found)
+            })();
+            match found {
+                Ok(found) => {
+                    pool.put_back(connection);
+                    Ok(found)
+                }
+                Err(error) => Err(failure(&pool.shown, &error)),
+            }
+        });
+        reading.await.unwrap_or_else(|_| {
+            Err(Failure::internal(
+                "a read of the store was broken off by a defect",
+            ))
+        })
+    }
+}
+
+impl Pool {
+    fn connect(&self) -> Result<Connection, Failure> {
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        if let Some(connection) = idle {
+            return Ok(connection);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connect = || {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(BUSY)?;
+            connection.set_prepared_statement_cache_capacity(64);
+            connection.pragma_update(None, "temp_store", "MEMORY")?;
+            Ok(connection)
+        };
+        connect().map_err(|error| failure(&self.shown, &error))
+    }
+
+    fn put_back(&self, connection: Connection) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
+    }
+}
