@@ -1,0 +1,229 @@
+//! Measure (a): bytes -> parse -> validate -> 20-field map -> bytes on a 2.4 KB order, against the plain use of the `jmespath` crate with
+//! the same validation. Both sides take turns within one run; the other side gets the faster of its two usual forms.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossdock::body::Body;
+use crossdock::diagnostic::{File, Findings};
+use crossdock::expression::{Scope, Tables};
+use crossdock::mapping::{self, Mapping};
+use crossdock::message::{Message, MessageId};
+use crossdock::schema::{Schema, Schemas};
+use crossdock::yaml;
+
+const ORDER: &str = include_str!("order.json");
+const SCHEMA: &str = include_str!("../schemas/storefront/order.v1.json");
+
+/// Target fields and their expressions. Those of both sides are the same text.
+const FIELDS: [(&str, &str); 20] = [
+    ("externalId", "to_string(id)"),
+    ("orderNumber", "name"),
+    ("channel", "'storefront'"),
+    ("orderSource", "source_name"),
+    ("orderedAt", "created_at"),
+    ("currency", "currency"),
+    ("pricesIncludeTax", "taxes_included"),
+    ("paymentStatus", "financial_status"),
+    ("purchaseOrderNumber", "po_number"),
+    ("orderNote", "note"),
+    (
+        "accountNumber",
+        "note_attributes[?name == 'account_number'].value | [0]",
+    ),
+    (
+        "customer",
+        "customer.{externalId: to_string(id), email: email, firstName: first_name, lastName: last_name}",
+    ),
+    ("company", "billing_address.company"),
+    (
+        "billingAddress",
+        "billing_address.{address1: address1, city: city, zip: zip, country: country_code, phone: phone}",
+    ),
+    (
+        "shippingAddress",
+        "shipping_address.{address1: address1, city: city, zip: zip, country: country_code, phone: phone}",
+    ),
+    (
+        "lineItems",
+        "line_items[?quantity > `0`].{id: to_string(id), sku: sku, name: name, quantity: quantity, unitPrice: to_number(price_set.shop_money.amount), tax: tax_lines[*].price}",
+    ),
+    ("skus", "join(',', line_items[*].sku)"),
+    ("itemCount", "sum(line_items[*].quantity)"),
+    ("totalTax", "to_number(total_tax_set.shop_money.amount)"),
+    ("totalPrice", "to_number(total_price_set.shop_money.amount)"),
+];
+
+const ROUNDS: usize = 40;
+const TURNS_A_ROUND: u32 = 250;
+const GOAL: f64 = 0.30;
+
+/// Measures and prints one line. False if the goal is missed.
+pub(crate) fn run(out: &mut impl Write) -> bool {
+    let ours = Ours::new();
+    let theirs = Theirs::new();
+    let expected = theirs.whole(ORDER.as_bytes());
+    assert_eq!(plain(&ours.turn(ORDER.as_bytes())), plain(&expected));
+    assert_eq!(plain(&theirs.apart(ORDER.as_bytes())), plain(&expected));
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    for round in 0..ROUNDS + 3 {
+        let measured = [
+            timed(|| ours.turn(black_box(ORDER.as_bytes()))),
+            timed(|| theirs.whole(black_box(ORDER.as_bytes()))),
+            timed(|| theirs.apart(black_box(ORDER.as_bytes()))),
+        ];
+        // The first rounds warm up.
+        if round >= 3 {
+            for (all, one) in times.iter_mut().zip(measured) {
+                all.push(one);
+            }
+        }
+    }
+    let [ours, whole, apart] = times.map(median);
+    let (theirs, form) = if whole <= apart {
+        (whole, "one expression")
+    } else {
+        (apart, "twenty expressions")
+    };
+    let ratio = ours / theirs;
+    let kept = ratio <= GOAL;
+    let verdict = if kept { "ok" } else { "MISSED" };
+    let written = writeln!(
+        out,
+        "mapping-vs-jmespath {ours:.2} us ratio {ratio:.3} goal <={GOAL:.2} {verdict} ({} bytes; jmespath crate {theirs:.2} us with {form})",
+        ORDER.len()
+    );
+    kept && written.is_ok()
+}
+
+struct Ours {
+    schema: Arc<Schema>,
+    mapping: Mapping,
+    tables: Tables,
+}
+
+impl Ours {
+    fn new() -> Ours {
+        let mut findings = Findings::new();
+        let files = [(
+            "storefront/order.v1".to_owned(),
+            File::new("schemas/storefront/order.v1.json", SCHEMA),
+        )];
+        let schemas = Schemas::load(&files, &mut findings);
+        let lines: Vec<_> = FIELDS
+            .iter()
+            .map(|(name, expression)| format!("  {name}: \"{expression}\"\n"))
+            .collect();
+        let text = format!("mapping: bench\nfields:\n{}", lines.concat());
+        let file = File::new("mappings/bench.yaml", text);
+        let node = yaml::parse(&file, &mut findings).expect("the bench's mapping is YAML");
+        let mapping = mapping::compile(&file, &node, &mut findings);
+        assert!(findings.is_empty(), "{:?}", findings.sorted());
+        Ours {
+            schema: schemas.get("storefront/order.v1").expect("loaded above"),
+            mapping: mapping.expect("has no findings"),
+            tables: Tables::new(),
+        }
+    }
+
+    fn turn(&self, order: &[u8]) -> Vec<u8> {
+        let body = Body::new(Bytes::copy_from_slice(order));
+        let message = Message::new(MessageId(1), 0, body);
+        let document = message.body.document().expect("the order is JSON");
+        assert!(self.schema.validate(document).is_ok());
+        let scope = Scope::of(&message, &self.tables).expect("the order is JSON");
+        let mut out = Vec::with_capacity(1024);
+        self.mapping
+            .write(scope, &mut out)
+            .expect("the order can be mapped");
+        out
+    }
+}
+
+struct Theirs {
+    validator: jsonschema::Validator,
+    whole: jmespath::Expression<'static>,
+    apart: Vec<(&'static str, jmespath::Expression<'static>)>,
+}
+
+impl Theirs {
+    fn new() -> Theirs {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .build(&schema)
+            .expect("the schema is valid");
+        let entries: Vec<_> = FIELDS
+            .iter()
+            .map(|(name, expression)| format!("{name}: {expression}"))
+            .collect();
+        let compile = |text: &str| jmespath::compile(text).expect("the expression is valid");
+        Theirs {
+            validator,
+            whole: compile(&format!("{{{}}}", entries.join(", "))),
+            apart: FIELDS
+                .iter()
+                .map(|(name, expression)| (*name, compile(expression)))
+                .collect(),
+        }
+    }
+
+    fn document(&self, order: &[u8]) -> serde_json::Value {
+        let value: serde_json::Value = serde_json::from_slice(order).expect("the order is JSON");
+        assert!(self.validator.is_valid(&value));
+        value
+    }
+
+    /// One multiselect of all fields.
+    fn whole(&self, order: &[u8]) -> Vec<u8> {
+        let value = self.document(order);
+        let found = self.whole.search(&value).expect("the order can be mapped");
+        serde_json::to_vec(&found).expect("a result is JSON")
+    }
+
+    /// One expression a field, over a value that is converted once.
+    fn apart(&self, order: &[u8]) -> Vec<u8> {
+        let value = self.document(order);
+        let shared = jmespath::Variable::try_from(value).expect("a value is a variable");
+        let shared = jmespath::Rcvar::new(shared);
+        let mut object = serde_json::Map::new();
+        for (name, expression) in &self.apart {
+            let found = expression.search(&shared).expect("the order can be mapped");
+            let value = serde_json::to_value(&found).expect("a result is JSON");
+            object.insert((*name).to_owned(), value);
+        }
+        serde_json::to_vec(&object).expect("a result is JSON")
+    }
+}
+
+/// The document with every number as binary floating point, as the other side has it.
+fn plain(bytes: &[u8]) -> serde_json::Value {
+    fn soften(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Number(number) => *value = number.as_f64().into(),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(soften),
+            serde_json::Value::Object(entries) => entries.values_mut().for_each(soften),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_slice(bytes).expect("both sides write JSON");
+    soften(&mut value);
+    value
+}
+
+fn timed(turn: impl Fn() -> Vec<u8>) -> Duration {
+    let start = Instant::now();
+    for _ in 0..TURNS_A_ROUND {
+        black_box(turn());
+    }
+    start.elapsed() / TURNS_A_ROUND
+}
+
+/// The median, in microseconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}
