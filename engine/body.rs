@@ -263,25 +263,29 @@ impl<'a> Item<'a> {
         if slot.kind != Kind::Object {
             return None;
         }
+        let (slots, bytes) = (&self.tape.slots, &*self.tape.bytes);
+        let key = key.as_bytes();
         let mut at = self.at + 1;
         for _ in 0..slot.count {
-            let name = Item {
-                tape: self.tape,
-                at,
-            };
-            let value = Item {
-                tape: self.tape,
-                at: at + 1,
-            };
-            let same = if name.slot().flag {
-                unescape(name.raw()) == key
+            let name = &slots[at as usize];
+            let (start, end) = (name.start as usize, name.end as usize);
+            let same = if name.flag {
+                let name = Item {
+                    tape: self.tape,
+                    at,
+                };
+                unescape(name.raw()).as_bytes() == key
             } else {
-                name.raw_bytes() == key.as_bytes()
+                // Most names differ in their length, which is known without a look at the bytes.
+                end - start == key.len() && &bytes[start..end] == key
             };
             if same {
-                return Some(value);
+                return Some(Item {
+                    tape: self.tape,
+                    at: at + 1,
+                });
             }
-            at = value.slot().next;
+            at = slots[at as usize + 1].next;
         }
         None
     }

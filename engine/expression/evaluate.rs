@@ -177,10 +177,24 @@ impl<'s, 'a: 's> Run<'s, 'a> {
 
     fn follow(&mut self, start: &Value<'a>, steps: &[Step]) -> Outcome<'a> {
         if let Value::Item(item) = start {
-            return Ok(walk_item(*item, steps).map_or(Value::Null, Value::Item));
+            return self.follow_item(*item, steps);
         }
         let found = walk(start, steps).into_owned_or_copy();
         self.found(found)
+    }
+
+    /// Follows steps in a document. A search among many keys or elements is charged.
+    fn follow_item(&mut self, mut item: Item<'a>, steps: &[Step]) -> Outcome<'a> {
+        for step in steps {
+            if item.len() > SEARCHED_FREELY {
+                self.step(item.len() as u64 / 16)?;
+            }
+            match walk_item(item, std::slice::from_ref(step)) {
+                Some(next) => item = next,
+                None => return Ok(Value::Null),
+            }
+        }
+        Ok(Value::Item(item))
     }
 
     /// Charges for a value that was copied out of a computed one.
@@ -324,10 +338,20 @@ impl<'s, 'a: 's> Run<'s, 'a> {
             }
             Over::Slice(slice) => {
                 self.step(elements.len() as u64)?;
-                let mut all: Vec<_> = elements.collect();
-                for at in positions(slice, all.len()) {
-                    let element = std::mem::take(&mut all[at]);
-                    self.add(each, element, &mut list)?;
+                let stretch = stretch(slice, elements.len());
+                let taken = elements
+                    .skip(stretch.first)
+                    .step_by(stretch.stride)
+                    .take(stretch.count);
+                if slice.step > 0 {
+                    for element in taken {
+                        self.add(each, element, &mut list)?;
+                    }
+                } else {
+                    let mut all: Vec<_> = taken.collect();
+                    while let Some(element) = all.pop() {
+                        self.add(each, element, &mut list)?;
+                    }
                 }
             }
         }
@@ -429,6 +453,9 @@ fn check_type(
     .boxed())
 }
 
+/// Objects and lists up to this length are searched without a charge.
+const SEARCHED_FREELY: usize = 64;
+
 /// What a path leads to: something in the computed value, or something in a document below it.
 enum Found<'v, 'a> {
     Nothing,
@@ -488,9 +515,15 @@ fn place(index: i64, length: usize) -> Option<usize> {
     length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
 }
 
-/// The places that a slice takes from a list of this length, in its order.
-fn positions(slice: &Slice, length: usize) -> Vec<usize> {
-    let length = length as i64;
+/// The places that a slice takes, from the first in the list to the last.
+struct Stretch {
+    first: usize,
+    stride: usize,
+    count: usize,
+}
+
+fn stretch(slice: &Slice, length: usize) -> Stretch {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
     let bound = |value: i64, least: i64, most: i64| {
         let value = if value < 0 {
             value.saturating_add(length)
@@ -499,25 +532,31 @@ fn positions(slice: &Slice, length: usize) -> Vec<usize> {
         };
         value.clamp(least, most)
     };
-    let mut positions = Vec::new();
-    if slice.step > 0 {
-        let mut at = slice.start.map_or(0, |start| bound(start, 0, length));
+    let stride = slice.step.unsigned_abs().max(1);
+    // From `low` up to before `high`, or from `high` down to behind `low`.
+    let (start, distance) = if slice.step > 0 {
+        let start = slice.start.map_or(0, |start| bound(start, 0, length));
         let stop = slice.stop.map_or(length, |stop| bound(stop, 0, length));
-        while at < stop {
-            positions.push(at as usize);
-            at = at.saturating_add(slice.step);
-        }
+        (start, stop - start)
     } else {
-        let mut at = slice
-            .start
-            .map_or(length - 1, |start| bound(start, -1, length - 1));
-        let stop = slice.stop.map_or(-1, |stop| bound(stop, -1, length - 1));
-        while at > stop {
-            positions.push(at as usize);
-            at = at.saturating_add(slice.step);
-        }
+        let last = length - 1;
+        let start = slice.start.map_or(last, |start| bound(start, -1, last));
+        let stop = slice.stop.map_or(-1, |stop| bound(stop, -1, last));
+        (start, start - stop)
+    };
+    let count = u64::try_from(distance).unwrap_or(0).div_ceil(stride);
+    let behind = i64::try_from(count.saturating_sub(1).saturating_mul(stride)).unwrap_or(0);
+    let first = if slice.step > 0 {
+        start
+    } else {
+        start - behind
+    };
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Stretch {
+        first: usize::try_from(first).unwrap_or(0),
+        stride: whole(stride),
+        count: whole(count),
     }
-    positions
 }
 
 fn exhausted(what: String) -> Box<Fault> {

@@ -38,7 +38,7 @@ pub const HEIGHT_MAX: usize = 200;
 /// How many steps one evaluation may take.
 pub const STEPS_MAX: u64 = 10_000_000;
 /// How many values one evaluation may make.
-pub const VALUES_MAX: u64 = 4_000_000;
+pub const VALUES_MAX: u64 = 2_000_000;
 /// How many bytes of text one evaluation may make, and how many its result may have.
 pub const RESULT_BYTES_MAX: u64 = 64 << 20;
 /// How deep a result may nest.
@@ -473,5 +473,7 @@ pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use rustc_hash::FxHashMap;
+
 use super::number::{Decimal, compare_text};
 use super::{Form, Number, Value};
 use crate::body::{Body, Item, Items, Kind, write_string};
@@ -338,20 +340,35 @@ pub(crate) fn equal(a: &Value, b: &Value) -> bool {
                     _ => elements(a).zip(elements(b)).all(|(a, b)| equal(&a, &b)),
                 }
         }
-        Kind::Object => {
-            a.len() == b.len()
-                && match a {
-                    Value::Object(entries) => entries
-                        .iter()
-                        .all(|(key, value)| b.get(key).is_some_and(|other| equal(value, &other))),
-                    Value::Item(item) => item.entries().all(|(key, value)| {
-                        key.as_str()
-                            .and_then(|key| b.get(&key))
-                            .is_some_and(|other| equal(&Value::Item(value), &other))
-                    }),
-                    _ => false,
-                }
-        }
+        Kind::Object => a.len() == b.len() && equal_objects(a, b),
+    }
+}
+
+/// How many keys are looked up one by one; more are found by hash.
+const KEYS_COMPARED_IN_PAIRS: usize = 16;
+
+/// Whether two objects of the same length have equal entries.
+fn equal_objects(a: &Value, b: &Value) -> bool {
+    let by_hash: FxHashMap<Cow<str>, Value> = if a.len() > KEYS_COMPARED_IN_PAIRS {
+        b.clone().into_entries().into_iter().flatten().collect()
+    } else {
+        FxHashMap::default()
+    };
+    let same = |key: &str, value: &Value| {
+        let other = match by_hash.get(key) {
+            Some(other) => Some(Cow::Borrowed(other)),
+            None if by_hash.is_empty() => b.get(key).map(Cow::Owned),
+            None => None,
+        };
+        other.is_some_and(|other| equal(value, &other))
+    };
+    match a {
+        Value::Object(entries) => entries.iter().all(|(key, value)| same(key, value)),
+        Value::Item(item) => item.entries().all(|(key, value)| {
+            key.as_str()
+                .is_some_and(|key| same(&key, &Value::Item(value)))
+        }),
+        _ => false,
     }
 }
 

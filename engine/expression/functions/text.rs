@@ -212,7 +212,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         &[TEXT],
         0,
         TEXT_OR_NULL,
-        "The text with HTML's entities resolved: &amp; &lt; &gt; &quot; &apos; &nbsp; and numeric ones",
+        "The text with HTML's entities resolved: `&amp;` `&lt;` `&gt;` `&quot;` `&apos;` `&nbsp;`, the common letters and signs, and numeric ones",
         (
             "html_decode('Nuts &amp; Bolts &#8364;')",
             "null",
@@ -253,6 +253,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
 const WIDTH_MAX: i64 = 10_000;
 /// How large a compiled pattern may be, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
+/// How long a pattern may be that is not a literal.
+const COMPUTED_PATTERN_MAX: usize = 200;
 
 /// The compiled form of a regular expression.
 pub(crate) fn pattern(text: &str) -> Result<Regex, Fault> {
@@ -446,9 +448,13 @@ fn matches<'a>(run: &mut Run<'_, 'a>, mut arguments: Arguments<'a>) -> Outcome<'
     if let Some(pattern) = arguments.call.pattern.get() {
         return Ok(Value::Bool(pattern.is_match(&text)));
     }
-    // A pattern that is computed is compiled each time, which is charged.
-    run.step(1_000)?;
+    // A pattern that is computed is compiled each time, which is charged, and kept small.
+    run.step(5_000)?;
     let written = arguments.string(1);
+    if written.len() > COMPUTED_PATTERN_MAX {
+        let message = format!("a computed pattern has at most {COMPUTED_PATTERN_MAX} bytes");
+        return Err(arguments.refuse(1, message));
+    }
     let pattern = pattern(&written)?;
     Ok(Value::Bool(pattern.is_match(&text)))
 }
