@@ -1,3 +1,5 @@
 //! Clients and servers that parts share. They know nothing of flows.
 
+pub(crate) mod http;
 pub mod listener;
+pub mod tls;
