@@ -1,107 +1,147 @@
-//! What the engine itself says about its books. The demo waits by them and prints them; it judges by the journals.
+//! What the engine itself says about its books, read from its store. The demo waits by them and prints them; it judges by the journals.
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use crate::world::Pending;
+use crate::failure::Failure;
+use crate::store::books::{Books, Counts};
+use crate::store::reader::Reader;
+use crate::store::runs::{RunFilter, RunState};
 
-/// The counts of one flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Messages that came.
-    pub received: u64,
-    /// Messages that were taken.
-    pub accepted: u64,
-    /// Messages that were known.
-    pub duplicates: u64,
-    /// Messages that were turned away.
-    pub refused: u64,
-    /// Messages that reached a sink.
-    pub delivered: u64,
-    /// Messages that a step filtered.
-    pub filtered: u64,
-    /// Messages that were dropped for a reason.
-    pub discarded: u64,
-    /// Messages on their way, or waiting for another attempt.
-    pub in_flight: u64,
-    /// Messages that wait for a person.
-    pub in_exceptions: u64,
-}
-
-impl Counts {
-    /// Whether everything that came in is accounted for.
-    pub fn balance(&self) -> bool {
-        let places =
-            self.delivered + self.filtered + self.discarded + self.in_flight + self.in_exceptions;
-        self.received == self.accepted + self.duplicates + self.refused && self.accepted == places
-    }
-}
+/// Where the reference project keeps its store, below its folder.
+const STORE: &str = ".crossdock/store.db";
+/// How many runs are read at once.
+const PAGE: usize = 1_000;
 
 /// The engine's own counts, and who waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Each flow with its counts.
-    pub flows: Vec<(String, Counts)>,
-    /// The `order` keys of all messages that wait for a person.
-    pub waiting: HashSet<String>,
+    pub(crate) flows: Vec<Books>,
+    /// Hops that are not over, those between flows among them.
+    pub(crate) hops: u64,
 }
 
 impl Tally {
     /// Whether the books of every flow balance.
-    pub fn balances(&self) -> bool {
-        self.flows.iter().all(|(_, counts)| counts.balance())
+    pub(crate) fn balances(&self) -> bool {
+        self.flows.iter().all(|flow| flow.counts.balanced())
     }
 
     /// The sum of one count over all flows.
-    pub fn sum(&self, count: impl Fn(&Counts) -> u64) -> u64 {
-        self.flows.iter().map(|(_, counts)| count(counts)).sum()
+    pub(crate) fn sum(&self, count: impl Fn(&Counts) -> i64) -> i64 {
+        self.flows.iter().map(|flow| count(&flow.counts)).sum()
+    }
+
+    /// Whether messages came, and none is on its way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.hops == 0
+            && self.sum(|counts| counts.in_flight) == 0
+            && self.sum(|counts| counts.received) > 0
     }
 }
 
-/// Reads the engine's books from outside, while it runs and while it does not.
-pub trait Books: Send + Sync {
-    /// The counts of now.
-    fn read(&self) -> Pending<'_, Result<Tally, String>>;
+/// Opens the store of the project in a folder, to read it while the engine runs and while it does not.
+pub(crate) fn open(project: &Path) -> Result<Reader, String> {
+    Reader::open(&project.join(STORE)).map_err(said)
+}
+
+/// The counts of now.
+pub(crate) async fn read(store: &Reader) -> Result<Tally, String> {
+    let flows = store.books().await.map_err(said)?;
+    let hops = store.hop_counts().await.map_err(said)?;
+    Ok(Tally {
+        flows,
+        hops: hops.iter().map(|hop| hop.ready + hop.waiting).sum(),
+    })
+}
+
+/// The `order` keys of all messages that wait for a person.
+pub(crate) async fn read_waiting(store: &Reader) -> Result<HashSet<String>, String> {
+    let mut waiting = HashSet::new();
+    let mut before = None;
+    loop {
+        let filter = RunFilter {
+            state: Some(RunState::InException),
+            before,
+            limit: PAGE,
+            ..RunFilter::default()
+        };
+        let page = store.runs(filter).await.map_err(said)?;
+        before = page.last().map(|row| row.run);
+        let end = page.len() < PAGE;
+        waiting.extend(
+            page.into_iter()
+                .filter_map(|row| row.keys.get("order").cloned()),
+        );
+        if end {
+            return Ok(waiting);
+        }
+    }
+}
+
+fn said(failure: Failure) -> String {
+    failure.to_string()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
+    fn tally(counts: Counts, hops: u64) -> Tally {
+        Tally {
+            flows: vec![Books {
+                flow: Arc::from("a"),
+                counts,
+            }],
+            hops,
+        }
+    }
+
     #[test]
-    fn books_balance_when_every_message_is_somewhere() {
+    fn an_engine_is_quiet_when_messages_came_and_none_is_on_its_way() {
+        let done = Counts {
+            received: 2,
+            accepted: 2,
+            delivered: 2,
+            ..Counts::default()
+        };
+        assert!(tally(done, 0).is_quiet());
+        assert!(!tally(done, 1).is_quiet());
+        assert!(
+            !tally(
+                Counts {
+                    in_flight: 1,
+                    ..done
+                },
+                0
+            )
+            .is_quiet()
+        );
+        assert!(!tally(Counts::default(), 0).is_quiet());
+    }
+
+    #[test]
+    fn books_balance_only_if_every_flow_does() {
         let good = Counts {
-            received: 10,
-            accepted: 7,
-            duplicates: 2,
-            refused: 1,
-            delivered: 4,
-            filtered: 1,
-            discarded: 0,
-            in_flight: 1,
-            in_exceptions: 1,
+            received: 2,
+            accepted: 1,
+            duplicates: 1,
+            delivered: 1,
+            ..Counts::default()
         };
-        assert!(good.balance());
-        let check = |wrong: Counts| {
-            let flows = vec![("a".to_owned(), good), ("b".to_owned(), wrong)];
-            assert!(
-                !Tally {
-                    flows,
-                    ..Tally::default()
-                }
-                .balances()
-            );
-        };
-        check(Counts {
-            in_flight: 0,
-            ..good
+        let mut both = tally(good, 0);
+        assert!(both.balances());
+        both.flows.push(Books {
+            flow: Arc::from("b"),
+            counts: Counts {
+                delivered: 2,
+                ..good
+            },
         });
-        check(Counts {
-            duplicates: 3,
-            ..good
-        });
-        check(Counts {
-            delivered: 5,
-            ..good
-        });
+        assert!(!both.balances());
+        assert_eq!(both.sum(|counts| counts.delivered), 3);
     }
 }

@@ -1,6 +1,6 @@
 //! The demo: the engine on the reference project between stand-ins for a storefront and an ERP, and a recount from their journals. It is the engine's customer, not a part of it.
 
-pub mod books;
+mod books;
 mod client;
 mod dice;
 mod engine;
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use books::{Books, Tally};
+use books::Tally;
 use client::Client;
 use dice::Dice;
 use engine::{Engine, Kills, Load, booked, free_address, kill_under_load};
@@ -40,6 +40,8 @@ use orders::{Kind, Plan};
 use recount::{Explained, recount};
 use report::{Bars, Findings};
 use storefront::{Progress, Settings};
+
+use crate::store::reader::Reader;
 
 /// What the storefront signs with and the engine checks by, in the demo only.
 const SECRET: &str = "demo-storefront-secret";
@@ -95,15 +97,8 @@ pub struct DemoArgs {
     pub project: Option<PathBuf>,
 }
 
-/// Opens the engine's books of the project in a folder.
-pub type OpenBooks<'a> = &'a (dyn Fn(&Path) -> Result<Box<dyn Books>, String> + Sync);
-
 /// Runs the demo. True if nothing was lost, doubled or changed, and the books balance.
-pub async fn demo(
-    args: &DemoArgs,
-    open_books: OpenBooks<'_>,
-    out: &mut (dyn Write + Send),
-) -> Result<bool, String> {
+pub async fn demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<bool, String> {
     let stage = Stage::set(args)?;
     let plan = Plan::new(args.orders, args.seed);
     say(out, &format!("project    {}\n", stage.project.display()))?;
@@ -123,8 +118,8 @@ pub async fn demo(
             args.erp
         ),
     )?;
-    let books = open_books(&stage.project)?;
-    let played = play(args, &plan, &stage, &mut engine, erp, books.as_ref(), out).await;
+    let books = books::open(&stage.project)?;
+    let played = play(args, &plan, &stage, &mut engine, erp, &books, out).await;
     let findings = match played {
         Ok(findings) => findings,
         Err(error) => {
@@ -274,7 +269,7 @@ async fn play(
     stage: &Stage,
     engine: &mut Engine,
     erp: SocketAddr,
-    books: &dyn Books,
+    books: &Reader,
     out: &mut (dyn Write + Send),
 ) -> Result<Findings, String> {
     let progress = Arc::new(Progress::default());
@@ -319,9 +314,9 @@ async fn play(
     if !engine.is_running() {
         engine.start().await?;
     }
-    let tally = books.read().await?;
+    let tally = books::read(books).await?;
     let explained = Explained {
-        waiting: tally.waiting.clone(),
+        waiting: books::read_waiting(books).await?,
         reviewed: read_review_list(&stage.project)?,
     };
     Ok(Findings {
@@ -336,17 +331,13 @@ async fn play(
 }
 
 /// Waits until nothing is in flight, and nothing was at the look before. False if the books stand still before that.
-async fn wait_until_quiet(books: &dyn Books) -> Result<bool, String> {
+async fn wait_until_quiet(books: &Reader) -> Result<bool, String> {
     let mut last = Tally::default();
     let mut changed = Instant::now();
     loop {
         // Books that cannot be read right now can be read later: the engine may be restarting.
-        if let Ok(tally) = books.read().await {
-            let (received, in_flight) = (
-                tally.sum(|counts| counts.received),
-                tally.sum(|counts| counts.in_flight),
-            );
-            if in_flight == 0 && received > 0 && tally == last {
+        if let Ok(tally) = books::read(books).await {
+            if tally.is_quiet() && tally == last {
                 return Ok(true);
             }
             if tally != last {

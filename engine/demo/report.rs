@@ -216,7 +216,8 @@ fn books_table(tally: &Tally) -> String {
         text.push_str(&format!(" {name:>w$}", w = name.len().max(8)));
     }
     text.push('\n');
-    for (flow, counts) in &tally.flows {
+    for flow in &tally.flows {
+        let (flow, counts) = (&flow.flow, &flow.counts);
         text.push_str(&format!(
             "{flow:<18} {:>8} {:>8} {:>10} {:>8} {:>9} {:>8} {:>9} {:>9} {:>13}\n",
             counts.received,
@@ -259,7 +260,10 @@ fn some(numbers: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::books::Counts;
+    use std::sync::Arc;
+
+    use crate::store::books::{Books, Counts};
+
     use super::*;
 
     fn good() -> Findings {
@@ -275,8 +279,11 @@ mod tests {
             ..Counts::default()
         };
         let tally = Tally {
-            flows: vec![("a".to_owned(), counts)],
-            ..Tally::default()
+            flows: vec![Books {
+                flow: Arc::from("a"),
+                counts,
+            }],
+            hops: 0,
         };
         Findings {
             recount,
@@ -319,7 +326,7 @@ mod tests {
             "no order was sent and acknowledged",
         );
         check(
-            |findings| findings.tally.flows[0].1.delivered = 2,
+            |findings| findings.tally.flows[0].counts.delivered = 2,
             "the engine's books do not balance",
         );
         check(
