@@ -240,7 +240,7 @@ impl Ready {
             .entries()
             .map(|(key, _)| key.as_str().unwrap_or_default())
             .find(|key| !columns.iter().any(|column| column == key));
-        if let Some(key) = unknown.filter(|_| row.len() > 0 && self.config.columns.is_empty()) {
+        if let Some(key) = unknown.filter(|_| !row.is_empty() && self.config.columns.is_empty()) {
             return Err(Failure::mapping(format!(
                 "the field `{key}` is in no column: the first row's fields are the columns"
             ))

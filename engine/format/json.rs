@@ -50,7 +50,7 @@ impl Decoder {
         }
     }
 
-    pub(super) fn next(&mut self) -> Option<Result<Document, Broken>> {
+    pub(super) fn next(&mut self) -> Option<Result<Document, Box<Broken>>> {
         if !self.done {
             let taken = self.whole.take()?;
             self.done = true;
@@ -74,7 +74,7 @@ impl Decoder {
         Some(Ok(document))
     }
 
-    fn read(&mut self, mut bytes: Vec<u8>) -> Result<(), Broken> {
+    fn read(&mut self, mut bytes: Vec<u8>) -> Result<(), Box<Broken>> {
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             bytes.drain(..3);
         }

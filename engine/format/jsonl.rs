@@ -66,7 +66,7 @@ impl Decoder {
         self.finished = true;
     }
 
-    pub(super) fn next(&mut self) -> Option<Result<Document, Broken>> {
+    pub(super) fn next(&mut self) -> Option<Result<Document, Box<Broken>>> {
         loop {
             let (line, length) = self.line()?;
             let offset = self.position.offset;
@@ -93,13 +93,15 @@ impl Decoder {
             }
             self.position.number += 1;
             let (number, line) = (self.position.number, self.position.line);
-            let broken = |failure: Failure, bytes: &Bytes, fatal| Broken {
-                number,
-                line,
-                offset,
-                bytes: shown(bytes),
-                failure,
-                fatal,
+            let broken = |failure: Failure, bytes: &Bytes, fatal| {
+                Box::new(Broken {
+                    number,
+                    line,
+                    offset,
+                    bytes: shown(bytes),
+                    failure,
+                    fatal,
+                })
             };
             if too_long {
                 self.over = true;

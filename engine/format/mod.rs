@@ -280,7 +280,7 @@ impl Decoder {
     }
 
     /// The next document, or what is none; nothing if more bytes are needed, or at the end.
-    pub fn next_document(&mut self) -> Option<Result<Document, Broken>> {
+    pub fn next_document(&mut self) -> Option<Result<Document, Box<Broken>>> {
         match self {
             Decoder::Json(decoder) => decoder.next(),
             Decoder::Jsonl(decoder) => decoder.next(),
@@ -339,15 +339,15 @@ impl Whole {
 }
 
 /// A whole file that cannot be read.
-fn broken_file(failure: Failure, bytes: &[u8]) -> Broken {
-    Broken {
+fn broken_file(failure: Failure, bytes: &[u8]) -> Box<Broken> {
+    Box::new(Broken {
         number: 1,
         line: 1,
         offset: 0,
         bytes: shown(bytes),
         failure,
         fatal: true,
-    }
+    })
 }
 
 fn shown(bytes: &[u8]) -> Bytes {

@@ -64,7 +64,7 @@ impl Decoder {
         }
     }
 
-    pub(super) fn next(&mut self) -> Option<Result<Document, Broken>> {
+    pub(super) fn next(&mut self) -> Option<Result<Document, Box<Broken>>> {
         if self.done {
             return None;
         }
@@ -395,7 +395,8 @@ fn write_element(config: &Xml, element: &Element, path: &mut String, out: &mut V
         }
         path.truncate(length);
     }
-    if !text.is_empty() && !(element.children.is_empty() && text.trim().is_empty()) {
+    let meant = !element.children.is_empty() || !text.trim().is_empty();
+    if meant && !text.is_empty() {
         comma(out);
         write_string(out, "#text");
         out.push(b':');

@@ -72,7 +72,7 @@ impl Decoder {
         self.finished = true;
     }
 
-    pub(crate) fn next(&mut self) -> Option<Result<Document, Broken>> {
+    pub(crate) fn next(&mut self) -> Option<Result<Document, Box<Broken>>> {
         if self.over || !self.begin() {
             return None;
         }
@@ -106,14 +106,14 @@ impl Decoder {
                     line,
                     offset,
                 }),
-                Err(failure) => Err(Broken {
+                Err(failure) => Err(Box::new(Broken {
                     number,
                     line,
                     offset,
                     bytes: shown(&bytes),
                     failure,
                     fatal: row.is_open,
-                }),
+                })),
             });
         }
     }
@@ -146,7 +146,7 @@ impl Decoder {
     }
 
     /// Nothing, unless the row that goes on has more bytes than a row may have.
-    fn too_long(&mut self) -> Option<Result<Document, Broken>> {
+    fn too_long(&mut self) -> Option<Result<Document, Box<Broken>>> {
         let rest = &self.buffer[self.start..];
         let most = self.ready.config.row_bytes_max;
         if rest.len() <= most {
@@ -165,18 +165,18 @@ impl Decoder {
         Some(Err(self.fatal(failure, &bytes, offset, line)))
     }
 
-    fn fatal(&mut self, failure: Failure, bytes: &[u8], offset: u64, line: u64) -> Broken {
+    fn fatal(&mut self, failure: Failure, bytes: &[u8], offset: u64, line: u64) -> Box<Broken> {
         self.over = true;
         self.buffer = Vec::new();
         self.start = 0;
-        Broken {
+        Box::new(Broken {
             number: self.position.number + 1,
             line,
             offset,
             bytes: shown(bytes),
             failure,
             fatal: true,
-        }
+        })
     }
 
     fn header(&mut self, bytes: &[u8], line: u64, row: Row) -> Result<(), Failure> {
