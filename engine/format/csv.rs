@@ -10,9 +10,7 @@ use crate::body::{Item, Kind};
 use crate::failure::Failure;
 
 mod frame;
-mod read;
-
-pub use read::Decoder;
+pub mod read;
 
 /// Rows of separated cells.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

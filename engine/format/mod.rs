@@ -137,7 +137,7 @@ pub enum Decoder {
     /// One JSON document a line.
     Jsonl(jsonl::Decoder),
     /// Rows of separated cells.
-    Csv(Box<csv::Decoder>),
+    Csv(Box<csv::read::Decoder>),
     /// One XML document.
     Xml(xml::Decoder),
 }
@@ -189,9 +189,11 @@ impl Format {
         match self {
             Format::Json(json) => Decoder::Json(json::Decoder::new(json.clone(), position)),
             Format::Jsonl(jsonl) => Decoder::Jsonl(jsonl::Decoder::new(jsonl.clone(), position)),
-            Format::Csv(csv) => {
-                Decoder::Csv(Box::new(csv::Decoder::new(csv.clone(), schema, position)))
-            }
+            Format::Csv(csv) => Decoder::Csv(Box::new(csv::read::Decoder::new(
+                csv.clone(),
+                schema,
+                position,
+            ))),
             Format::Xml(xml) => Decoder::Xml(xml::Decoder::new(xml.clone(), position)),
         }
     }

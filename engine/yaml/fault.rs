@@ -142,114 +142,116 @@ fn place(text: &str, at: usize, info: &str) -> Span {
     Span::new(at, at + word.max(usize::from(at < end)))
 }
 
+/// A part of the scanner's words, what it means, and what to do.
+const WORDS: &[(&str, &str, &str)] = &[
+    (
+        "mapping values are not allowed",
+        "a `:` is not expected here",
+        "check the indentation of this line, or quote the value if the `:` belongs to it",
+    ),
+    (
+        "illegal placement of ':'",
+        "a `:` is not expected here",
+        "check that brackets above are closed, or quote the value if the `:` belongs to it",
+    ),
+    (
+        "simple key",
+        "expected `key: value`",
+        "write a space after the `:`, and check the indentation of this line",
+    ),
+    (
+        "expected key",
+        "this line does not fit into the mapping above",
+        "check its indentation, and that the value above it is complete",
+    ),
+    (
+        "block sequence entries are not allowed",
+        "a list item is not expected here",
+        "begin the list on its own line, below its key",
+    ),
+    (
+        "did not find expected '-'",
+        "this line does not fit into the list above",
+        "check its indentation, and that it begins with `- `",
+    ),
+    (
+        "invalid indentation",
+        "this line is not indented enough",
+        "indent it deeper than the line that it belongs to",
+    ),
+    (
+        "wrongly indented line in block",
+        "this line of the block is not indented like the first one",
+        "indent it like the block's first line",
+    ),
+    (
+        "comment or line break",
+        "nothing may follow on the line that begins a block",
+        "write the text on the next line, indented, or quote the value",
+    ),
+    (
+        "comment intercepting",
+        "a comment stands in the middle of a text of several lines",
+        "quote the text, or move the comment",
+    ),
+    (
+        "expected ',' or ']'",
+        "expected `,` or `]` in the list",
+        "add what is missing, or quote the item",
+    ),
+    (
+        "expected ',' or '}'",
+        "expected `,` or `}` in the mapping",
+        "add what is missing, or quote the value",
+    ),
+    (
+        "misplaced bracket",
+        "a bracket is closed here that is not open",
+        "remove it, or quote the whole value",
+    ),
+    (
+        "trailing content",
+        "text follows behind the closing quote",
+        "put the whole value in quotes",
+    ),
+    (
+        "unprintable",
+        "this character is not allowed in YAML",
+        "remove it",
+    ),
+    (
+        "byte order mark",
+        "a byte order mark stands in the middle of the file",
+        "remove it",
+    ),
+    (
+        "document",
+        "text follows the end of the document",
+        "remove it; a file holds one document",
+    ),
+    (
+        "directive",
+        "this line begins with `%`, which YAML takes for a directive",
+        "quote the value, or remove the line",
+    ),
+    (
+        "hexadecimal",
+        "an escape in double quotes needs more hexadecimal digits",
+        "use single quotes, or write `\\\\` for a backslash",
+    ),
+    (
+        "Unicode character",
+        "an escape in double quotes is no character",
+        "use single quotes, or write `\\\\` for a backslash",
+    ),
+    (
+        "whitespace",
+        "expected a space here",
+        "write a space after `:`, `-` and `,`",
+    ),
+];
+
 fn words(info: &str) -> (&'static str, &'static str) {
-    const WORDS: &[(&str, &str, &str)] = &[
-        (
-            "mapping values are not allowed",
-            "a `:` is not expected here",
-            "check the indentation of this line, or quote the value if the `:` belongs to it",
-        ),
-        (
-            "illegal placement of ':'",
-            "a `:` is not expected here",
-            "check that brackets above are closed, or quote the value if the `:` belongs to it",
-        ),
-        (
-            "simple key",
-            "expected `key: value`",
-            "write a space after the `:`, and check the indentation of this line",
-        ),
-        (
-            "expected key",
-            "this line does not fit into the mapping above",
-            "check its indentation, and that the value above it is complete",
-        ),
-        (
-            "block sequence entries are not allowed",
-            "a list item is not expected here",
-            "begin the list on its own line, below its key",
-        ),
-        (
-            "did not find expected '-'",
-            "this line does not fit into the list above",
-            "check its indentation, and that it begins with `- `",
-        ),
-        (
-            "invalid indentation",
-            "this line is not indented enough",
-            "indent it deeper than the line that it belongs to",
-        ),
-        (
-            "wrongly indented line in block",
-            "this line of the block is not indented like the first one",
-            "indent it like the block's first line",
-        ),
-        (
-            "comment or line break",
-            "nothing may follow on the line that begins a block",
-            "write the text on the next line, indented, or quote the value",
-        ),
-        (
-            "comment intercepting",
-            "a comment stands in the middle of a text of several lines",
-            "quote the text, or move the comment",
-        ),
-        (
-            "expected ',' or ']'",
-            "expected `,` or `]` in the list",
-            "add what is missing, or quote the item",
-        ),
-        (
-            "expected ',' or '}'",
-            "expected `,` or `}` in the mapping",
-            "add what is missing, or quote the value",
-        ),
-        (
-            "misplaced bracket",
-            "a bracket is closed here that is not open",
-            "remove it, or quote the whole value",
-        ),
-        (
-            "trailing content",
-            "text follows behind the closing quote",
-            "put the whole value in quotes",
-        ),
-        (
-            "unprintable",
-            "this character is not allowed in YAML",
-            "remove it",
-        ),
-        (
-            "byte order mark",
-            "a byte order mark stands in the middle of the file",
-            "remove it",
-        ),
-        (
-            "document",
-            "text follows the end of the document",
-            "remove it; a file holds one document",
-        ),
-        (
-            "directive",
-            "this line begins with `%`, which YAML takes for a directive",
-            "quote the value, or remove the line",
-        ),
-        (
-            "hexadecimal",
-            "an escape in double quotes needs more hexadecimal digits",
-            "use single quotes, or write `\\\\` for a backslash",
-        ),
-        (
-            "Unicode character",
-            "an escape in double quotes is no character",
-            "use single quotes, or write `\\\\` for a backslash",
-        ),
-        (
-            "whitespace",
-            "expected a space here",
-            "write a space after `:`, `-` and `,`",
-        ),
-    ];
     WORDS.iter().find(|(part, ..)| info.contains(part)).map_or(
         (
             "this cannot be read as YAML",
