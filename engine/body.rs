@@ -114,6 +114,20 @@ pub enum Kind {
     Object,
 }
 
+impl Kind {
+    /// The kind in a sentence: `a list`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Null => "null",
+            Kind::Bool => "a boolean",
+            Kind::Number => "a number",
+            Kind::String => "a text",
+            Kind::List => "a list",
+            Kind::Object => "an object",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     /// Where the value's text begins; of a string, after the quote.
@@ -263,29 +277,25 @@ impl<'a> Item<'a> {
         if slot.kind != Kind::Object {
             return None;
         }
-        let (slots, bytes) = (&self.tape.slots, &*self.tape.bytes);
-        let key = key.as_bytes();
         let mut at = self.at + 1;
         for _ in 0..slot.count {
-            let name = &slots[at as usize];
-            let (start, end) = (name.start as usize, name.end as usize);
-            let same = if name.flag {
-                let name = Item {
-                    tape: self.tape,
-                    at,
-                };
-                unescape(name.raw()).as_bytes() == key
+            let name = Item {
+                tape: self.tape,
+                at,
+            };
+            let value = Item {
+                tape: self.tape,
+                at: at + 1,
+            };
+            let same = if name.slot().flag {
+                unescape(name.raw()) == key
             } else {
-                // Most names differ in their length, which is known without a look at the bytes.
-                end - start == key.len() && &bytes[start..end] == key
+                name.raw_bytes() == key.as_bytes()
             };
             if same {
-                return Some(Item {
-                    tape: self.tape,
-                    at: at + 1,
-                });
+                return Some(value);
             }
-            at = slots[at as usize + 1].next;
+            at = value.slot().next;
         }
         None
     }

@@ -144,7 +144,8 @@ impl Embedded {
         let came = self.0.state().queue(flow, step).came.clone();
         loop {
             let came = came.notified();
-            match self.0.state().look(flow, step, max.max(1)) {
+            let look = self.0.state().look(flow, step, max.max(1));
+            match look {
                 Look::Taken(hops) => return hops,
                 Look::Fetch => {
                     self.fetch(flow, step).await;
@@ -162,7 +163,8 @@ impl Embedded {
         self.0.left.notify_waiters();
     }
 
-    /// A taken hop waits in the store for its next attempt; it is announced again when the store has released it.
+    /// A taken hop is about to wait in the store for its next attempt. Said before that is committed: the store may release it, and
+    /// announce it again, at once.
     pub fn waits(&self, hop: HopId) {
         self.0.state().places.insert(hop, Place::Waiting);
     }
@@ -170,7 +172,10 @@ impl Embedded {
     /// A taker could not end what it has taken: the hop is the next one again.
     pub fn give_back(&self, hop: Hop) {
         let mut state = self.0.state();
-        if state.places.get(&hop.hop) != Some(&Place::Taken) {
+        if !matches!(
+            state.places.get(&hop.hop),
+            Some(Place::Taken | Place::Waiting)
+        ) {
             return;
         }
         state.places.insert(hop.hop, Place::Queued);

@@ -2,7 +2,7 @@
 //!
 //! The contract, whatever the backend:
 //! - A hop is announced after the commit that made it, and only then. Announcing it again has no effect while it is in flight.
-//! - `take` gives each hop to one taker. The taker commits its end and says `ended` or `waits`, or gives it back.
+//! - `take` gives each hop to one taker. The taker commits its end and says `ended`, or says `waits` and commits that, or gives it back.
 //! - A hop is never lost: what a hand-off cannot hold stays in the store and is fetched from there when there is room.
 //! - A hop that was taken when the process died is in the store still, and found by `recover`.
 
@@ -31,6 +31,8 @@ pub struct Hop {
     pub attempt: u32,
     /// The revision under which the run was accepted.
     pub revision: Arc<str>,
+    /// Whether the message's bytes are the run's accepted ones, which then need not be stored again.
+    pub runs_body: bool,
     /// The message.
     pub message: Message,
 }
@@ -46,6 +48,7 @@ impl Hop {
             step: stored.step.clone(),
             attempt: stored.attempt,
             revision: stored.revision.clone(),
+            runs_body: stored.runs_body,
             message: stored.into_message()?,
         })
     }

@@ -380,6 +380,8 @@ pub struct StoredHop {
     pub revision: Arc<str>,
     /// The bytes.
     pub body: Bytes,
+    /// Whether the bytes are the run's accepted ones.
+    pub runs_body: bool,
     /// Headers, variables and item.
     pub envelope: Bytes,
     /// Business keys.

@@ -225,7 +225,7 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
 fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
     let mut statement = connection.prepare_cached(
         "SELECT hops.fence, hops.run, hops.flow, hops.step, hops.attempt, hops.message, runs.root, runs.received_at, runs.revision,
-                coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys
+                coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys, hops.body IS NULL
          FROM hops JOIN runs ON runs.id = hops.run LEFT JOIN bodies ON bodies.run = hops.run
          WHERE hops.id = ?1 AND hops.due_at IS NULL",
     )?;
@@ -243,6 +243,7 @@ fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
                 received_at_ms: row.get(7)?,
                 revision: row.get(8)?,
                 body: bytes(row, 9)?,
+                runs_body: row.get(12)?,
                 envelope: bytes(row, 10)?,
                 keys: Arc::new(journeys::keys_from(row.get_ref(11)?.as_str()?)),
             })
