@@ -424,14 +424,8 @@ impl Build<'_> {
             Ok(template) => Some(template),
             Err(fault) => {
                 let node = self.node.find(path).unwrap_or(self.node);
-                let place = Place {
-                    file: self.file.clone(),
-                    span: node.span_within(self.file, fault.start, fault.end),
-                };
-                self.report(
-                    Diagnostic::error(codes::BAD_TEMPLATE, place, fault.message)
-                        .help("templates are handlebars: `{{field}}` from the body, `{{@name}}` from the context"),
-                );
+                let finding = codes::template(&fault, node, self.file);
+                self.report(finding);
                 None
             }
         }

@@ -1,9 +1,12 @@
 //! The diagnostic codes of parts, and the findings that more than one part makes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::diagnostic::{Code, Diagnostic, Place, closest};
+use crate::diagnostic::{Code, Diagnostic, File, Place, closest};
 use crate::expression::{self, Expression, Tables};
+use crate::template::TemplateFault;
+use crate::yaml::Node;
 
 /// A template cannot be parsed.
 pub const BAD_TEMPLATE: Code = Code {
@@ -50,6 +53,29 @@ pub const CONFLICTING_SETTINGS: Code = Code {
     name: "conflicting-settings",
     meaning: "Settings contradict each other, or one needs another.",
 };
+
+/// The finding about a template that cannot be parsed, at its place in the node.
+pub fn template(fault: &TemplateFault, node: &Node, file: &Arc<File>) -> Diagnostic {
+    let place = Place {
+        file: file.clone(),
+        span: node.span_within(file, fault.start, fault.end),
+    };
+    Diagnostic::error(BAD_TEMPLATE, place, fault.message.clone())
+        .help("templates are handlebars: `{{field}}` from the body, `{{@name}}` from the context")
+}
+
+/// All of them, for the reference.
+pub const ALL: &[Code] = &[
+    BAD_TEMPLATE,
+    UNKNOWN_MAPPING,
+    UNKNOWN_SCHEMA,
+    UNKNOWN_SYSTEM,
+    UNKNOWN_FLOW,
+    UNKNOWN_TABLE,
+    UNKNOWN_KEY,
+    BAD_VALUE,
+    CONFLICTING_SETTINGS,
+];
 
 /// Compiles an expression and finds what is wrong with it: its own faults, unknown `$variables`, tables and keys.
 pub fn expression(

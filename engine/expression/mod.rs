@@ -16,6 +16,7 @@ use crate::message::Message;
 
 mod ast;
 mod check;
+mod decide;
 pub(crate) mod evaluate;
 pub mod functions;
 mod lexer;

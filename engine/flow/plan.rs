@@ -111,6 +111,7 @@ pub enum Action {
 }
 
 /// Conditions and where each leads: the flow's routes, or a `branch` step.
+#[derive(Default)]
 pub struct Route {
     /// Take every arm that matches, not only the first.
     pub all: bool,

@@ -1,0 +1,384 @@
+//! A flow's file -> its plan: the head, the source, then steps, sinks and routes in the order in which they can be understood.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::entry;
+use super::parts;
+use super::sinks;
+use super::steps::{self, Draft};
+use super::{Cx, Known, Source, names};
+use crate::component::codes as part_codes;
+use crate::component::common::Common;
+use crate::component::words::Duration;
+use crate::diagnostic::{Findings, Place, Severity, Span, closest};
+use crate::flow::codes;
+use crate::flow::file::{Accepts, Flow, OnBreach, OnChanged};
+use crate::flow::plan::{self, Plan};
+use crate::flow::shapes::{self, Role};
+use crate::source::{Ready, SourceKind};
+use crate::store::commit::Changed;
+use crate::yaml::{Data, Key, Node};
+
+/// How long a key is remembered where a flow says nothing.
+pub(crate) const KEEP: Duration = Duration {
+    ms: 30 * 24 * 3_600_000,
+};
+
+/// What a flow's check gives.
+pub(crate) struct Checked {
+    /// The plan, if nothing is wrong.
+    pub(crate) plan: Option<Plan>,
+    /// The flow's name, if it has one.
+    pub(crate) name: Option<(String, Place)>,
+    /// The kind of its source, also if the source is broken.
+    pub(crate) source_kind: Option<&'static str>,
+    /// What only one flow may have, with its place.
+    pub(crate) binding: Option<(String, Place)>,
+    /// Where the source stands.
+    pub(crate) source_place: Place,
+    /// The flows that it hands over to, each with the place that says so.
+    pub(crate) hands_over: Vec<(String, Place)>,
+    /// The places of secrets.
+    pub(crate) secrets: Vec<Span>,
+    /// What is wrong.
+    pub(crate) findings: Findings,
+}
+
+/// Checks one flow.
+pub(crate) fn check(known: &Known, source: &Source) -> Checked {
+    let node = &source.node;
+    let mut cx = Cx {
+        known,
+        file: source.file.clone(),
+        missing: source.missing.clone(),
+        flow: Arc::from(node.get("flow").and_then(Node::as_text).unwrap_or_default()),
+        accepts: None,
+        variables: BTreeSet::new(),
+        variables_uncertain: false,
+        keys: BTreeSet::new(),
+        keys_uncertain: false,
+        used_at: None,
+        fragments: Vec::new(),
+        secrets: Vec::new(),
+        findings: Findings::new(),
+    };
+    if let Some(keys) = node.get("keys") {
+        cx.keys = keys
+            .entries()
+            .iter()
+            .map(|(key, _)| key.text.clone())
+            .collect();
+        cx.keys_uncertain = !matches!(keys.data, Data::Map(_));
+    }
+    let head = head(&mut cx, node);
+    let name = node.get("flow").and_then(|at| {
+        Some((
+            names::usable(&mut cx, "flow", at)?.to_owned(),
+            at.place(&cx.file),
+        ))
+    });
+    let accepts = accepts(&mut cx, &head, node);
+    cx.accepts = accepts.as_ref().map(|accepts| accepts.schema.clone());
+    let keys = keys(&mut cx, node);
+    process(&mut cx, &head, node);
+    let (source_entry, source_ready) = read_source(&mut cx, node);
+    let mut draft = Draft::new(chosen_ids(node));
+    body(&mut cx, &mut draft, node);
+    let once = once(&mut cx, &head, node, &draft);
+    let source_place = node
+        .entry("source")
+        .map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span));
+    let mut checked = Checked {
+        plan: None,
+        name,
+        source_kind: source_entry,
+        binding: None,
+        source_place,
+        hands_over: std::mem::take(&mut draft.hands_over),
+        secrets: std::mem::take(&mut cx.secrets),
+        findings: Findings::new(),
+    };
+    if let Some(Ready::Runs(ready)) = &source_ready {
+        let at = node
+            .find(&["source"])
+            .and_then(|source| source.entries().first());
+        let span = at.map_or(Span::default(), |(key, config)| {
+            config.get("path").map_or(key.span, |path| path.span)
+        });
+        checked.binding = ready.binding().map(|binding| (binding, cx.place(span)));
+        if ready.overlaps() && node.get("once").is_none() {
+            let span = at.map_or(Span::default(), |(key, config)| {
+                config
+                    .get("overlap")
+                    .map_or(key.span, |overlap| overlap.span)
+            });
+            let message = "the source reads some things twice by design, and the flow has no `once` that knows them again";
+            let help = "add `keys` and `once: { key: .. }`";
+            cx.error(codes::OVERLAP_WITHOUT_ONCE, span, message, help);
+        }
+    }
+    checked.findings = cx.findings;
+    if let (false, Some((name, _)), Some(source)) =
+        (checked.findings.has_errors(), &checked.name, source_ready)
+    {
+        draft.close_arms();
+        checked.plan = Some(Plan {
+            flow: Arc::from(name.as_str()),
+            revision: Arc::from(""),
+            description: head.description.unwrap_or_default(),
+            source,
+            source_kind: source_entry.unwrap_or_default(),
+            accepts,
+            keys,
+            once,
+            nodes: draft.nodes,
+        });
+    }
+    checked
+}
+
+/// Checks the shape of all but the entries, and reads the fields that are sound.
+fn head(cx: &mut Cx<'_>, node: &Node) -> Flow {
+    let Data::Map(entries) = &node.data else {
+        let found = entry::check(cx, shapes::flow(), node);
+        for finding in found.iter() {
+            cx.report(finding.clone());
+        }
+        return Flow::default();
+    };
+    let mut known: Vec<(Key, Node)> = Vec::new();
+    for (key, value) in entries {
+        if shapes::FLOW_LATER.contains(&key.text.as_str()) {
+            let message = format!("`{}` does not exist in this version", key.text);
+            cx.error(codes::NOT_YET, key.span, message, "leave it out");
+        } else {
+            known.push((key.clone(), value.clone()));
+        }
+    }
+    let node = Node {
+        span: node.span,
+        data: Data::Map(known),
+    };
+    let found = entry::check(cx, shapes::flow(), &node);
+    let mut object = serde_json::Map::new();
+    for (key, value) in node.entries() {
+        let broken = found.iter().any(|finding| {
+            let span = finding.place.span;
+            finding.severity == Severity::Error
+                && (span == key.span
+                    || (value.span.start <= span.start && span.end <= value.span.end))
+        });
+        if !broken && !["steps", "source", "sinks", "routes"].contains(&key.text.as_str()) {
+            object.insert(key.text.clone(), value.to_json());
+        }
+    }
+    for finding in found.iter() {
+        cx.report(finding.clone());
+    }
+    Flow::deserialize(serde_json::Value::Object(object)).unwrap_or_default()
+}
+
+/// The contract of arriving bodies.
+fn accepts(cx: &mut Cx<'_>, head: &Flow, node: &Node) -> Option<plan::Accepts> {
+    let at = node.get("accepts")?;
+    let (name, at, refuse) = match head.accepts.as_ref()? {
+        Accepts::Name(name) => (name, at, false),
+        Accepts::Contract(contract) => (
+            &contract.schema,
+            at.get("schema").unwrap_or(at),
+            contract.on_breach == Some(OnBreach::Refuse),
+        ),
+    };
+    let common = Common::default();
+    let schema = cx.with_build(at, &common, |build| build.schema(&[], name))?;
+    Some(plan::Accepts {
+        name: Arc::from(name.as_str()),
+        schema,
+        refuse,
+    })
+}
+
+/// The business keys.
+fn keys(cx: &mut Cx<'_>, node: &Node) -> Vec<(Arc<str>, crate::expression::Expression)> {
+    let mut keys = Vec::new();
+    for (key, value) in node.get("keys").map_or(&[][..], Node::entries) {
+        if let Some(fault) = names::fault(&key.text) {
+            let message = format!("`{}` cannot be the name of a key", key.text);
+            cx.error(codes::BAD_NAME, key.span, message, fault);
+        }
+        if let Some(expression) = cx.expression(value) {
+            keys.push((Arc::from(key.text.as_str()), expression));
+        }
+    }
+    keys
+}
+
+/// The process, if the project has any.
+fn process(cx: &mut Cx<'_>, head: &Flow, node: &Node) {
+    let (Some(name), Some(at), Some(known)) =
+        (&head.process, node.get("process"), &cx.known.processes)
+    else {
+        return;
+    };
+    if !known.contains(name) {
+        let known: Vec<String> = known.iter().cloned().collect();
+        let help = part_codes::names_help("process", name, &known, "processes/");
+        let message = format!("there is no process `{name}`");
+        cx.error(codes::UNKNOWN_PROCESS, at.span, message, help);
+    }
+}
+
+/// How repeats are known.
+fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan::Once> {
+    let at = node.get("once")?;
+    let once = head.once.as_ref()?;
+    let key_at = at.get("key").unwrap_or(at);
+    if node.get("keys").is_none() {
+        let message = format!(
+            "`once` names the key `{}`, and the flow declares no keys",
+            once.key
+        );
+        let help = format!(
+            "add `keys: {{ {}: .. }}` with the expression that gives it",
+            once.key
+        );
+        cx.error(codes::ONCE_WITHOUT_KEYS, key_at.span, message, help);
+    } else if !cx.keys.contains(&once.key) && !cx.keys_uncertain {
+        let known: Vec<String> = cx.keys.iter().cloned().collect();
+        let help = match closest(&once.key, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the keys of this flow are: {}", known.join(", ")),
+        };
+        let message = format!("the flow declares no key `{}`", once.key);
+        cx.error(part_codes::UNKNOWN_KEY, key_at.span, message, help);
+    }
+    let keep = once.keep.unwrap_or(KEEP);
+    if let Some((window, place)) = draft
+        .window
+        .as_ref()
+        .filter(|(window, _)| *window > keep.ms)
+    {
+        let hours = Duration {
+            ms: window.div_ceil(60_000) * 60_000,
+        };
+        let span = at.get("keep").unwrap_or(at).span;
+        let message = format!(
+            "`keep` ({keep}) is shorter than the retries of a step may take ({hours}): a repeat that comes later would not be known"
+        );
+        let place = place.clone();
+        let finding =
+            crate::diagnostic::Diagnostic::error(codes::KEEP_TOO_SHORT, cx.place(span), message)
+                .help(format!(
+                    "keep at least {hours}, or retry for a shorter time"
+                ))
+                .related(place, "retried for so long");
+        cx.report(finding);
+    }
+    let scope = once.scope.as_deref().unwrap_or(&cx.flow);
+    Some(plan::Once {
+        key: Arc::from(once.key.as_str()),
+        scope: Arc::from(scope),
+        keep_ms: i64::try_from(keep.ms).unwrap_or(i64::MAX),
+        changed: match once.changed {
+            Some(OnChanged::Ignore) => Changed::Ignore,
+            Some(OnChanged::Exception) | None => Changed::Exception,
+        },
+    })
+}
+
+/// The source: its kind if it has one, and the ready source if it is sound.
+fn read_source(cx: &mut Cx<'_>, node: &Node) -> (Option<&'static str>, Option<Ready>) {
+    let Some((key, source)) = node.entry("source") else {
+        return (None, None);
+    };
+    if source.get("use").is_some() {
+        let message = "fragments are for steps and sinks; a source is written out";
+        cx.error(
+            codes::UNKNOWN_KIND,
+            key.span,
+            message,
+            entry::kinds_help(Role::Source),
+        );
+        return (None, None);
+    }
+    let Some(entry) = entry::read(cx, Role::Source, source, key.span) else {
+        return (None, None);
+    };
+    let ready = parts::ready::<SourceKind>(cx, &entry);
+    (Some(entry.kind), ready)
+}
+
+/// Steps, routes and sinks.
+fn body(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
+    if let Some(steps) = node.get("steps") {
+        steps::sequence(cx, draft, steps);
+    }
+    let sinks_entry = node.entry("sinks");
+    let routes = node.entry("routes");
+    let mut sinks = sinks::declared(cx, sinks_entry.map(|(_, sinks)| sinks));
+    // The route stands before the sinks, as in the file; its arms are filled when the sinks are known.
+    let route = routes.map(|_| {
+        let at = draft.push(steps::route_node(
+            "routes",
+            "route",
+            plan::Route::default(),
+            cx.known.retry,
+        ));
+        draft.open.clear();
+        at
+    });
+    if let Some((key, node)) = sinks_entry {
+        // What routes and sinks see is the same: what all steps have bound.
+        sinks::all(cx, draft, &mut sinks, node, key);
+    }
+    let mut reached = match (routes, route) {
+        (Some((key, routes)), Some(at)) => sinks::lead(cx, draft, &sinks, (key, routes), at),
+        _ => {
+            let target = sinks::only(cx, &sinks, sinks_entry.map(|(key, _)| key));
+            for open in std::mem::take(&mut draft.open) {
+                draft.nodes[open].next = target;
+            }
+            sinks.names.clone()
+        }
+    };
+    reached.extend(sinks::failures(cx, draft, &sinks));
+    if let Some((_, routes)) = routes
+        && matches!(routes.data, Data::Map(_))
+    {
+        sinks::unused(cx, &sinks, &reached);
+    }
+}
+
+/// The ids that the file itself gives to steps and sinks.
+fn chosen_ids(node: &Node) -> BTreeSet<String> {
+    let mut ids: BTreeSet<String> = node
+        .get("sinks")
+        .map_or(&[][..], Node::entries)
+        .iter()
+        .map(|(key, _)| key.text.clone())
+        .collect();
+    ids.insert("routes".to_owned());
+    if let Some(steps) = node.get("steps") {
+        step_ids(steps, &mut ids);
+    }
+    ids
+}
+
+fn step_ids(steps: &Node, ids: &mut BTreeSet<String>) {
+    for step in steps.items() {
+        if let Some(id) = step.get("id").and_then(Node::as_text) {
+            ids.insert(id.to_owned());
+        }
+        for arm in step.get("branch").map_or(&[][..], Node::items) {
+            if let Some(steps) = arm
+                .get("steps")
+                .or_else(|| arm.find(&["otherwise", "steps"]))
+            {
+                step_ids(steps, ids);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Mappings: each file compiled, and held against the project: its schemas, its tables, the fields of its target.
+
+use std::sync::Arc;
+
+use super::Source;
+use crate::component::codes as part_codes;
+use crate::component::{Broken, Library};
+use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
+use crate::expression::Tables;
+use crate::mapping::{self, Mapping};
+use crate::schema::Schemas;
+
+/// A mapping's file, read.
+pub(crate) struct Read {
+    /// Its name with its place, if it has one.
+    pub(crate) name: Option<(String, Place)>,
+    /// The mapping, if it is sound.
+    pub(crate) mapping: Option<Mapping>,
+}
+
+/// Reads a mapping and holds it against schemas and tables.
+pub(crate) fn read(
+    source: &Source,
+    schemas: &Schemas,
+    tables: &Tables,
+    findings: &mut Findings,
+) -> Read {
+    let file = &source.file;
+    let name = source
+        .node
+        .get("mapping")
+        .and_then(|at| Some((at.as_text()?.to_owned(), at.place(file))));
+    let mut found = Findings::new();
+    let mapping = mapping::compile(file, &source.node, &mut found);
+    for finding in found.iter() {
+        if !source.missing.contains(&finding.place.span) {
+            findings.push(finding.clone());
+        }
+    }
+    let mut mapping = mapping.filter(|_| source.missing.is_empty());
+    if let Some(mapping) = &mut mapping {
+        for named in [mapping.from(), mapping.to()].into_iter().flatten() {
+            known_schema(file, named, schemas, findings);
+        }
+        for (table, span) in mapping.tables() {
+            known_table(file, table, *span, tables, findings);
+        }
+        let target = mapping
+            .to()
+            .and_then(|(name, _)| Some((name.to_owned(), schemas.get(name)?)));
+        if let Some((name, schema)) = target {
+            let find = |reference: &str| super::target::find(schemas, &name, reference);
+            mapping.with_target_in(schema.raw(), &find);
+        }
+    }
+    Read { name, mapping }
+}
+
+/// Reads a file that is one expression; its name comes from its path.
+pub(crate) fn read_expression(
+    name: &str,
+    file: &Arc<File>,
+    tables: &Tables,
+    findings: &mut Findings,
+) -> Option<Mapping> {
+    let mapping = mapping::compile_expression(name, file, findings)?;
+    for (table, span) in mapping.tables() {
+        known_table(file, table, *span, tables, findings);
+    }
+    Some(mapping)
+}
+
+fn known_schema(
+    file: &Arc<File>,
+    (name, span): (&str, Span),
+    schemas: &Schemas,
+    findings: &mut Findings,
+) {
+    if schemas.get(name).is_some() {
+        return;
+    }
+    let known: Vec<String> = schemas.names().map(str::to_owned).collect();
+    let help = part_codes::names_help("schema", name, &known, "schemas/");
+    let message = format!("there is no schema `{name}`");
+    error(
+        file,
+        part_codes::UNKNOWN_SCHEMA,
+        span,
+        message,
+        help,
+        findings,
+    );
+}
+
+fn known_table(file: &Arc<File>, name: &str, span: Span, tables: &Tables, findings: &mut Findings) {
+    if tables.get(name).is_some() {
+        return;
+    }
+    let known: Vec<String> = tables.names().map(str::to_owned).collect();
+    let help = part_codes::names_help("table", name, &known, "tables/");
+    let message = format!("there is no table `{name}`");
+    error(
+        file,
+        part_codes::UNKNOWN_TABLE,
+        span,
+        message,
+        help,
+        findings,
+    );
+}
+
+fn error(
+    file: &Arc<File>,
+    code: Code,
+    span: Span,
+    message: String,
+    help: String,
+    findings: &mut Findings,
+) {
+    let place = Place {
+        file: file.clone(),
+        span,
+    };
+    findings.push(Diagnostic::error(code, place, message).help(help));
+}
+
+/// Puts mappings into the library; those that exist and are broken into its list of broken ones.
+pub(crate) fn into_library(read: Vec<Read>, library: &mut Library) {
+    for read in read {
+        match (read.name, read.mapping) {
+            (Some((name, _)), Some(mapping)) => {
+                library.mappings.insert(name, Arc::new(mapping));
+            }
+            (Some((name, _)), None) => note_broken(&mut library.broken, name),
+            _ => {}
+        }
+    }
+}
+
+fn note_broken(broken: &mut Broken, name: String) {
+    broken.mappings.insert(name);
+}

@@ -1,0 +1,137 @@
+//! `crossdock.yaml`: its shape, its address, its retry.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::Source;
+use super::parts::retry_fault;
+use super::words::Words;
+use crate::component::codes as part_codes;
+use crate::component::common::RetryRule;
+use crate::diagnostic::{Code, Diagnostic, Findings, Place, Severity, Span};
+use crate::expression::Tables;
+use crate::flow::codes;
+use crate::flow::settings::Settings;
+use crate::flow::shapes;
+use crate::yaml::shape;
+use crate::yaml::{Data, Node};
+
+/// Reads the settings. Where they are broken the defaults hold, so that the flows can be checked too.
+pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
+    let mut found = Findings::new();
+    let node = known(source, &mut found);
+    let secrets = RefCell::new(Vec::new());
+    let (keys, tables) = (BTreeSet::new(), Tables::default());
+    let words = Words {
+        variables: None,
+        keys: &keys,
+        tables: &tables,
+        missing: &source.missing,
+        secrets: &secrets,
+    };
+    // A file of comments is a file of defaults.
+    if matches!(node.data, Data::Null) {
+        return Settings::default();
+    }
+    shape::check_with(shapes::settings(), &node, &source.file, &words, &mut found);
+    address(source, &node, &mut found);
+    let sound = !found
+        .iter()
+        .any(|finding| finding.severity == Severity::Error && finding.code != codes::NOT_YET);
+    let settings = match Settings::deserialize(node.to_json()) {
+        Ok(settings) if sound => settings,
+        Err(error) if sound && source.missing.is_empty() => {
+            report(
+                &mut found,
+                source,
+                part_codes::BAD_VALUE,
+                node.span,
+                error.to_string(),
+                "",
+            );
+            Settings::default()
+        }
+        _ => Settings::default(),
+    };
+    if let (Some(rule), Some(at)) = (&settings.defaults.retry, node.find(&["defaults", "retry"]))
+        && let Some((field, message)) = retry_fault(rule, RetryRule::DEFAULT.with(Some(rule)))
+    {
+        let span = at.get(field).map_or(at.span, |node| node.span);
+        let help = "`first` is the wait before the second attempt, `most` the longest wait";
+        report(&mut found, source, codes::BAD_RETRY, span, message, help);
+    }
+    for finding in found.iter() {
+        if !source.missing.contains(&finding.place.span) {
+            findings.push(finding.clone());
+        }
+    }
+    settings
+}
+
+/// The settings without what belongs to later versions.
+fn known(source: &Source, findings: &mut Findings) -> Node {
+    let Data::Map(entries) = &source.node.data else {
+        return source.node.clone();
+    };
+    let mut kept = Vec::new();
+    for (key, value) in entries {
+        if shapes::SETTINGS_LATER.contains(&key.text.as_str()) {
+            let message = format!("`{}` does not exist in this version", key.text);
+            report(
+                findings,
+                source,
+                codes::NOT_YET,
+                key.span,
+                message,
+                "leave it out",
+            );
+        } else {
+            kept.push((key.clone(), value.clone()));
+        }
+    }
+    Node {
+        span: source.node.span,
+        data: Data::Map(kept),
+    }
+}
+
+/// `listen`: host and port.
+fn address(source: &Source, node: &Node, findings: &mut Findings) {
+    let Some(at) = node.get("listen") else { return };
+    let Some(text) = at.as_text() else { return };
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let why = if port.is_empty() {
+        "it has no port"
+    } else if port.parse::<u16>().is_err() {
+        "its port is not a number from 0 to 65535"
+    } else if host.is_empty() {
+        "it has no host"
+    } else if host.contains("//") || host.contains('/') {
+        "it is a URL"
+    } else if host.contains(char::is_whitespace) || (host.contains(':') && !bracketed) {
+        "its host is not a name or an address"
+    } else {
+        return;
+    };
+    let message = format!("`{text}` is no address to listen at: {why}");
+    let help = "write host:port, such as `127.0.0.1:8080`, or `0.0.0.0:8080` for every network";
+    report(findings, source, codes::BAD_ADDRESS, at.span, message, help);
+}
+
+fn report(
+    findings: &mut Findings,
+    source: &Source,
+    code: Code,
+    span: Span,
+    message: String,
+    help: &str,
+) {
+    let place = Place {
+        file: source.file.clone(),
+        span,
+    };
+    findings.push(Diagnostic::error(code, place, message).help(help));
+}

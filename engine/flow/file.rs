@@ -1,0 +1,260 @@
+//! The language: what a user writes in a flow or a fragment, as types. Only their shape; what it means is found by `check`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+use crate::component::words::{Duration, ExpressionText};
+
+/// A flow: where messages come from, what happens to them, and where they go.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    /// The flow's name: unique in the project; runs, exceptions and other flows name it.
+    #[schemars(required)]
+    pub flow: Option<String>,
+    /// What the flow is for, in a sentence.
+    pub description: Option<String>,
+    /// Who answers for it: a team or a person.
+    pub owner: Option<String>,
+    /// How much it matters when it stands still. Default `normal`.
+    pub criticality: Option<Criticality>,
+    /// The business process that its milestones belong to.
+    pub process: Option<String>,
+    /// Where messages come from: one entry, keyed by its kind.
+    #[schemars(required)]
+    pub source: Option<Held>,
+    /// The schema of arriving bodies: its name, or `{ schema, on_breach }`.
+    pub accepts: Option<Accepts>,
+    /// Business keys: a name, and an expression over the accepted body. Searchable everywhere.
+    pub keys: Option<BTreeMap<String, ExpressionText>>,
+    /// How a repeated message is known; it is acknowledged and has no second effect.
+    pub once: Option<Once>,
+    /// What happens to a message on its way, from top to bottom.
+    pub steps: Option<Held>,
+    /// Which sinks take a message. Without it there is exactly one sink.
+    pub routes: Option<Routes>,
+    /// Where messages go: a name, and an entry keyed by its kind.
+    #[schemars(required)]
+    pub sinks: Option<Held>,
+}
+
+/// Steps, or a sink, to be used in several flows.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fragment {
+    /// The fragment's name: what `use` names.
+    #[schemars(required)]
+    pub fragment: Option<String>,
+    /// What the fragment is for, in a sentence.
+    pub description: Option<String>,
+    /// What a flow gives under `with`: a name, and what it is.
+    pub parameters: Option<BTreeMap<String, Parameter>>,
+    /// Steps, put where `use` stands.
+    pub steps: Option<Held>,
+    /// A sink, put where `use` stands: an entry keyed by its kind.
+    pub sink: Option<Held>,
+}
+
+/// What a flow gives to a fragment; `${param:name}` stands for it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Parameter {
+    /// What kind of value it is.
+    #[serde(rename = "type")]
+    pub kind: ParameterKind,
+    /// The value where a flow gives none; without it the parameter must be given.
+    pub default: Option<Held>,
+    /// What it is for, in a sentence.
+    pub description: Option<String>,
+}
+
+/// What kind of value a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ParameterKind {
+    /// Any text.
+    Text,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// A JMESPath expression.
+    Expression,
+    /// A length of time, such as `30s`.
+    Duration,
+    /// The name of a system of the project.
+    System,
+    /// The name of a mapping of the project.
+    Mapping,
+    /// The name of a schema of the project.
+    Schema,
+    /// The name of a flow of the project.
+    Flow,
+}
+
+/// How much it matters when a flow stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Criticality {
+    /// It can wait for days.
+    Low,
+    /// It can wait for hours.
+    Normal,
+    /// People notice within minutes.
+    High,
+    /// The business stands still.
+    Critical,
+}
+
+/// The schema of arriving bodies.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Accepts {
+    /// The schema's name; a body that breaks it becomes an exception.
+    Name(String),
+    /// The schema, and what happens to a body that breaks it.
+    Contract(Contract),
+}
+
+/// The schema, and what happens to a body that breaks it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    /// The schema's name.
+    pub schema: String,
+    /// What happens to a body that breaks it. Default `exception`.
+    pub on_breach: Option<OnBreach>,
+}
+
+/// What happens to a body that breaks the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBreach {
+    /// It is stored as an exception and the sender is told that all is well: nothing is lost.
+    Exception,
+    /// The sender is told what is wrong, and keeps it.
+    Refuse,
+}
+
+/// How a repeated message is known.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Once {
+    /// One of the flow's `keys`: two messages with the same value are the same message.
+    pub key: String,
+    /// How long a value is remembered after its run has ended. Default 30d.
+    pub keep: Option<Duration>,
+    /// What happens to a repeat with another body. Default `exception`.
+    pub changed: Option<OnChanged>,
+    /// Flows with the same scope share what they remember. Default: the flow's name.
+    pub scope: Option<String>,
+}
+
+/// What happens to a repeat with another body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChanged {
+    /// A person decides.
+    Exception,
+    /// It is counted as a duplicate.
+    Ignore,
+}
+
+/// Which sinks take a message.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Routes {
+    /// The first arm that matches takes the message.
+    First(Vec<Arm>),
+    /// Every arm that matches takes the message.
+    All(Vec<Arm>),
+}
+
+/// One arm of `routes`: `when` and `to`, or `otherwise`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arm {
+    /// The arm takes messages for which this expression is true.
+    pub when: Option<ExpressionText>,
+    /// The sinks of this flow that take the message.
+    pub to: Option<Targets>,
+    /// The sinks of this flow that take the messages that no other arm takes; the last arm.
+    pub otherwise: Option<Targets>,
+}
+
+/// One name or several.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Targets {
+    /// Several names.
+    Many(Vec<String>),
+    /// One name.
+    One(String),
+}
+
+/// One arm of a `branch` step: `when` and `steps`, or `otherwise`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BranchArm {
+    /// The arm takes messages for which this expression is true.
+    pub when: Option<ExpressionText>,
+    /// What happens to them; afterwards they go on behind the branch.
+    pub steps: Option<Held>,
+    /// What happens to the messages that no other arm takes; the last arm. Without it they go past.
+    pub otherwise: Option<Rest>,
+}
+
+/// What happens to the messages that no other arm takes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// The steps.
+    pub steps: Held,
+}
+
+/// What stands beside `use`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Use {
+    /// The name of the fragment.
+    #[serde(rename = "use")]
+    pub fragment: String,
+    /// The fragment's parameters: a name and a value.
+    pub with: Option<BTreeMap<String, Held>>,
+    /// Stands before the ids of the fragment's steps. Default: the fragment's name.
+    pub id: Option<String>,
+    /// Runs the fragment's steps only for messages for which this expression is true.
+    pub when: Option<ExpressionText>,
+}
+
+/// Something whose own pass looks at it: here it may be anything.
+#[derive(Clone, Copy, Default)]
+pub struct Held;
+
+impl<'de> Deserialize<'de> for Held {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Held)
+    }
+}
+
+impl JsonSchema for Held {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Held".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
