@@ -182,22 +182,31 @@ impl Findings {
             recount.doubled.len() as u64,
             &some(&recount.doubled),
         );
-        let seconds = recount.span_us as f64 / 1e6;
-        let rate = if seconds > 0.0 {
-            recount.booked as f64 / seconds
-        } else {
-            0.0
-        };
+        text.push_str(&speed(recount));
         text.push_str(&format!(
-            "\n{:<18}{rate:>9.0}  orders/s from the first webhook to the last sales order\n{:<18}{}\n{:<18}{}\n",
-            "rate",
-            "accept",
-            percentiles(&recount.accept),
-            "end to end",
-            percentiles(&recount.end_to_end),
+            "\nlost {}, doubled {}\n",
+            recount.lost.len(),
+            recount.doubled.len()
         ));
         text
     }
+}
+
+fn speed(recount: &Recount) -> String {
+    let seconds = recount.span_us as f64 / 1e6;
+    let rate = if seconds > 0.0 {
+        recount.booked as f64 / seconds
+    } else {
+        0.0
+    };
+    format!(
+        "\n{:<18}{rate:>9.0}  orders/s from the first webhook to the last sales order\n{:<18}{}\n{:<18}{}\n",
+        "rate",
+        "accept",
+        percentiles(&recount.accept),
+        "end to end",
+        percentiles(&recount.end_to_end),
+    )
 }
 
 fn books_table(tally: &Tally) -> String {
@@ -379,6 +388,7 @@ mod tests {
             line("lost").split_whitespace().collect::<Vec<_>>(),
             ["lost", "1", "#7"]
         );
+        assert!(text.ends_with("\nlost 1, doubled 0\n"), "{text}");
         assert_eq!(
             line("doubled").split_whitespace().collect::<Vec<_>>(),
             ["doubled", "0"]
