@@ -8,6 +8,7 @@ pub mod flow;
 pub mod generate;
 mod literal;
 mod offer;
+pub mod schedule;
 pub mod verify;
 pub mod webhook;
 
@@ -27,6 +28,7 @@ components! {
     /// The kinds of sources.
     SourceKind -> Ready {
         webhook: webhook::Webhook,
+        schedule: schedule::Schedule,
         generate: generate::Generate,
         flow: flow::Flow,
     }
