@@ -7,6 +7,7 @@ use std::sync::Arc;
 pub mod clock;
 pub mod disk;
 pub mod env;
+pub mod inbox;
 pub mod random;
 
 /// A boxed future: what waits behind a trait is chosen at run time.
