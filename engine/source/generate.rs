@@ -261,7 +261,7 @@ mod tests {
         let fake = Fake::new();
         let full = Failure::new(Class::Throttled, "full");
         fake.state().failing = [None, Some(full.clone()), None, Some(full)].into();
-        fake.state().lost_answers = 1;
+        fake.state().lost_after = Some(1);
         let yaml = "source: { generate: { count: 1001, batch: 100, body: { n: \"{{@n}}\" } } }";
         run(yaml, &fake, World::real()).await;
         let mut bodies = fake.bodies();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::component::{Source, components};
 
+pub mod file;
 pub mod flow;
 pub mod generate;
 mod literal;
@@ -28,6 +29,7 @@ components! {
     /// The kinds of sources.
     SourceKind -> Ready {
         webhook: webhook::Webhook,
+        file: file::Folder,
         schedule: schedule::Schedule,
         generate: generate::Generate,
         flow: flow::Flow,

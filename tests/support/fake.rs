@@ -37,8 +37,8 @@ pub struct State {
     pub cursors: BTreeMap<String, String>,
     /// What the next commits fail with; `None` lets one pass.
     pub failing: VecDeque<Option<Failure>>,
-    /// Commits that fail only after they are applied: the engine died before it could say so.
-    pub lost_answers: usize,
+    /// How many commits pass before the answer of one is lost: it is applied, and the source is told that it failed.
+    pub lost_after: Option<usize>,
     /// Bodies that are refused.
     pub refuse: Option<&'static [u8]>,
     /// How many deliveries were turned away.
@@ -155,8 +155,9 @@ impl State {
             .into_iter()
             .map(|arrival| self.take(arrival))
             .collect();
-        if self.lost_answers > 0 {
-            self.lost_answers -= 1;
+        let left = self.lost_after;
+        self.lost_after = left.and_then(|left| left.checked_sub(1));
+        if left == Some(0) {
             return Err(Failure::new(Class::Unavailable, "the answer was lost"));
         }
         Ok(verdicts)
