@@ -273,7 +273,7 @@ impl Claim {
                     Ok(document) => self.arrival(document, reading.body_max),
                     Err(broken) => {
                         fatal = broken.fatal.then(|| broken.failure.to_string());
-                        self.breach(broken)
+                        self.breach(*broken)
                     }
                 };
                 bytes += arrival.body.len();
