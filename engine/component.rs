@@ -8,13 +8,13 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place};
-use crate::expression::{Expression, Tables};
+use crate::expression::{Expression, Scope, Tables};
 use crate::failure::Failure;
 use crate::mapping::Mapping;
 use crate::message::Message;
 use crate::schema::{Schema, Schemas};
 use crate::system::System;
-use crate::template::Template;
+use crate::template::{Root, Template};
 use crate::world::Pending;
 use crate::yaml::Node;
 
@@ -107,6 +107,10 @@ pub struct Library {
     pub systems: BTreeMap<String, Arc<System>>,
     /// The names of all flows.
     pub flows: BTreeSet<String>,
+    /// The project's folder: what relative paths of files are relative to.
+    pub root: std::path::PathBuf,
+    /// How long one attempt may take, where neither step nor system says so (`defaults.timeout`).
+    pub timeout: Option<words::Duration>,
     /// What exists and cannot be used, because of findings of its own: naming it is no second mistake.
     pub broken: Broken,
 }
@@ -152,6 +156,23 @@ pub struct Context<'a> {
     pub tables: &'a Tables,
     /// The step's id: part of what `uuid()` depends on.
     pub step: &'a str,
+}
+
+impl Context<'_> {
+    /// What this expression sees of a message: without its body if the expression does not read it, so that a body that is no JSON is no
+    /// obstacle then.
+    pub fn scope<'m>(
+        &'m self,
+        message: &'m Message,
+        expression: &Expression,
+    ) -> Result<Scope<'m>, Failure> {
+        let scope = if expression.reads_body() {
+            Scope::of(message, self.tables)?
+        } else {
+            Scope::of_context(message, self.tables)
+        };
+        Ok(scope.with_site(self.step))
+    }
 }
 
 /// A step without outside effect. It runs fused with its neighbours.
@@ -421,13 +442,51 @@ impl Build<'_> {
     /// Compiles the template at a part of the config.
     pub fn template(&mut self, path: &[&str], text: &str) -> Option<Template> {
         match Template::compile(text) {
-            Ok(template) => Some(template),
+            Ok(template) => {
+                self.template_names(path, &template);
+                Some(template)
+            }
             Err(fault) => {
                 let node = self.node.find(path).unwrap_or(self.node);
                 let finding = codes::template(&fault, node, self.file);
                 self.report(finding);
                 None
             }
+        }
+    }
+
+    /// Variables and keys that a template names must be there.
+    fn template_names(&mut self, path: &[&str], template: &Template) {
+        let node = self.node.find(path).unwrap_or(self.node);
+        let mut found = Vec::new();
+        for named in template.paths() {
+            let (code, noun, name, known) = match &named.root {
+                Root::Variable(name) => {
+                    let code = crate::expression::codes::UNKNOWN_VARIABLE;
+                    (code, "variable", Some(name), &*self.variables)
+                }
+                Root::Key => (codes::UNKNOWN_KEY, "key", named.segments.first(), self.keys),
+                _ => continue,
+            };
+            let Some(name) = name.filter(|name| !known.contains(*name)) else {
+                continue;
+            };
+            let known: Vec<String> = known.iter().cloned().collect();
+            let place = Place {
+                file: self.file.clone(),
+                span: node.span_within(self.file, named.start, named.end),
+            };
+            let message = format!("there is no {noun} `{name}` here");
+            let folder = if noun == "key" {
+                "`keys`"
+            } else {
+                "`into` or `set` in a step above"
+            };
+            let help = codes::names_help(noun, name, &known, folder);
+            found.push(Diagnostic::error(code, place, message).help(help));
+        }
+        for finding in found {
+            self.report(finding);
         }
     }
 
@@ -446,6 +505,34 @@ impl Build<'_> {
             );
         }
         found
+    }
+
+    /// The mapping that is named at a part of the config, for use here: variables and keys that it needs must be there.
+    pub fn mapping_here(&mut self, path: &[&str], name: &str) -> Option<Arc<Mapping>> {
+        let mapping = self.mapping(path, name)?;
+        for (variable, _) in mapping.free_variables() {
+            if !self.variables.contains(variable) {
+                let known: Vec<String> = self.variables.iter().cloned().collect();
+                let help = codes::names_help("variable", variable, &known, "`into` or `set`");
+                self.error(
+                    crate::expression::codes::UNKNOWN_VARIABLE,
+                    path,
+                    format!("the mapping `{name}` needs `${variable}`, and nothing above binds it"),
+                    help,
+                );
+            }
+        }
+        for (key, _) in mapping.keys() {
+            if !self.keys.contains(key) {
+                let known: Vec<String> = self.keys.iter().cloned().collect();
+                let help = codes::names_help("key", key, &known, "`keys`");
+                let message = format!(
+                    "the mapping `{name}` needs the key `{key}`, and the flow declares none"
+                );
+                self.error(codes::UNKNOWN_KEY, path, message, help);
+            }
+        }
+        Some(mapping)
     }
 
     /// The schema that is named at a part of the config.

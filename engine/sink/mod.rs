@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::component::{Append, Effect};
+use crate::component::{Append, Effect, components};
 use crate::failure::Failure;
 use crate::message::Message;
 use crate::world::Pending;
+
+pub mod discard;
+pub mod flow;
 
 /// A sink, ready to run.
 pub enum Ready {
@@ -25,4 +28,12 @@ pub enum Ready {
 pub trait Stream: Send + Sync {
     /// Writes these messages, in order.
     fn write<'a>(&'a self, messages: &'a [Message]) -> Pending<'a, Result<(), Failure>>;
+}
+
+components! {
+    /// The kinds of sinks.
+    SinkKind -> Ready {
+        flow: flow::Flow,
+        discard: discard::Discard,
+    }
 }

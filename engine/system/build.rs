@@ -513,8 +513,8 @@ mod tests {
             &http("  headers: { Authorization: x, Host: y, \"a b\": z }\n"),
             &[
                 "conflicting-settings:4:29",
-                "bad-value:4:50",
                 "conflicting-settings:4:38",
+                "bad-value:4:48",
             ],
         );
         check(
@@ -530,7 +530,7 @@ mod tests {
             &http("  tls: { dangerously_accept_any_certificate: true }\n"),
             &["any-certificate:4:46"],
         );
-        check(&http("  proxy: { url: nowhere }\n"), &["bad-value:4:19"]);
+        check(&http("  proxy: { url: nowhere }\n"), &["bad-value:4:17"]);
         check(&http("timeout: 0s\n"), &["bad-value:4:10"]);
         check(&http("retries: 3\n"), &["unknown-field:4:1"]);
         check(
