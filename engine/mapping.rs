@@ -33,6 +33,11 @@ pub mod codes {
 
 /// Compiles a mapping file that YAML has read. What is wrong becomes findings, all at once; then there is no mapping.
 pub fn compile(file: &Arc<File>, node: &Node, findings: &mut Findings) -> Option<Mapping> {
+    read(file, node, findings).0
+}
+
+/// As `compile`, and what the file refers to, as far as it could be read: for checks that go on past mistakes.
+pub fn read(file: &Arc<File>, node: &Node, findings: &mut Findings) -> (Option<Mapping>, Outline) {
     compile::mapping(file, node, findings)
 }
 
@@ -55,6 +60,17 @@ pub struct Mapping {
     lets: Vec<(String, Leaf)>,
     body: Shape,
     uses: Uses,
+}
+
+/// What a mapping file refers to, each with its place in the file.
+#[derive(Debug, Default)]
+pub struct Outline {
+    /// The schema that it names under `from`.
+    pub from: Option<(String, Span)>,
+    /// The schema that it names under `to`.
+    pub to: Option<(String, Span)>,
+    /// The tables that its expressions name.
+    pub tables: Vec<(String, Span)>,
 }
 
 /// What the expressions of a mapping refer to, each with its place in the file.

@@ -11,6 +11,11 @@ impl Expression {
         never(&self.root)
     }
 
+    /// The text that the expression always gives, if it is nothing but that.
+    pub fn literal_text(&self) -> Option<String> {
+        self.root.literal_text()
+    }
+
     /// The boolean that the expression always gives, if it is nothing but that.
     pub fn always(&self) -> Option<bool> {
         match &self.root.tree {
@@ -96,5 +101,9 @@ mod tests {
         check("let $x = a in `1`", Some("`1`"));
         assert_eq!(Expression::compile("`true`").unwrap().always(), Some(true));
         assert_eq!(Expression::compile("a").unwrap().always(), None);
+        let text = |text| Expression::compile(text).unwrap().literal_text();
+        assert_eq!(text("'a'"), Some("a".to_owned()));
+        assert_eq!(text("`\"a\"`"), Some("a".to_owned()));
+        assert_eq!(text("a"), None);
     }
 }

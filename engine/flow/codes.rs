@@ -65,5 +65,8 @@ codes! {
     BAD_ADDRESS = "bad-address", "An address to listen at is not of the form host:port";
     BAD_TABLE = "bad-table", "A cross-reference table cannot be read";
     UNKNOWN_PROCESS = "unknown-process", "A flow names a process that the project does not have";
+    UNKNOWN_TARGET_FIELD = "unknown-target-field", "A mapping sets a field that the schema of its target does not have";
+    MISSING_TARGET_FIELD = "missing-target-field", "A mapping never sets a field that the schema of its target requires";
+    WRONG_TARGET_VALUE = "wrong-target-value", "A mapping sets a field to something that the schema of its target never allows";
     CONTRACT_MISMATCH = "contract-mismatch", "A mapping is made for another schema than the one in force where it is used";
 }

@@ -2,8 +2,10 @@
 
 pub(crate) mod check;
 pub mod codes;
+pub mod editor;
 pub mod file;
 mod folder;
+pub mod graph;
 mod interim;
 pub mod plan;
 mod project;

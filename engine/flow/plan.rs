@@ -90,6 +90,8 @@ pub struct Node {
     pub sink: bool,
     /// The outside system that it acts on, for the screen.
     pub system: Option<Arc<str>>,
+    /// The other flow that it hands copies to, for the screen; a sink's is in its action.
+    pub hands_to: Option<Arc<str>>,
 }
 
 /// What a node does.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::codes::MAPPING_SHAPE;
 use super::target::Form;
-use super::{Entry, Field, Leaf, Mapping, Shape, Uses};
+use super::{Entry, Field, Leaf, Mapping, Outline, Shape, Uses};
 use crate::body::write_string;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span, closest};
 use crate::expression::codes::{STRING_ORDERING, UNKNOWN_VARIABLE};
@@ -16,7 +16,11 @@ use crate::yaml::{Data, Key, Node};
 const TOP: [&str; 6] = ["mapping", "description", "from", "to", "let", "fields"];
 const ITEM: [&str; 3] = ["each", "fields", "value"];
 
-pub(super) fn mapping(file: &Arc<File>, node: &Node, findings: &mut Findings) -> Option<Mapping> {
+pub(super) fn mapping(
+    file: &Arc<File>,
+    node: &Node,
+    findings: &mut Findings,
+) -> (Option<Mapping>, Outline) {
     let before = findings.errors();
     let mut compiler = Compiler {
         file,
@@ -32,7 +36,7 @@ pub(super) fn mapping(file: &Arc<File>, node: &Node, findings: &mut Findings) ->
             "a mapping file is a YAML mapping",
             "begin with mapping: NAME and fields:",
         );
-        return None;
+        return (None, Outline::default());
     };
     compiler.known_keys(entries, &TOP, "a mapping file");
     let name = compiler.required_text(node, "mapping");
@@ -42,6 +46,7 @@ pub(super) fn mapping(file: &Arc<File>, node: &Node, findings: &mut Findings) ->
     let lets = compiler.lets(node);
     let body = match node.get("fields") {
         Some(fields) => compiler.fields(fields, ""),
+        None if misspelt(entries, &TOP, "fields") => None,
         None => {
             compiler.error(
                 MISSING_FIELD,
@@ -53,18 +58,24 @@ pub(super) fn mapping(file: &Arc<File>, node: &Node, findings: &mut Findings) ->
         }
     };
     let uses = compiler.uses;
+    let outline = Outline {
+        from: from.clone(),
+        to: to.clone(),
+        tables: uses.tables.clone(),
+    };
     if findings.errors() > before {
-        return None;
+        return (None, outline);
     }
-    Some(Mapping {
-        name: name?.0,
+    let mapping = name.zip(body).map(|((name, _), body)| Mapping {
+        name,
         description: description.map(|(text, _)| text).unwrap_or_default(),
         from,
         to,
         lets,
-        body: body?,
+        body,
         uses,
-    })
+    });
+    (mapping, outline)
 }
 
 pub(super) fn single(name: &str, file: &Arc<File>, findings: &mut Findings) -> Option<Mapping> {
@@ -341,7 +352,7 @@ impl Compiler<'_> {
     }
 
     fn required_text(&mut self, node: &Node, key: &str) -> Option<(String, Span)> {
-        if node.get(key).is_none() {
+        if node.get(key).is_none() && !misspelt(node.entries(), &TOP, key) {
             let start = Span::new(node.span.start, node.span.start);
             self.error(
                 MISSING_FIELD,
@@ -402,6 +413,14 @@ impl Compiler<'_> {
         self.findings
             .push(Diagnostic::error(code, place, message).help(help));
     }
+}
+
+/// Whether an unknown key was meant to be this one: then it is not missing too.
+fn misspelt(entries: &[(Key, Node)], known: &[&str], key: &str) -> bool {
+    entries.iter().any(|(given, _)| {
+        let given = given.text.as_str();
+        !known.contains(&given) && closest(given, known.iter().copied()) == Some(key)
+    })
 }
 
 fn is_name(text: &str) -> bool {

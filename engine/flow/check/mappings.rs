@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Source;
+use super::target::{self, At};
+use super::{Source, mapping_target};
 use crate::component::codes as part_codes;
 use crate::component::{Broken, Library};
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
@@ -31,26 +32,27 @@ pub(crate) fn read(
         .get("mapping")
         .and_then(|at| Some((at.as_text()?.to_owned(), at.place(file))));
     let mut found = Findings::new();
-    let mapping = mapping::compile(file, &source.node, &mut found);
+    let (mapping, outline) = mapping::read(file, &source.node, &mut found);
     for finding in found.iter() {
         if !source.missing.contains(&finding.place.span) {
             findings.push(finding.clone());
         }
     }
+    for (name, span) in [&outline.from, &outline.to].into_iter().flatten() {
+        known_schema(file, (name, *span), schemas, findings);
+    }
+    for (table, span) in &outline.tables {
+        known_table(file, table, *span, tables, findings);
+    }
     let mut mapping = mapping.filter(|_| source.missing.is_empty());
-    if let Some(mapping) = &mut mapping {
-        for named in [mapping.from(), mapping.to()].into_iter().flatten() {
-            known_schema(file, named, schemas, findings);
-        }
-        for (table, span) in mapping.tables() {
-            known_table(file, table, *span, tables, findings);
-        }
-        let target = mapping
-            .to()
-            .and_then(|(name, _)| Some((name.to_owned(), schemas.get(name)?)));
-        if let Some((name, schema)) = target {
-            let find = |reference: &str| super::target::find(schemas, &name, reference);
-            mapping.with_target_in(schema.raw(), &find);
+    if let Some((to, _)) = &outline.to
+        && let Some(target) = At::named(schemas, to)
+    {
+        mapping_target::check(file, &source.node, target, to, findings);
+        if let Some(mapping) = &mut mapping {
+            mapping.with_target_in(target.raw(), &|reference| {
+                target::find(schemas, to, reference)
+            });
         }
     }
     Read { name, mapping }

@@ -15,6 +15,7 @@ pub(crate) mod condition;
 pub(crate) mod entry;
 pub(crate) mod flow;
 pub(crate) mod fragments;
+pub(crate) mod mapping_target;
 pub(crate) mod mappings;
 pub(crate) mod names;
 pub(crate) mod parts;

@@ -77,15 +77,7 @@ impl Draft {
 
     /// Remembers the flow that a sink `flow` or a step `emit` names: as a text, or in its field `flow` or `to`.
     pub(crate) fn note_hand_over(&mut self, cx: &Cx<'_>, entry: &Entry<'_>) {
-        if !["flow", "emit"].contains(&entry.kind) {
-            return;
-        }
-        let config = entry.config;
-        let at = [Some(config), config.get("flow"), config.get("to")]
-            .into_iter()
-            .flatten()
-            .find_map(|node| node.as_text().map(|name| (name, node)));
-        if let Some((name, node)) = at {
+        if let Some((name, node)) = handed_to(entry) {
             self.hands_over.push((name.to_owned(), cx.place(node.span)));
         }
     }
@@ -126,6 +118,18 @@ impl Draft {
             }
         }
     }
+}
+
+/// The flow that a sink `flow` or a step `emit` names: as a text, or in its field `flow` or `to`.
+fn handed_to<'n>(entry: &Entry<'n>) -> Option<(&'n str, &'n Node)> {
+    if !["flow", "emit"].contains(&entry.kind) {
+        return None;
+    }
+    let config = entry.config;
+    [Some(config), config.get("flow"), config.get("to")]
+        .into_iter()
+        .flatten()
+        .find_map(|node| node.as_text().map(|name| (name, node)))
 }
 
 /// Checks a list of steps and adds them to the draft.
@@ -220,6 +224,7 @@ pub(crate) fn add(
             .get("system")
             .and_then(Node::as_text)
             .map(Arc::from),
+        hands_to: handed_to(entry).map(|(name, _)| Arc::from(name)),
     };
     if sink {
         draft.nodes.push(node);
@@ -300,6 +305,7 @@ pub(crate) fn route_node(id: &str, kind: &'static str, route: Route, rule: Retry
         milestone: None,
         sink: false,
         system: None,
+        hands_to: None,
     }
 }
 

@@ -34,6 +34,11 @@ impl<'s> At<'s> {
         })
     }
 
+    /// The schema's own JSON.
+    pub(crate) fn raw(self) -> &'s Value {
+        self.value
+    }
+
     /// The schema itself and all that must hold too: what its reference and its `allOf` say. `None` where something is said that this
     /// does not understand, so that nothing is certain.
     fn parts(self) -> Option<Vec<At<'s>>> {

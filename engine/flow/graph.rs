@@ -1,0 +1,339 @@
+//! Plans as pictures: Mermaid and DOT, of one flow or of all of them, with the systems that they act on. It draws; it decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::plan::{Action, Node, OnFailure, Plan, Project};
+
+/// A picture: boxes and arrows.
+struct Picture {
+    /// Title of each group, and its boxes.
+    groups: Vec<(String, Vec<Shape>)>,
+    arrows: Vec<Arrow>,
+    systems: BTreeSet<Arc<str>>,
+}
+
+struct Shape {
+    id: String,
+    label: String,
+    form: Form,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Source,
+    Step,
+    Choice,
+    Sink,
+}
+
+struct Arrow {
+    from: String,
+    to: String,
+    label: String,
+    /// A failure, or what is not the main way.
+    dashed: bool,
+}
+
+/// All flows of a project, as Mermaid.
+pub fn mermaid(project: &Project) -> String {
+    as_mermaid(&Picture::of(project.plans.values()))
+}
+
+/// One flow, as Mermaid.
+pub fn mermaid_of(plan: &Arc<Plan>) -> String {
+    as_mermaid(&Picture::of([plan]))
+}
+
+/// All flows of a project, as DOT.
+pub fn dot(project: &Project) -> String {
+    as_dot(&Picture::of(project.plans.values()))
+}
+
+/// One flow, as DOT.
+pub fn dot_of(plan: &Arc<Plan>) -> String {
+    as_dot(&Picture::of([plan]))
+}
+
+impl Picture {
+    fn of<'p>(plans: impl IntoIterator<Item = &'p Arc<Plan>>) -> Picture {
+        let mut picture = Picture {
+            groups: Vec::new(),
+            arrows: Vec::new(),
+            systems: BTreeSet::new(),
+        };
+        let plans: Vec<&Arc<Plan>> = plans.into_iter().collect();
+        let numbers: BTreeMap<&str, usize> = plans
+            .iter()
+            .enumerate()
+            .map(|(number, plan)| (&*plan.flow, number))
+            .collect();
+        for (number, plan) in plans.iter().enumerate() {
+            picture.flow(number, plan, &numbers);
+        }
+        picture
+    }
+
+    fn flow(&mut self, number: usize, plan: &Plan, numbers: &BTreeMap<&str, usize>) {
+        let mut shapes = vec![Shape {
+            id: source_id(number),
+            label: plan.source_kind.to_owned(),
+            form: Form::Source,
+        }];
+        if !plan.nodes.is_empty() {
+            self.arrow(source_id(number), node_id(number, 0), String::new(), false);
+        }
+        for (at, node) in plan.nodes.iter().enumerate() {
+            shapes.push(Shape {
+                id: node_id(number, at),
+                label: label(node),
+                form: form(node),
+            });
+            self.node(number, at, node, plan, numbers);
+        }
+        self.groups.push((plan.flow.to_string(), shapes));
+    }
+
+    fn node(
+        &mut self,
+        number: usize,
+        at: usize,
+        node: &Node,
+        plan: &Plan,
+        numbers: &BTreeMap<&str, usize>,
+    ) {
+        let from = node_id(number, at);
+        match &node.action {
+            Action::Route(route) => self.route(number, at, route, node.next),
+            _ => {
+                if let Some(next) = node.next {
+                    self.arrow(from.clone(), node_id(number, next), String::new(), false);
+                }
+            }
+        }
+        for (class, choice) in &node.on_failure {
+            if let OnFailure::To(to) = choice {
+                self.arrow(
+                    from.clone(),
+                    node_id(number, *to),
+                    class.name().to_owned(),
+                    true,
+                );
+            }
+        }
+        if let Some(system) = &node.system {
+            self.systems.insert(system.clone());
+            self.arrow(from.clone(), system_id(system), String::new(), true);
+        }
+        let handed = match &node.action {
+            Action::Flow(flow) => Some(flow),
+            _ => node.hands_to.as_ref(),
+        };
+        if let Some(to) = handed.and_then(|flow| numbers.get(&**flow)) {
+            let itself = numbers.get(&*plan.flow) == Some(to);
+            let words = if itself { "again" } else { "" };
+            self.arrow(from, source_id(*to), words.to_owned(), false);
+        }
+    }
+
+    fn route(&mut self, number: usize, at: usize, route: &super::plan::Route, next: Option<usize>) {
+        let from = node_id(number, at);
+        for (when, targets) in &route.arms {
+            for target in targets {
+                self.arrow(
+                    from.clone(),
+                    node_id(number, *target),
+                    shortened(when.text()),
+                    false,
+                );
+            }
+        }
+        match &route.otherwise {
+            Some(targets) if !targets.is_empty() => {
+                for target in targets {
+                    self.arrow(
+                        from.clone(),
+                        node_id(number, *target),
+                        "otherwise".to_owned(),
+                        false,
+                    );
+                }
+            }
+            Some(_) => {
+                if let Some(next) = next {
+                    self.arrow(from, node_id(number, next), "otherwise".to_owned(), false);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn arrow(&mut self, from: String, to: String, label: String, dashed: bool) {
+        self.arrows.push(Arrow {
+            from,
+            to,
+            label,
+            dashed,
+        });
+    }
+}
+
+fn source_id(flow: usize) -> String {
+    format!("f{flow}")
+}
+
+fn node_id(flow: usize, at: usize) -> String {
+    format!("f{flow}n{at}")
+}
+
+fn system_id(system: &str) -> String {
+    let plain: String = system
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    format!("s_{plain}")
+}
+
+fn form(node: &Node) -> Form {
+    match &node.action {
+        Action::Route(_) => Form::Choice,
+        _ if node.sink => Form::Sink,
+        _ => Form::Step,
+    }
+}
+
+/// The id, and the kind where it says more; the condition of a step that has one.
+fn label(node: &Node) -> String {
+    let mut label = node.id.to_string();
+    if node.id.as_ref() != node.kind && !matches!(node.action, Action::Route(_)) {
+        label = format!("{label}: {}", node.kind);
+    }
+    if let Some(when) = &node.when {
+        label = format!("{label}, when {}", shortened(when.text()));
+    }
+    label
+}
+
+fn shortened(text: &str) -> String {
+    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match one_line.char_indices().nth(60) {
+        Some((at, _)) => format!("{}..", &one_line[..at]),
+        None => one_line,
+    }
+}
+
+fn as_mermaid(picture: &Picture) -> String {
+    let quoted = |text: &str| {
+        let text = text
+            .replace('&', "#amp;")
+            .replace('"', "#quot;")
+            .replace('<', "#lt;")
+            .replace('>', "#gt;");
+        format!("\"{text}\"")
+    };
+    let mut out = String::from("flowchart LR\n");
+    for (number, (title, shapes)) in picture.groups.iter().enumerate() {
+        line(
+            &mut out,
+            format_args!("  subgraph g{number} [{}]", quoted(title)),
+        );
+        for shape in shapes {
+            let (open, close) = match shape.form {
+                Form::Source => ("([", "])"),
+                Form::Step => ("[", "]"),
+                Form::Choice => ("{", "}"),
+                Form::Sink => ("[/", "/]"),
+            };
+            line(
+                &mut out,
+                format_args!("    {}{open}{}{close}", shape.id, quoted(&shape.label)),
+            );
+        }
+        line(&mut out, format_args!("  end"));
+    }
+    for system in &picture.systems {
+        line(
+            &mut out,
+            format_args!("  {}[({})]", system_id(system), quoted(system)),
+        );
+    }
+    for arrow in &picture.arrows {
+        let head = if arrow.dashed { "-.->" } else { "-->" };
+        let words = if arrow.label.is_empty() {
+            String::new()
+        } else {
+            format!("|{}|", quoted(&arrow.label))
+        };
+        line(
+            &mut out,
+            format_args!("  {} {head}{words} {}", arrow.from, arrow.to),
+        );
+    }
+    out
+}
+
+fn as_dot(picture: &Picture) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut out = String::from("digraph project {\n  rankdir=LR;\n  node [shape=box];\n");
+    for (number, (title, shapes)) in picture.groups.iter().enumerate() {
+        line(
+            &mut out,
+            format_args!(
+                "  subgraph cluster_{number} {{\n    label={};",
+                quoted(title)
+            ),
+        );
+        for shape in shapes {
+            let form = match shape.form {
+                Form::Source => "oval",
+                Form::Step => "box",
+                Form::Choice => "diamond",
+                Form::Sink => "parallelogram",
+            };
+            line(
+                &mut out,
+                format_args!(
+                    "    {} [shape={form}, label={}];",
+                    shape.id,
+                    quoted(&shape.label)
+                ),
+            );
+        }
+        line(&mut out, format_args!("  }}"));
+    }
+    for system in &picture.systems {
+        line(
+            &mut out,
+            format_args!(
+                "  {} [shape=cylinder, label={}];",
+                system_id(system),
+                quoted(system)
+            ),
+        );
+    }
+    for arrow in &picture.arrows {
+        let mut words = Vec::new();
+        if !arrow.label.is_empty() {
+            words.push(format!("label={}", quoted(&arrow.label)));
+        }
+        if arrow.dashed {
+            words.push("style=dashed".to_owned());
+        }
+        let words = if words.is_empty() {
+            String::new()
+        } else {
+            format!(" [{}]", words.join(", "))
+        };
+        line(
+            &mut out,
+            format_args!("  {} -> {}{words};", arrow.from, arrow.to),
+        );
+    }
+    out.push_str("}\n");
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("a text takes text");
+}
