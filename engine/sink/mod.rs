@@ -9,6 +9,7 @@ use crate::world::Pending;
 
 pub mod discard;
 pub mod flow;
+pub mod http;
 
 /// A sink, ready to run.
 pub enum Ready {
@@ -33,6 +34,7 @@ pub trait Stream: Send + Sync {
 components! {
     /// The kinds of sinks.
     SinkKind -> Ready {
+        http: http::Http,
         flow: flow::Flow,
         discard: discard::Discard,
     }

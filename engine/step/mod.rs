@@ -6,6 +6,8 @@ use crate::component::{Effect, Pure, components};
 
 #[cfg(test)]
 pub(crate) mod bench;
+mod cache;
+pub mod call;
 pub mod filter;
 pub mod map;
 pub mod set;
@@ -26,5 +28,20 @@ components! {
         validate: validate::Validate,
         filter: filter::Filter,
         set: set::Set,
+        call: call::Call,
     }
+}
+
+/// The codes of findings that only steps make.
+pub mod codes {
+    use crate::diagnostic::Code;
+
+    /// An answer that nobody uses.
+    pub const UNUSED_ANSWER: Code = Code {
+        name: "unused-answer",
+        meaning: "A `call` that only reads neither binds its answer nor checks it.",
+    };
+
+    /// All of them, for the reference.
+    pub const ALL: &[Code] = &[UNUSED_ANSWER];
 }

@@ -14,12 +14,17 @@ use crate::failure::{Class, Failure};
 use crate::net::http::{Client, Incoming, Options, Outgoing};
 use crate::world::clock::{Clock, SystemClock};
 
+pub(crate) mod ask;
 mod auth;
 mod build;
 pub mod file;
 mod gate;
 mod outcome;
 pub mod request;
+#[cfg(test)]
+pub(crate) mod stub;
+#[cfg(test)]
+mod tests;
 
 use auth::Credentials;
 pub use build::codes;

@@ -1,0 +1,210 @@
+//! The step `call`: asks a system while a message is on its way, and binds the answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::cache::Cache;
+use super::validate::breached;
+use super::{Ready, codes};
+use crate::component::codes as common;
+use crate::component::words::{Duration, ExpressionText, TemplateText};
+use crate::component::{Answer, Attempt, Build, Context, Effect, Part, Probed, Promises, Request};
+use crate::diagnostic::Diagnostic;
+use crate::failure::Failure;
+use crate::message::Message;
+use crate::schema::Schema;
+use crate::system::ask::{Ask, Wanted, answer_body};
+use crate::world::Pending;
+
+/// Asks a system over HTTP. `into` beside the step binds the body of the answer as a variable; the message's own body stays as it is.
+/// Status 404 is a failure of class `not_found`, other failures have the class that their status means.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// The system.
+    pub system: String,
+    /// The path of a GET request.
+    pub get: Option<TemplateText>,
+    /// The path of a POST request.
+    pub post: Option<TemplateText>,
+    /// The path of a PUT request.
+    pub put: Option<TemplateText>,
+    /// The path of a PATCH request.
+    pub patch: Option<TemplateText>,
+    /// The path of a DELETE request.
+    pub delete: Option<TemplateText>,
+    /// The path of a HEAD request.
+    pub head: Option<TemplateText>,
+    /// The mapping that makes the request's body. Without `map` and `body` the whole body is sent, if the method takes one.
+    pub map: Option<String>,
+    /// The request's body, as an expression.
+    pub body: Option<ExpressionText>,
+    /// The media type of the request's body. Default `application/json`.
+    pub content_type: Option<String>,
+    /// More headers of the request; not for credentials.
+    #[serde(default)]
+    pub headers: BTreeMap<String, TemplateText>,
+    /// The schema that answers must keep to.
+    pub answer: Option<String>,
+    /// How long an answer may be used again for the same request; only for GET and HEAD.
+    pub cache: Option<Duration>,
+    /// What to do when the system cannot be asked; needs `cache`.
+    pub fallback: Option<Fallback>,
+    /// A text by which the system recognises a repeat.
+    pub idempotency_key: Option<ExpressionText>,
+    /// How long the system keeps idempotency keys after it saw them first. Default 24h.
+    pub kept: Option<Duration>,
+    /// Sending the same request twice is as good as once. Default false.
+    #[serde(default)]
+    pub upsert: bool,
+}
+
+/// What to do when the system cannot be asked.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Use an answer that is older than `cache` by at most this.
+    pub stale: Duration,
+}
+
+impl Part for Call {
+    type Ready = Ready;
+    const EXAMPLE: &'static str = "- id: customer
+  call: { system: erp, get: \"/customers/{{customer.code}}\", answer: erp/customer.v1, cache: 5m, fallback: { stale: 1h } }
+  into: customer_record
+";
+
+    fn build(&self, cx: &mut Build<'_>) -> Option<Ready> {
+        let ask = Wanted {
+            system: &self.system,
+            verbs: &[
+                ("get", &self.get),
+                ("post", &self.post),
+                ("put", &self.put),
+                ("patch", &self.patch),
+                ("delete", &self.delete),
+                ("head", &self.head),
+            ],
+            headers: &self.headers,
+            map: self.map.as_deref(),
+            body: self.body.as_ref(),
+            content_type: self.content_type.as_deref(),
+            idempotency_key: self.idempotency_key.as_ref(),
+            kept: self.kept,
+            upsert: self.upsert,
+        }
+        .build(cx);
+        let answer = match &self.answer {
+            Some(name) => Some(cx.schema(&["answer"], name)),
+            None => None,
+        };
+        let ask = ask?;
+        if ask.reads() && cx.common.into.is_none() && self.head.is_none() && self.answer.is_none() {
+            let place = cx.place(&[]);
+            let message = "the answer is not used";
+            let help = "bind it with `into: name` beside `call`";
+            let finding = Diagnostic::warning(codes::UNUSED_ANSWER, place, message);
+            cx.report(finding.help(help));
+        }
+        let cache = self.cache(cx, &ask)?;
+        let answer = match answer {
+            Some(schema) => Some(schema?),
+            None => None,
+        };
+        let into = cx.common.into.as_deref();
+        Some(Ready::Effect(Arc::new(Calling {
+            ask,
+            into: into.map(|name| Arc::from(name.trim_start_matches('$'))),
+            answer,
+            cache,
+        })))
+    }
+}
+
+impl Call {
+    fn cache(&self, cx: &mut Build<'_>, ask: &Ask) -> Option<Option<Cache>> {
+        match (self.cache, &self.fallback) {
+            (None, None) => Some(None),
+            (None, Some(_)) => {
+                let message = "`fallback` uses remembered answers, and none are remembered";
+                let help = "add `cache: 5m`";
+                cx.error(common::CONFLICTING_SETTINGS, &["fallback"], message, help);
+                None
+            }
+            (Some(_), _) if !ask.reads() => {
+                let message = "only answers to GET and HEAD can be used again";
+                cx.error(
+                    common::CONFLICTING_SETTINGS,
+                    &["cache"],
+                    message,
+                    "leave `cache` out",
+                );
+                None
+            }
+            (Some(fresh), fallback) => {
+                let stale = fallback.as_ref().map(|fallback| fallback.stale.std());
+                Some(Some(Cache::new(fresh.std(), stale.unwrap_or_default())))
+            }
+        }
+    }
+}
+
+struct Calling {
+    ask: Ask,
+    into: Option<Arc<str>>,
+    answer: Option<Arc<Schema>>,
+    cache: Option<Cache>,
+}
+
+impl Effect for Calling {
+    fn promises(&self) -> Promises {
+        let mut promises = self.ask.promises();
+        if self.cache.is_some() {
+            // Those who wait for another's answer to the same request then make their own attempt.
+            promises.timeout_ms = promises.timeout_ms.saturating_mul(2);
+        }
+        promises
+    }
+
+    fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure> {
+        self.ask.prepare(message, cx)
+    }
+
+    fn perform<'a>(&'a self, request: &'a Request) -> Pending<'a, Attempt> {
+        match &self.cache {
+            None => self.ask.perform(request),
+            Some(cache) => {
+                let wait = std::time::Duration::from_millis(self.ask.promises().timeout_ms);
+                Box::pin(cache.attempt(&request.bytes, wait, || self.ask.perform(request)))
+            }
+        }
+    }
+
+    fn probe<'a>(&'a self, message: &'a Message, request: &'a Request) -> Pending<'a, Probed> {
+        self.ask.probe(message, request)
+    }
+
+    fn finish(
+        &self,
+        mut message: Message,
+        answer: &Answer,
+        _: &Context<'_>,
+    ) -> Result<Message, Failure> {
+        if self.into.is_none() && self.answer.is_none() {
+            return Ok(message);
+        }
+        let body = answer_body(self.ask.system(), answer)?;
+        if let Some(schema) = &self.answer {
+            let what = format!("the answer of {}", self.ask.system().name());
+            let checked = schema.validate(body.document()?);
+            checked.map_err(|breaches| breached(&what, schema.name(), &breaches))?;
+        }
+        if let Some(name) = &self.into {
+            message.bind(name.clone(), body);
+        }
+        Ok(message)
+    }
+}
