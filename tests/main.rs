@@ -4,4 +4,10 @@
     reason = "a test that cannot go on fails, also outside of its `#[test]` function"
 )]
 
+mod support;
+
+mod cli;
+mod durability;
+mod effects;
+mod hostile;
 mod tidy;

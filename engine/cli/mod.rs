@@ -1,3 +1,225 @@
-//! The command line: one file a command. It decides nothing.
+//! The command line: one file a command. It reads arguments and prints; it decides nothing.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::world::World;
+use crate::world::env::Overlay;
 
 pub mod batch;
+mod books;
+mod check;
+mod demo;
+mod exceptions;
+mod graph;
+mod journey;
+mod manual;
+mod map;
+mod new;
+mod run;
+mod runs;
+mod schema;
+mod table;
+
+/// Good.
+pub const GOOD: u8 = 0;
+/// Findings, failed tests, books that do not balance.
+pub const FINDINGS: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// The project cannot be loaded.
+pub const UNLOADABLE: u8 = 78;
+
+/// The arguments of the program.
+#[derive(Parser)]
+#[command(
+    name = "crossdock",
+    version,
+    about = "Runs integration flows: orders, stock, shipments and invoices between systems, nothing lost, nothing twice",
+    after_help = "Examples:
+  crossdock demo                       see it work: 10,000 orders, a stand-in ERP, balanced books
+  crossdock new my-project             a project that runs
+  crossdock check                      every mistake in the project, with its place and what to do
+  crossdock run                        run the project in this folder
+  crossdock journey 1001               where is order 1001?
+
+Exit codes: 0 good, 1 findings or failed tests, 2 usage, 78 the project cannot be loaded",
+    max_term_width = 110
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the project until it is told to stop (SIGTERM or Ctrl-C)
+    Run(run::Run),
+    /// Find every mistake in the project, without running it
+    Check(check::Check),
+    /// Try a mapping or an expression on a sample
+    Map(map::Map),
+    /// Draw the project's flows
+    Graph(graph::Graph),
+    /// Make a new project that runs
+    New(new::New),
+    /// Print or write the JSON Schemas of project files, for editors and CI
+    Schema(schema::Schema),
+    /// List runs, or show one with its timeline
+    Runs(runs::Runs),
+    /// List what waits for a person, or show one exception with its full context
+    Exceptions(exceptions::Exceptions),
+    /// Where is order 1001? All runs that share a key, over all flows
+    Journey(journey::Journey),
+    /// Do the books balance? Received, delivered, waiting, per flow
+    Books(books::Books),
+    /// See it work: orders through the reference project into a stand-in ERP
+    Demo(crate::demo::DemoArgs),
+    /// The demo's stand-in ERP, as a process of its own
+    #[command(hide = true)]
+    DemoErp(crate::demo::erp::ErpArgs),
+    /// Print shell completions
+    Completions(manual::Completions),
+    /// Print the manual page
+    Man(manual::Man),
+}
+
+/// Which project a command is about.
+#[derive(Args, Clone)]
+struct ProjectArguments {
+    /// The project's folder
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        env = "CROSSDOCK_PROJECT",
+        default_value = ".",
+        global = false
+    )]
+    project: PathBuf,
+    /// Take environment variables from this file too (NAME=value lines); the process's own win
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+impl ProjectArguments {
+    /// The real world, with the variables of `--env-file` behind its own.
+    fn world(&self) -> Result<World, Failure> {
+        let mut world = World::real();
+        if let Some(path) = &self.env_file {
+            let text = crate::world::disk::read_text(path, 1 << 20)?;
+            world.env = Arc::new(Overlay::parse(world.env, &text));
+        }
+        Ok(world)
+    }
+}
+
+/// Where a command prints.
+pub struct Terminal {
+    /// What was asked for.
+    pub out: Box<dyn Write + Send>,
+    /// What is said besides.
+    pub err: Box<dyn Write + Send>,
+    /// Whether colours are welcome on `out`.
+    pub color: bool,
+}
+
+impl Terminal {
+    /// The process's own streams.
+    pub fn real() -> Terminal {
+        let color = std::io::stdout().is_terminal() && World::real().env.get("NO_COLOR").is_none();
+        Terminal {
+            out: Box::new(std::io::stdout()),
+            err: Box::new(std::io::stderr()),
+            color,
+        }
+    }
+
+    /// Says what went wrong.
+    fn fail(&mut self, failure: &Failure) {
+        let detail = failure
+            .detail
+            .as_ref()
+            .map(|detail| format!("\n{detail}"))
+            .unwrap_or_default();
+        writeln!(self.err, "crossdock: {}{detail}", failure.message).ok();
+    }
+}
+
+/// Reads the arguments, does what they say, and gives the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let mut terminal = Terminal::real();
+    let parsed = match Arguments::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            error.print().ok();
+            return if error.use_stderr() { USAGE } else { GOOD };
+        }
+    };
+    let code = dispatch(parsed.command, &mut terminal);
+    terminal.out.flush().ok();
+    code.unwrap_or_else(|failure| {
+        terminal.fail(&failure);
+        FINDINGS
+    })
+}
+
+fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
+    match command {
+        Command::Run(run) => run.run(terminal),
+        Command::Check(check) => check.run(terminal),
+        Command::Map(map) => map.run(terminal),
+        Command::Graph(graph) => graph.run(terminal),
+        Command::New(new) => new.run(terminal),
+        Command::Schema(schema) => schema.run(terminal),
+        Command::Runs(runs) => runs.run(terminal),
+        Command::Exceptions(exceptions) => exceptions.run(terminal),
+        Command::Journey(journey) => journey.run(terminal),
+        Command::Books(books) => books.run(terminal),
+        Command::Demo(arguments) => demo::run_demo(&arguments, terminal),
+        Command::DemoErp(arguments) => demo::run_erp(&arguments, terminal),
+        Command::Completions(completions) => completions.run(terminal),
+        Command::Man(man) => man.run(terminal),
+    }
+}
+
+/// Runs a future to its end on a runtime of its own.
+fn wait_for<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("no threads to run on: {error}")))?
+        .block_on(future)
+}
+
+/// A line that could not be written: the reader has gone, which is no failure of ours.
+fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::internal(format!("cannot write: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The store of a project, for reading beside a running engine.
+fn reader(project: &ProjectArguments) -> Result<crate::store::reader::Reader, Failure> {
+    let world = project.world()?;
+    let path = run::store_path(&project.project, &world)?;
+    crate::store::reader::Reader::open(&path)
+}
+
+/// The whole command line, for completions and the manual.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The absolute form of a path that a user gave.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -6,7 +6,6 @@ pub mod editor;
 pub mod file;
 mod folder;
 pub mod graph;
-mod interim;
 pub mod plan;
 mod project;
 mod revision;
@@ -17,6 +16,7 @@ mod substitute;
 use std::path::Path;
 
 use crate::diagnostic::Findings;
+use crate::failure::Failure;
 use crate::world::World;
 use plan::Project;
 
@@ -33,4 +33,9 @@ pub struct Loaded {
 /// Loads the project in a folder: all its files, all findings at once. Variables come from the world's environment.
 pub fn load(root: &Path, world: &World) -> Loaded {
     project::load(root, world)
+}
+
+/// The settings of the project in a folder, whatever is wrong with its flows.
+pub fn settings_of(root: &Path, world: &World) -> Result<settings::Settings, Failure> {
+    project::settings_of(root, world)
 }

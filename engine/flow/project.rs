@@ -8,7 +8,7 @@ use super::check::flow::{self, Checked};
 use super::check::fragments::{self, Fragment};
 use super::check::names::Declared;
 use super::check::{Known, Source, across, mappings, settings, systems, tables};
-use super::folder::Folder;
+use super::folder::{Folder, TEXT_BYTES_MAX};
 use super::plan::Project;
 use super::revision::{self, Hash};
 use super::settings::Settings;
@@ -16,10 +16,11 @@ use super::substitute::{self, Values};
 use super::{Loaded, codes};
 use crate::component::Library;
 use crate::component::common::RetryRule;
-use crate::diagnostic::{Diagnostic, File, Findings, Place, Span, closest};
+use crate::diagnostic::{Diagnostic, File, Findings, Place, Severity, Span, closest};
 use crate::expression::Tables;
+use crate::failure::Failure;
 use crate::schema::Schemas;
-use crate::world::World;
+use crate::world::{World, disk};
 use crate::yaml::{self, Node};
 
 /// How long one attempt may take where nobody says anything, in milliseconds.
@@ -117,6 +118,36 @@ fn parse(
         node,
         missing,
     })
+}
+
+/// The settings alone, for commands that only look at the store: mistakes elsewhere do not matter to them.
+pub(super) fn settings_of(root: &Path, world: &World) -> Result<Settings, Failure> {
+    let path = root.join("crossdock.yaml");
+    if !path.exists() {
+        return Ok(Settings::default());
+    }
+    let text = disk::read_text(&path, TEXT_BYTES_MAX)?;
+    let mut findings = Findings::new();
+    let source = parse(
+        &File::new("crossdock.yaml", text),
+        root,
+        world,
+        false,
+        &mut findings,
+    );
+    let settings = source
+        .map(|source| settings::read(&source, &mut findings))
+        .unwrap_or_default();
+    match findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error)
+    {
+        Some(finding) => Err(Failure::config(format!(
+            "crossdock.yaml: {}",
+            finding.message
+        ))),
+        None => Ok(settings),
+    }
 }
 
 /// What the parts of a flow's revision are: the hashes of all that a flow can refer to.

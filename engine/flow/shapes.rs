@@ -7,12 +7,12 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::file;
-use super::interim::SinkKind;
-use super::interim::StepKind;
 use super::settings::Settings;
 use crate::component::common::Common;
 use crate::component::{Kind, Registry};
+use crate::sink::SinkKind;
 use crate::source::SourceKind;
+use crate::step::StepKind;
 
 /// What kind of entry: decides which kinds exist, and how it is spoken of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,1 +1,79 @@
-//! Plans in motion: stages, effects, timers, recovery.
+//! Plans in motion: stages, effects, timers, recovery. It reads no files and serves nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::failure::Failure;
+use crate::flow::plan::{Plan, Project};
+use crate::handoff::Hop;
+use crate::handoff::embedded::Embedded;
+use crate::net::listener::Listener;
+use crate::store::Store;
+use crate::store::commit::{End, HopId, Turn};
+use crate::world::World;
+
+mod accept;
+mod append;
+mod due;
+mod effect;
+mod failing;
+mod stage;
+mod supervisor;
+mod sweep;
+mod turn;
+mod walk;
+
+pub use supervisor::{Engine, Recovered, Start};
+
+/// What all stages of an engine share.
+pub(crate) struct Shared {
+    project: Arc<Project>,
+    store: Store,
+    handoff: Embedded,
+    world: World,
+    listener: Listener,
+    /// Cancelled when stages stop taking.
+    stop: CancellationToken,
+    /// Rung when something becomes due.
+    bell: due::Bell,
+    in_flight_max: usize,
+    batch_max: usize,
+}
+
+impl Shared {
+    /// Takes messages through the pure nodes of this plan.
+    fn walker<'a>(&'a self, plan: &'a Plan) -> walk::Walker<'a> {
+        walk::Walker {
+            plan,
+            tables: &self.project.library.tables,
+        }
+    }
+
+    /// A hop has ended in the store: what follows it is announced. Not applied means that somebody else has ended it.
+    fn settled(&self, hop: HopId, applied: bool, follow: Vec<Hop>) {
+        self.handoff.ended(hop);
+        if applied {
+            for next in follow {
+                self.handoff.announce(next);
+            }
+        }
+    }
+
+    /// Before the commit of a hop's end: one that is about to wait may be released at once.
+    fn settling(&self, end: &End) {
+        if let Turn::Wait { .. } = end.turn {
+            self.handoff.waits(end.hop);
+        }
+    }
+
+    /// After the commit of a hop's end: what follows is announced, and a wait is put on the timer.
+    fn settled_as(&self, applied: bool, finished: turn::Finished) {
+        match (applied, &finished.end.turn) {
+            (true, Turn::Wait { due_at_ms, .. }) => self.bell.due_at(*due_at_ms),
+            _ => self.settled(finished.end.hop, applied, finished.follow),
+        }
+    }
+}

@@ -10,10 +10,10 @@ use super::{Cx, fragments, names};
 use crate::component::codes as part_codes;
 use crate::diagnostic::{Diagnostic, Findings, Span};
 use crate::flow::codes;
-use crate::flow::interim::SinkKind;
 use crate::flow::plan::{Action, OnFailure, Route};
 use crate::flow::shapes::Role;
 use crate::sink::Ready;
+use crate::sink::SinkKind;
 use crate::yaml::shape;
 use crate::yaml::{Data, Key, Node};
 

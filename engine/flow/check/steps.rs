@@ -10,10 +10,10 @@ use super::{Cx, condition, fragments, names};
 use crate::component::common::RetryRule;
 use crate::diagnostic::Place;
 use crate::flow::codes;
-use crate::flow::interim::StepKind;
 use crate::flow::plan::{Action, Node as PlanNode, Route};
 use crate::flow::shapes::{self, Role};
 use crate::step::Ready;
+use crate::step::StepKind;
 use crate::yaml::shape;
 use crate::yaml::{Data, Node};
 

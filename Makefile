@@ -1,0 +1,18 @@
+.PHONY: demo test lint bench services
+
+demo: ## see it work: 10,000 orders, a stand-in ERP, balanced books
+	cargo run --release --bin crossdock -- demo
+
+test: lint ## formatting, clippy, documentation, all tests
+	cargo test
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+bench: ## how far we are from the limits of the disk and the CPU, in one run
+	cargo bench --bench main
+
+services: ## install and start RabbitMQ and PostgreSQL where they are not reachable
+	sh tests/support/services.sh

@@ -1,0 +1,123 @@
+//! `crossdock journey KEY`: where is order 1001? All runs that share a key, over all flows, on one timeline.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::{FINDINGS, GOOD, ProjectArguments, Terminal, reader, runs, table, wait_for, written};
+use crate::failure::Failure;
+use crate::store::runs::{RunDetail, RunState};
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  crossdock journey 1001             any key with this value
+  crossdock journey order=1001       only the key `order`
+  crossdock journey 1001 --json")]
+pub(super) struct Journey {
+    /// VALUE or NAME=VALUE
+    key: String,
+    /// Print JSON, one run a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    project: ProjectArguments,
+}
+
+impl Journey {
+    pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
+        let reader = reader(&self.project)?;
+        let found = wait_for(reader.journey(&self.key))?;
+        if found.is_empty() {
+            writeln!(terminal.err, "crossdock: no run has the key `{}`", self.key).ok();
+            return Ok(FINDINGS);
+        }
+        if self.json {
+            return runs::list(&found, true, terminal);
+        }
+        let details = wait_for(async {
+            let mut details = Vec::new();
+            for row in &found {
+                details.extend(reader.run(&row.run.0.to_string()).await?);
+            }
+            Ok(details)
+        })?;
+        written(writeln!(
+            terminal.out,
+            "{}\n",
+            sentence(&self.key, &details)
+        ))?;
+        runs::list(&found, false, terminal)?;
+        let mut lines: Vec<(i64, Vec<String>)> = details.iter().flat_map(lines).collect();
+        lines.sort_by_key(|(at_ms, _)| *at_ms);
+        let rows: Vec<_> = lines.into_iter().map(|(_, cells)| cells).collect();
+        written(writeln!(terminal.out))?;
+        written(table::columns(
+            &mut terminal.out,
+            &["at (UTC)", "run", "flow", "step", "what", "detail"],
+            &rows,
+        ))?;
+        Ok(GOOD)
+    }
+}
+
+/// The answer in a sentence: what it waits for, or that it is done.
+fn sentence(key: &str, details: &[RunDetail]) -> String {
+    if let Some(exception) = details
+        .iter()
+        .filter(|run| run.row.state == RunState::InException)
+        .flat_map(|run| &run.exceptions)
+        .next_back()
+    {
+        return format!(
+            "{key} waits for a person at {} / {}: {} (exception {})",
+            exception.flow, exception.step, exception.message, exception.id.0
+        );
+    }
+    if let Some(hop) = details.iter().flat_map(|run| &run.hops).next() {
+        let until = hop
+            .due_at_ms
+            .map(|due| format!(" until {} UTC", table::time(due)))
+            .unwrap_or_default();
+        return format!(
+            "{key} is on its way: it waits at {} / {}{until}, attempt {}",
+            hop.flow, hop.step, hop.attempt
+        );
+    }
+    let states: Vec<_> = details
+        .iter()
+        .map(|run| format!("{} {}", run.row.flow, run.row.state.name()))
+        .collect();
+    format!("{key} is done: {}", states.join(", "))
+}
+
+fn lines(detail: &RunDetail) -> Vec<(i64, Vec<String>)> {
+    let row = &detail.row;
+    let line = |at_ms: i64, step: &str, what: &str, more: &str| {
+        (
+            at_ms,
+            vec![
+                table::time(at_ms),
+                row.run.0.to_string(),
+                row.flow.to_string(),
+                step.to_owned(),
+                what.to_owned(),
+                more.to_owned(),
+            ],
+        )
+    };
+    let accepted = line(
+        row.received_at_ms,
+        "@accept",
+        "accepted",
+        &runs::keys(&row.keys),
+    );
+    let trail = detail.trail.iter().map(|at| {
+        line(
+            at.at_ms,
+            &at.step,
+            &at.what,
+            at.detail.as_deref().unwrap_or_default(),
+        )
+    });
+    std::iter::once(accepted).chain(trail).collect()
+}

@@ -1,0 +1,53 @@
+//! `crossdock new`: a small project that runs, with a sample and the schemas for editors.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use include_dir::{Dir, include_dir};
+
+use super::{GOOD, Terminal, absolute, written};
+use crate::failure::Failure;
+use crate::flow::editor;
+use crate::world::disk;
+
+static TEMPLATE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/engine/cli/new");
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  crossdock new my-project
+  cd my-project && crossdock check && crossdock run")]
+pub(super) struct New {
+    /// The folder; it is made, and must be empty if it exists
+    folder: PathBuf,
+}
+
+impl New {
+    pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
+        let root = absolute(&self.folder);
+        if disk::list(&root, false, 1000).is_ok_and(|found| !found.is_empty()) {
+            return Err(Failure::config(format!(
+                "{} is not empty; name a new folder",
+                self.folder.display()
+            )));
+        }
+        for file in files(&TEMPLATE) {
+            disk::write_atomic(&root.join(file.path()), file.contents())?;
+        }
+        for (name, text) in editor::all() {
+            disk::write_atomic(&root.join(editor::FOLDER).join(name), text.as_bytes())?;
+        }
+        written(writeln!(
+            terminal.out,
+            "{} is ready. Next:\n  cd {}\n  crossdock check\n  crossdock run &\n  cp samples/orders.jsonl inbox/\n  cat outbox/*.jsonl",
+            self.folder.display(),
+            self.folder.display(),
+        ))?;
+        Ok(GOOD)
+    }
+}
+
+fn files<'a>(folder: &'a Dir<'a>) -> Vec<&'a include_dir::File<'a>> {
+    let below = folder.dirs().flat_map(files);
+    folder.files().chain(below).collect()
+}

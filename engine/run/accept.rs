@@ -1,0 +1,333 @@
+//! The way in: arrivals become durable runs, duplicates or exceptions in one commit. Used by sources and by the doors between flows.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Shared;
+use super::failing;
+use crate::body::Body;
+use crate::component::{Accept, Arrival, Batch, Verdict};
+use crate::expression::Scope;
+use crate::failure::{Class, Failure};
+use crate::flow::plan::Plan;
+use crate::handoff::Hop;
+use crate::message::{Message, MessageId, Names};
+use crate::store::commit::{
+    Accepted, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
+};
+use crate::store::envelope::Envelope;
+use crate::world::Pending;
+
+/// How long the id of a sender's delivery is remembered after its run has ended: 7 days.
+const DELIVERY_KEEP_MS: i64 = 7 * 86_400_000;
+/// What a full engine asks its senders to wait.
+const FULL_RETRY_AFTER_MS: u64 = 1_000;
+
+/// The way into one flow.
+pub(super) struct Gate {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plan: Arc<Plan>,
+}
+
+/// What an arrival has become before the commit.
+pub(super) enum Prepared {
+    /// To be committed; the message for its first hop, unless it is an exception.
+    Run(Box<NewRun>, Option<Message>),
+    /// Turned away.
+    Refused(Failure),
+}
+
+impl Accept for Gate {
+    fn accept(&self, batch: Batch) -> Pending<'_, Result<Vec<Verdict>, Failure>> {
+        Box::pin(self.take_in(batch))
+    }
+
+    fn room(&self) -> Pending<'_, ()> {
+        Box::pin(self.shared.handoff.room(self.shared.in_flight_max))
+    }
+
+    fn cursor<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Option<String>, Failure>> {
+        Box::pin(self.shared.store.cursor(&self.plan.flow, name))
+    }
+
+    fn cursors<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> Pending<'a, Result<Vec<(String, String)>, Failure>> {
+        Box::pin(self.shared.store.cursors(&self.plan.flow, prefix))
+    }
+}
+
+impl Gate {
+    async fn take_in(&self, batch: Batch) -> Result<Vec<Verdict>, Failure> {
+        if self.shared.stop.is_cancelled() {
+            return Err(Failure::new(Class::Unavailable, "the engine is stopping")
+                .with_retry_after_ms(FULL_RETRY_AFTER_MS));
+        }
+        if self.shared.handoff.in_flight() >= self.shared.in_flight_max
+            && !batch.arrivals.is_empty()
+        {
+            return Err(Failure::new(
+                Class::Throttled,
+                "the engine has as many messages in flight as it may (`limits.in_flight`)",
+            )
+            .with_retry_after_ms(FULL_RETRY_AFTER_MS));
+        }
+        let now_ms = self.shared.world.clock.now_ms();
+        let mut commit = Commit::default();
+        let mut refused = Vec::new();
+        let mut messages = Vec::with_capacity(batch.arrivals.len());
+        for arrival in batch.arrivals {
+            match self.prepare(arrival, now_ms) {
+                Prepared::Run(run, message) => {
+                    refused.push(None);
+                    messages.push((first_hop(&run), message));
+                    commit.accepts.push(*run);
+                }
+                Prepared::Refused(failure) => refused.push(Some(failure)),
+            }
+        }
+        let turned_away = refused.iter().flatten().count() as u64;
+        commit.refused = (turned_away > 0).then(|| (self.plan.flow.clone(), turned_away));
+        commit.progress = batch
+            .progress
+            .map(|progress| (self.plan.flow.clone(), progress));
+        let runs: Vec<_> = commit.accepts.iter().map(|run| run.run).collect();
+        let committed = self.shared.store.commit(commit).await?;
+        let mut accepted = committed.accepts.iter().zip(messages).zip(runs);
+        let verdicts = refused.into_iter().map(|refusal| match refusal {
+            Some(failure) => Verdict::Refused(failure),
+            None => match accepted.next() {
+                Some(((Accepted::New, (hop, message)), run)) => {
+                    if let (Some(hop), Some(message)) = (hop, message) {
+                        self.shared.handoff.announce(self.first(hop, run, message));
+                    }
+                    Verdict::Accepted
+                }
+                Some(((Accepted::Changed(_), _), _)) => Verdict::Accepted,
+                Some(((Accepted::Duplicate(_), _), _)) | None => Verdict::Duplicate,
+            },
+        });
+        Ok(verdicts.collect())
+    }
+
+    /// The first hop of a run, as the hand-off takes it.
+    pub(super) fn first(&self, hop: HopId, run: RunId, message: Message) -> Hop {
+        Hop {
+            hop,
+            fence: FENCE_FIRST,
+            run,
+            flow: self.plan.flow.clone(),
+            step: self.plan.nodes[0].id.clone(),
+            attempt: 1,
+            revision: self.plan.revision.clone(),
+            runs_body: true,
+            message,
+        }
+    }
+
+    /// A message at the door that brought the engine down: kept as an exception.
+    pub(super) fn broken_at_the_door(&self, message: Message, failure: Failure) -> Prepared {
+        Prepared::Run(Box::new(self.broken(message, None, failure)), None)
+    }
+
+    fn prepare(&self, arrival: Arrival, now_ms: i64) -> Prepared {
+        let id = self.message_id(arrival.identity.as_deref(), now_ms);
+        let mut message = Message::new(id, now_ms, Body::new(arrival.body));
+        if !arrival.headers.is_empty() {
+            let headers: Names = arrival
+                .headers
+                .into_iter()
+                .map(|(name, value)| (Arc::from(name), value))
+                .collect();
+            message.headers = Arc::new(headers);
+        }
+        let delivery = arrival.delivery.or(arrival.identity).map(|key| Claim {
+            scope: format!("delivery:{}", self.plan.flow),
+            key,
+            hash: [0; 16],
+            keep_ms: DELIVERY_KEEP_MS,
+            changed: Changed::Ignore,
+        });
+        match arrival.breach {
+            Some(failure) => Prepared::Run(Box::new(self.broken(message, delivery, failure)), None),
+            None => self.admit(message, delivery, true),
+        }
+    }
+
+    /// Checks the contract, finds the keys and makes a run of the message.
+    pub(super) fn admit(
+        &self,
+        mut message: Message,
+        delivery: Option<Claim>,
+        may_refuse: bool,
+    ) -> Prepared {
+        if let Err(failure) = self.check_contract(&message) {
+            let refuse = may_refuse
+                && self
+                    .plan
+                    .accepts
+                    .as_ref()
+                    .is_some_and(|accepts| accepts.refuse);
+            return if refuse {
+                Prepared::Refused(failure)
+            } else {
+                self.find_keys(&mut message).ok();
+                Prepared::Run(Box::new(self.broken(message, delivery, failure)), None)
+            };
+        }
+        if let Err(failure) = self.find_keys(&mut message) {
+            return Prepared::Run(Box::new(self.broken(message, delivery, failure)), None);
+        }
+        let mut run = self.new_run(&message, delivery);
+        if let Some(once) = &self.plan.once {
+            let key = message.keys.get(&once.key).cloned().unwrap_or_default();
+            run.claims.push(Claim {
+                scope: once.scope.to_string(),
+                key,
+                hash: hash(message.body.bytes()),
+                keep_ms: once.keep_ms,
+                changed: once.changed,
+            });
+        }
+        Prepared::Run(Box::new(run), Some(message))
+    }
+
+    fn check_contract(&self, message: &Message) -> Result<(), Failure> {
+        let Some(accepts) = &self.plan.accepts else {
+            return Ok(());
+        };
+        let item = message.body.document()?;
+        accepts
+            .schema
+            .validate(item)
+            .map_err(|breaches| failing::breach(&accepts.name, &breaches))
+    }
+
+    fn find_keys(&self, message: &mut Message) -> Result<(), Failure> {
+        let mut keys = Names::clone(&message.keys);
+        let mut missing = None;
+        {
+            let needs_body = !self.plan.keys.is_empty();
+            let scope = if needs_body {
+                Some(Scope::of(message, &self.shared.project.library.tables)?)
+            } else {
+                None
+            };
+            for (name, expression) in &self.plan.keys {
+                let Some(scope) = &scope else { break };
+                let found = expression
+                    .evaluate(scope)
+                    .map_err(Failure::from)
+                    .and_then(|value| {
+                        if value.is_null() {
+                            return Ok(None);
+                        }
+                        value.to_text().map(Some).ok_or_else(|| {
+                            Failure::mapping(format!(
+                                "the key `{name}` is {}; a key must be a text or a number",
+                                value.kind().name()
+                            ))
+                        })
+                    });
+                match found {
+                    Ok(Some(text)) if !text.is_empty() => {
+                        keys.insert(name.clone(), text);
+                    }
+                    Ok(_) => missing = missing.or_else(|| self.needed(name, None)),
+                    Err(failure) => missing = missing.or_else(|| self.needed(name, Some(failure))),
+                }
+            }
+        }
+        message.keys = Arc::new(keys);
+        missing.map_or(Ok(()), Err)
+    }
+
+    /// A key that cannot be had is a failure where `once` depends on it, or where its expression fails.
+    fn needed(&self, name: &str, failure: Option<Failure>) -> Option<Failure> {
+        let by_once = self
+            .plan
+            .once
+            .as_ref()
+            .is_some_and(|once| &*once.key == name);
+        match failure {
+            Some(failure) => Some(failure),
+            None if by_once => Some(Failure::validation(format!(
+                "the key `{name}` is null or empty, and `once` needs it"
+            ))),
+            None => None,
+        }
+    }
+
+    fn new_run(&self, message: &Message, delivery: Option<Claim>) -> NewRun {
+        let run = self.shared.store.next_run();
+        NewRun {
+            run,
+            message: message.id,
+            root: message.root,
+            flow: self.plan.flow.clone(),
+            revision: self.plan.revision.clone(),
+            received_at_ms: message.received_at_ms,
+            body: message.body.bytes().clone(),
+            envelope: Envelope::write(message),
+            keys: message.keys.clone(),
+            claims: delivery.into_iter().collect(),
+            first: First::Hop(NewHop {
+                hop: self.shared.store.next_hop(),
+                run,
+                flow: self.plan.flow.clone(),
+                step: self.plan.nodes[0].id.clone(),
+                message: message.id,
+                body: None,
+                envelope: None,
+            }),
+        }
+    }
+
+    fn broken(&self, message: Message, delivery: Option<Claim>, failure: Failure) -> NewRun {
+        let mut run = self.new_run(&message, delivery);
+        let step: Arc<str> = Arc::from("@accept");
+        run.first = First::Exception(failing::exception(
+            &self.plan.flow,
+            &step,
+            &message,
+            true,
+            &failure,
+            1,
+        ));
+        run
+    }
+
+    fn message_id(&self, identity: Option<&str>, now_ms: i64) -> MessageId {
+        let entropy = match identity {
+            Some(identity) => {
+                let digest = Sha256::digest(format!("{}\n{identity}", self.plan.flow));
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(&digest[..16]);
+                return MessageId::from_bytes(bytes);
+            }
+            None => {
+                (u128::from(self.shared.world.random.next()) << 64)
+                    | u128::from(self.shared.world.random.next())
+            }
+        };
+        MessageId::from_parts(u64::try_from(now_ms).unwrap_or(0), entropy)
+    }
+}
+
+/// The hop with which a run begins, if it does not begin as an exception.
+pub(super) fn first_hop(run: &NewRun) -> Option<HopId> {
+    match &run.first {
+        First::Hop(hop) => Some(hop.hop),
+        First::Exception(_) => None,
+    }
+}
+
+/// 16 bytes that tell one body from another.
+pub(super) fn hash(bytes: &[u8]) -> [u8; 16] {
+    let digest = Sha256::digest(bytes);
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&digest[..16]);
+    hash
+}

@@ -1,0 +1,210 @@
+//! A stage whose sink appends to files. The length that a file may have is a cursor in the store: bytes are written and synced, then the
+//! cursor and the ends of the hops are committed together. What lies behind the cursor after a crash was never committed, and is cut off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Shared;
+use super::failing;
+use super::turn::{self, Exchange, Finished};
+use super::walk::{Ended, Walked};
+use crate::component::{Append, Appending, Progress};
+use crate::failure::{Class, Failure};
+use crate::flow::plan::Plan;
+use crate::handoff::Hop;
+use crate::store::commit::Commit;
+
+/// Under this name the store keeps how long files may be: a file has one owner, whichever flow it is.
+const FILES: &str = "@files";
+/// How long the stage pauses after the store has refused a commit.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A stage of one flow that appends to files.
+pub(super) struct AppendStage {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) node: usize,
+    pub(super) append: Arc<dyn Append>,
+}
+
+impl AppendStage {
+    /// Works until the engine stops; what it has taken it finishes.
+    pub(super) async fn run(self: Arc<Self>) {
+        let step = self.plan.nodes[self.node].id.clone();
+        loop {
+            let hops = tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => return,
+                hops = self.shared.handoff.take(&self.plan.flow, &step, self.shared.batch_max) => hops,
+            };
+            for (path, lines) in self.by_file(hops).await {
+                self.write(&path, lines).await;
+            }
+        }
+    }
+
+    /// Groups a batch by file; messages that give no line are finished here.
+    async fn by_file(&self, hops: Vec<Hop>) -> BTreeMap<String, Vec<(Hop, Bytes)>> {
+        let mut files: BTreeMap<String, Vec<(Hop, Bytes)>> = BTreeMap::new();
+        let mut finished = Vec::new();
+        for hop in hops {
+            let walker = self.shared.walker(&self.plan);
+            let line = match walker.takes(self.node, &hop.message) {
+                Ok(true) => self
+                    .append
+                    .prepare(&hop.message, &walker.context(self.node))
+                    .map(Some),
+                Ok(false) => Ok(None),
+                Err(failure) => Err(failure),
+            };
+            let walked = match line {
+                Ok(Some((path, bytes))) => {
+                    files.entry(path).or_default().push((hop, bytes));
+                    continue;
+                }
+                Ok(None) => Walked {
+                    ended: vec![Ended::Filtered(self.node)],
+                    ..Walked::default()
+                },
+                Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
+            };
+            let over = turn::over(
+                &self.shared,
+                &self.plan,
+                &hop,
+                walked,
+                None,
+                &Exchange::default(),
+            );
+            finished.push((hop, over));
+        }
+        self.commit(finished, None).await;
+        files
+    }
+
+    async fn write(&self, path: &str, lines: Vec<(Hop, Bytes)>) {
+        match self.append_to(path, &lines).await {
+            Ok((progress, file)) => {
+                let finished = lines.into_iter().map(|(hop, _)| {
+                    let walker = self.shared.walker(&self.plan);
+                    let mut walked = walker.walk(None, hop.message.clone());
+                    walked.through.push(self.node);
+                    walked
+                        .milestones
+                        .extend(self.plan.nodes[self.node].milestone.clone());
+                    let over = turn::over(
+                        &self.shared,
+                        &self.plan,
+                        &hop,
+                        walked,
+                        None,
+                        &Exchange::default(),
+                    );
+                    (hop, over)
+                });
+                self.commit(finished.collect(), Some(progress)).await;
+                drop(file);
+            }
+            Err(failure) => {
+                let finished = lines.into_iter().map(|(hop, _)| {
+                    let over = self.later_or_never(&hop, failure.clone());
+                    (hop, over)
+                });
+                self.commit(finished.collect(), None).await;
+            }
+        }
+    }
+
+    /// Writes and syncs; gives the cursor's move that makes it count, and the file, to be held until that is committed.
+    async fn append_to(
+        &self,
+        path: &str,
+        lines: &[(Hop, Bytes)],
+    ) -> Result<(Progress, Box<dyn Appending>), Failure> {
+        let mut file = self.append.open(path).await?;
+        let from = self.shared.store.cursor(FILES, path).await?;
+        if let Some(length) = from.as_deref().and_then(|length| length.parse().ok()) {
+            file.cut(length).await?;
+        }
+        let mut bytes = BytesMut::with_capacity(lines.iter().map(|(_, line)| line.len()).sum());
+        for (_, line) in lines {
+            bytes.extend_from_slice(line);
+        }
+        file.write(bytes.freeze()).await?;
+        let progress = Progress {
+            cursor: path.to_owned(),
+            from,
+            to: Some(file.length().to_string()),
+        };
+        Ok((progress, file))
+    }
+
+    fn later_or_never(&self, hop: &Hop, failure: Failure) -> Finished {
+        let retry = &self.plan.nodes[self.node].retry;
+        let retried = failure.class.retried_by_default() && hop.attempt < retry.attempts;
+        if !retried {
+            let walked =
+                self.shared
+                    .walker(&self.plan)
+                    .fail(self.node, hop.message.clone(), failure);
+            return turn::over(
+                &self.shared,
+                &self.plan,
+                hop,
+                walked,
+                None,
+                &Exchange::default(),
+            );
+        }
+        let wait_ms =
+            failing::wait_ms(retry, hop.attempt + 1, &failure, &*self.shared.world.random);
+        let due_ms =
+            self.shared.world.clock.now_ms() + i64::try_from(wait_ms).unwrap_or(i64::MAX / 4);
+        turn::wait(
+            &self.shared,
+            &self.plan,
+            hop,
+            due_ms,
+            hop.attempt + 1,
+            failure,
+            None,
+        )
+    }
+
+    async fn commit(&self, finished: Vec<(Hop, Finished)>, progress: Option<Progress>) {
+        if finished.is_empty() {
+            return;
+        }
+        let mut commit = Commit {
+            progress: progress.map(|progress| (Arc::from(FILES), progress)),
+            ..Commit::default()
+        };
+        for (_, finished) in &finished {
+            self.shared.settling(&finished.end);
+            commit.ends.push(finished.end.clone());
+        }
+        match self.shared.store.commit(commit).await {
+            Ok(committed) => {
+                for (nth, (_, finished)) in finished.into_iter().enumerate() {
+                    let applied = committed.ends.get(nth).copied().unwrap_or(false);
+                    self.shared.settled_as(applied, finished);
+                }
+            }
+            Err(failure) => {
+                let class = if failure.class == Class::Conflict {
+                    "another writer moved the file's cursor"
+                } else {
+                    "the store refused a commit"
+                };
+                tracing::error!(%failure, "{class}; what was written is cut off and written again");
+                for (hop, _) in finished {
+                    self.shared.handoff.give_back(hop);
+                }
+                self.shared.world.clock.sleep(STORE_PAUSE).await;
+            }
+        }
+    }
+}

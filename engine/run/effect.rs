@@ -1,0 +1,595 @@
+//! A stage with an outside effect: intent first, then the call, then the result. What is unknown is repeated only where the target
+//! recognises it, asked for where there is a probe, and otherwise waits for a person. Never a blind resend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use super::failing;
+use super::stage::{guarded, panicked};
+use super::turn::{self, Exchange, Finished};
+use super::walk::{Ended, Walked};
+use crate::component::{Answer, Attempt, Effect, Probed, Promises, Request};
+use crate::failure::{Class, Failure};
+use crate::flow::plan::Plan;
+use crate::handoff::Hop;
+use crate::store::commit::{Commit, EffectId, EffectState, Intended, Intent, Outcome, Unannounced};
+
+/// What a lease lasts longer than the call may take.
+const LEASE_MARGIN_MS: u64 = 10_000;
+/// The longest pause between tries to store a result.
+const STORE_PAUSE_MOST_MS: u64 = 5_000;
+/// How many "no" answers of a probe are needed before a request is sent again.
+const ABSENT_NEEDED: u32 = 2;
+
+/// A stage of one flow with an outside effect.
+pub(super) struct EffectStage {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) node: usize,
+    pub(super) effect: Arc<dyn Effect>,
+    pub(super) promises: Promises,
+}
+
+/// What is known about an effect whose outcome is not.
+struct Unknown {
+    request: Request,
+    first_at_ms: i64,
+    last_at_ms: i64,
+    absent: u32,
+}
+
+impl EffectStage {
+    /// Works until the engine stops; calls under way are finished.
+    pub(super) async fn run(self: Arc<Self>) {
+        let step = self.plan.nodes[self.node].id.clone();
+        let places = Arc::new(Semaphore::new(self.promises.concurrency.max(1)));
+        let calls = TaskTracker::new();
+        loop {
+            let stop = &self.shared.stop;
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                place = places.clone().acquire_owned() => place.expect("the places are never closed"),
+            };
+            let more = places.available_permits().min(self.shared.batch_max - 1);
+            let hops = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                hops = self.shared.handoff.take(&self.plan.flow, &step, more + 1) => hops,
+            };
+            let mut permits = vec![first];
+            while permits.len() < hops.len() {
+                permits.push(
+                    places
+                        .clone()
+                        .acquire_owned()
+                        .await
+                        .expect("the places are never closed"),
+                );
+            }
+            self.clone().begin(hops, permits, &calls).await;
+        }
+        calls.close();
+        calls.wait().await;
+    }
+
+    /// Renders the requests of a batch, commits their intents together, and starts the calls.
+    async fn begin(
+        self: Arc<Self>,
+        hops: Vec<Hop>,
+        permits: Vec<OwnedSemaphorePermit>,
+        calls: &TaskTracker,
+    ) {
+        let mut announced = Vec::new();
+        let mut commit = Commit::default();
+        for (hop, permit) in hops.into_iter().zip(permits) {
+            match self.render(&hop) {
+                Err(walked) => {
+                    let this = self.clone();
+                    calls.spawn(async move {
+                        this.over(&hop, *walked, None, Exchange::default()).await;
+                        drop(permit);
+                    });
+                }
+                Ok(request) if self.promises.safe => {
+                    let this = self.clone();
+                    calls.spawn(async move {
+                        this.send(hop, request, None).await;
+                        drop(permit);
+                    });
+                }
+                Ok(request) => {
+                    commit.intents.push(self.intent(&hop, &request, false));
+                    announced.push((hop, permit));
+                }
+            }
+        }
+        if announced.is_empty() {
+            return;
+        }
+        match self.shared.store.commit(commit).await {
+            Ok(committed) => {
+                for ((hop, permit), intended) in announced.into_iter().zip(committed.intents) {
+                    let this = self.clone();
+                    calls.spawn(async move {
+                        this.go_on(hop, intended).await;
+                        drop(permit);
+                    });
+                }
+            }
+            Err(failure) => {
+                tracing::error!(%failure, step = &*self.plan.nodes[self.node].id, "the store refused intents; nothing was sent");
+                for (hop, _) in announced {
+                    self.shared.handoff.give_back(hop);
+                }
+                self.shared
+                    .world
+                    .clock
+                    .sleep(Duration::from_millis(500))
+                    .await;
+            }
+        }
+    }
+
+    fn render(&self, hop: &Hop) -> Result<Request, Box<Walked>> {
+        let mut rendered = None;
+        let walked = guarded(
+            &self.shared,
+            &self.plan,
+            self.node,
+            &hop.message,
+            |walker| {
+                match walker.takes(self.node, &hop.message) {
+                    Ok(true) => {}
+                    Ok(false) if self.plan.nodes[self.node].sink => {
+                        return Walked {
+                            ended: vec![Ended::Filtered(self.node)],
+                            ..Walked::default()
+                        };
+                    }
+                    Ok(false) => {
+                        return walker.walk(self.plan.nodes[self.node].next, hop.message.clone());
+                    }
+                    Err(failure) => return walker.fail(self.node, hop.message.clone(), failure),
+                }
+                match self
+                    .effect
+                    .prepare(&hop.message, &walker.context(self.node))
+                {
+                    Ok(request) => {
+                        rendered = Some(request);
+                        Walked::default()
+                    }
+                    Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
+                }
+            },
+        );
+        rendered.ok_or_else(|| Box::new(walked))
+    }
+
+    fn intent(&self, hop: &Hop, request: &Request, take_over: bool) -> Intent {
+        let now_ms = self.shared.world.clock.now_ms();
+        let lease_ms = i64::try_from(self.promises.timeout_ms.saturating_add(LEASE_MARGIN_MS))
+            .unwrap_or(i64::MAX / 4);
+        Intent {
+            effect: effect_id(&self.plan, self.node, hop),
+            hop: hop.hop,
+            run: hop.run,
+            flow: self.plan.flow.clone(),
+            step: hop.step.clone(),
+            item: hop.message.item.clone(),
+            request: request.bytes.clone(),
+            idempotency_key: request.idempotency_key.clone(),
+            owner: self.shared.store.owner(),
+            at_ms: now_ms,
+            lease_until_ms: now_ms + lease_ms,
+            take_over,
+            replace: false,
+        }
+    }
+
+    async fn go_on(&self, hop: Hop, intended: Intended) {
+        match intended {
+            Intended::Send {
+                request,
+                idempotency_key,
+                first_at_ms,
+                ..
+            } => {
+                self.send(
+                    hop,
+                    Request {
+                        bytes: request,
+                        idempotency_key,
+                    },
+                    Some(first_at_ms),
+                )
+                .await;
+            }
+            Intended::Done(answer) => {
+                let answer = Answer { bytes: answer };
+                let walked = self.after(&hop, &answer);
+                self.over(
+                    &hop,
+                    walked,
+                    None,
+                    Exchange {
+                        request: None,
+                        answer: Some(answer.bytes),
+                    },
+                )
+                .await;
+            }
+            Intended::Unknown {
+                request,
+                idempotency_key,
+                first_at_ms,
+                last_at_ms,
+                absent,
+            } => {
+                let request = Request {
+                    bytes: request,
+                    idempotency_key,
+                };
+                self.find_out(
+                    hop,
+                    Unknown {
+                        request,
+                        first_at_ms,
+                        last_at_ms,
+                        absent,
+                    },
+                )
+                .await;
+            }
+            Intended::Busy(until_ms) => {
+                let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
+                self.wait(&hop, until_ms, hop.attempt, failure, None).await;
+            }
+            Intended::Differs(stored) => {
+                let failure = Failure::new(
+                    Class::Conflict,
+                    "this effect was tried before with another request; nothing was sent: compare both and decide",
+                );
+                let exchange = Exchange {
+                    request: Some(stored),
+                    answer: None,
+                };
+                self.fail(&hop, failure, None, exchange).await;
+            }
+        }
+    }
+
+    async fn send(&self, hop: Hop, request: Request, first_at_ms: Option<i64>) {
+        let effect = self.effect.clone();
+        let sent = request.clone();
+        let call = tokio::spawn(async move { effect.perform(&sent).await });
+        let attempt = call
+            .await
+            .unwrap_or_else(|_| Attempt::Unknown(panicked(&hop.step)));
+        match attempt {
+            Attempt::Applied(answer) => {
+                let walked = self.after(&hop, &answer);
+                let outcome = self.outcome(&hop, &request, EffectState::Done(answer.bytes.clone()));
+                let exchange = Exchange {
+                    request: Some(request.bytes),
+                    answer: Some(answer.bytes),
+                };
+                self.over(&hop, walked, Some(outcome), exchange).await;
+            }
+            Attempt::NotApplied(failure) => {
+                let outcome = (!self.promises.safe)
+                    .then(|| self.outcome(&hop, &request, EffectState::NotApplied));
+                let exchange = Exchange {
+                    answer: answer_of(&failure),
+                    request: Some(request.bytes),
+                };
+                self.retry_or_fail(&hop, failure, outcome, exchange).await;
+            }
+            Attempt::Unknown(failure) => {
+                let now_ms = self.shared.world.clock.now_ms();
+                let unknown = Unknown {
+                    request,
+                    first_at_ms: first_at_ms.unwrap_or(now_ms),
+                    last_at_ms: now_ms,
+                    absent: 0,
+                };
+                self.unknown(&hop, failure, unknown).await;
+            }
+        }
+    }
+
+    /// Right after a send whose outcome nobody knows.
+    async fn unknown(&self, hop: &Hop, failure: Failure, unknown: Unknown) {
+        let outcome = self.outcome(hop, &unknown.request, EffectState::Unknown);
+        let exchange = Exchange {
+            answer: answer_of(&failure),
+            request: Some(unknown.request.bytes.clone()),
+        };
+        let failure = Failure {
+            class: Class::Ambiguous,
+            ..failure
+        };
+        if self.recognised(&unknown) {
+            self.retry_or_fail(hop, failure, Some(outcome), exchange)
+                .await;
+        } else if let Some(settle_ms) = self.promises.probe_settle_ms {
+            let due_ms = unknown.last_at_ms + i64::try_from(settle_ms).unwrap_or(i64::MAX / 4);
+            self.wait(hop, due_ms, hop.attempt + 1, failure, Some(outcome))
+                .await;
+        } else {
+            self.fail(hop, failure, Some(outcome), exchange).await;
+        }
+    }
+
+    /// Taken again, and the outcome of an earlier send is not known.
+    async fn find_out(&self, hop: Hop, unknown: Unknown) {
+        if self.recognised(&unknown) {
+            return self.take_over(hop, unknown.request).await;
+        }
+        let Some(settle_ms) = self.promises.probe_settle_ms else {
+            let failure = Failure::new(
+                Class::Ambiguous,
+                "the request was sent and its answer never came; the target keeps no idempotency key and there is no probe",
+            );
+            let outcome = self.outcome(&hop, &unknown.request, EffectState::Unknown);
+            let exchange = Exchange {
+                request: Some(unknown.request.bytes),
+                answer: None,
+            };
+            return self.fail(&hop, failure, Some(outcome), exchange).await;
+        };
+        let settled_ms = unknown.last_at_ms + i64::try_from(settle_ms).unwrap_or(i64::MAX / 4);
+        if self.shared.world.clock.now_ms() < settled_ms {
+            let failure = Failure::new(
+                Class::Ambiguous,
+                "the request was sent and its answer never came; the target will be asked",
+            );
+            return self
+                .wait(&hop, settled_ms, hop.attempt, failure, None)
+                .await;
+        }
+        match self.effect.probe(&hop.message, &unknown.request).await {
+            Probed::Applied(answer) => {
+                let walked = self.after(&hop, &answer);
+                let outcome = self.outcome(
+                    &hop,
+                    &unknown.request,
+                    EffectState::Done(answer.bytes.clone()),
+                );
+                let exchange = Exchange {
+                    request: Some(unknown.request.bytes),
+                    answer: Some(answer.bytes),
+                };
+                self.over(&hop, walked, Some(outcome), exchange).await;
+            }
+            Probed::Absent if unknown.absent + 1 >= ABSENT_NEEDED => {
+                self.take_over(hop, unknown.request).await
+            }
+            Probed::Absent => {
+                let outcome = self.outcome(&hop, &unknown.request, EffectState::Absent);
+                let failure = Failure::new(
+                    Class::Ambiguous,
+                    "the target does not have it yet; it will be asked once more",
+                );
+                let due_ms = self.shared.world.clock.now_ms()
+                    + i64::try_from(settle_ms).unwrap_or(i64::MAX / 4);
+                self.wait(&hop, due_ms, hop.attempt, failure, Some(outcome))
+                    .await;
+            }
+            Probed::Failed(failure) => {
+                let failure = Failure {
+                    class: Class::Ambiguous,
+                    message: format!("the probe failed: {}", failure.message),
+                    ..failure
+                };
+                let exchange = Exchange {
+                    request: Some(unknown.request.bytes),
+                    answer: None,
+                };
+                self.retry_or_fail(&hop, failure, None, exchange).await;
+            }
+        }
+    }
+
+    /// Sends what was sent before: the target recognises it, or does not have it.
+    async fn take_over(&self, hop: Hop, request: Request) {
+        let commit = Commit {
+            intents: vec![self.intent(&hop, &request, true)],
+            ..Commit::default()
+        };
+        match self.shared.store.commit(commit).await {
+            Ok(committed) => match committed.intents.into_iter().next() {
+                Some(Intended::Send {
+                    request,
+                    idempotency_key,
+                    first_at_ms,
+                    ..
+                }) => {
+                    self.send(
+                        hop,
+                        Request {
+                            bytes: request,
+                            idempotency_key,
+                        },
+                        Some(first_at_ms),
+                    )
+                    .await;
+                }
+                Some(Intended::Done(answer)) => {
+                    let walked = self.after(&hop, &Answer { bytes: answer });
+                    self.over(&hop, walked, None, Exchange::default()).await;
+                }
+                _ => self.shared.handoff.give_back(hop),
+            },
+            Err(failure) => {
+                tracing::error!(%failure, "the store refused an intent; nothing was sent");
+                self.shared
+                    .world
+                    .clock
+                    .sleep(Duration::from_millis(500))
+                    .await;
+                self.shared.handoff.give_back(hop);
+            }
+        }
+    }
+
+    fn recognised(&self, unknown: &Unknown) -> bool {
+        let Some(kept_ms) = self.promises.kept_ms else {
+            return false;
+        };
+        let age_ms = self.shared.world.clock.now_ms() - unknown.first_at_ms;
+        unknown.request.idempotency_key.is_some() && u64::try_from(age_ms).unwrap_or(0) < kept_ms
+    }
+
+    fn after(&self, hop: &Hop, answer: &Answer) -> Walked {
+        guarded(
+            &self.shared,
+            &self.plan,
+            self.node,
+            &hop.message,
+            |walker| {
+                let node = &self.plan.nodes[self.node];
+                let mut walked = match self.effect.finish(
+                    hop.message.clone(),
+                    answer,
+                    &walker.context(self.node),
+                ) {
+                    Ok(message) => walker.walk(node.next, message),
+                    Err(failure) => return walker.fail(self.node, hop.message.clone(), failure),
+                };
+                walked.through.insert(0, self.node);
+                if let Some(milestone) = &node.milestone {
+                    walked.milestones.insert(0, milestone.clone());
+                }
+                walked
+            },
+        )
+    }
+
+    async fn retry_or_fail(
+        &self,
+        hop: &Hop,
+        failure: Failure,
+        outcome: Option<Outcome>,
+        exchange: Exchange,
+    ) {
+        let retry = &self.plan.nodes[self.node].retry;
+        let retried = failure.class.retried_by_default() || failure.class == Class::Ambiguous;
+        if !retried || hop.attempt >= retry.attempts {
+            return self.fail(hop, failure, outcome, exchange).await;
+        }
+        let wait_ms =
+            failing::wait_ms(retry, hop.attempt + 1, &failure, &*self.shared.world.random);
+        let due_ms =
+            self.shared.world.clock.now_ms() + i64::try_from(wait_ms).unwrap_or(i64::MAX / 4);
+        self.wait(hop, due_ms, hop.attempt + 1, failure, outcome)
+            .await;
+    }
+
+    async fn fail(
+        &self,
+        hop: &Hop,
+        failure: Failure,
+        outcome: Option<Outcome>,
+        exchange: Exchange,
+    ) {
+        let walked = guarded(
+            &self.shared,
+            &self.plan,
+            self.node,
+            &hop.message,
+            |walker| walker.fail(self.node, hop.message.clone(), failure),
+        );
+        self.over(hop, walked, outcome, exchange).await;
+    }
+
+    async fn over(&self, hop: &Hop, walked: Walked, outcome: Option<Outcome>, exchange: Exchange) {
+        let finished = turn::over(&self.shared, &self.plan, hop, walked, outcome, &exchange);
+        self.commit(hop, finished).await;
+    }
+
+    async fn wait(
+        &self,
+        hop: &Hop,
+        due_at_ms: i64,
+        attempt: u32,
+        failure: Failure,
+        outcome: Option<Outcome>,
+    ) {
+        let finished = turn::wait(
+            &self.shared,
+            &self.plan,
+            hop,
+            due_at_ms,
+            attempt,
+            failure,
+            outcome,
+        );
+        self.commit(hop, finished).await;
+    }
+
+    /// Stores a result. It is known only here, so it is offered again until the store takes it or the engine stops.
+    async fn commit(&self, hop: &Hop, finished: Finished) {
+        let mut pause_ms = 100;
+        self.shared.settling(&finished.end);
+        loop {
+            let commit = Commit {
+                ends: vec![finished.end.clone()],
+                ..Commit::default()
+            };
+            match self.shared.store.commit(commit).await {
+                Ok(committed) => {
+                    let applied = committed.ends.first().copied().unwrap_or(false);
+                    return self.shared.settled_as(applied, finished);
+                }
+                Err(failure) => {
+                    tracing::error!(%failure, step = &*hop.step, "a result could not be stored; trying again")
+                }
+            }
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return,
+                () = self.shared.world.clock.sleep(Duration::from_millis(pause_ms)) => {}
+            }
+            pause_ms = (pause_ms * 2).min(STORE_PAUSE_MOST_MS);
+        }
+    }
+
+    fn outcome(&self, hop: &Hop, request: &Request, state: EffectState) -> Outcome {
+        Outcome {
+            effect: effect_id(&self.plan, self.node, hop),
+            state,
+            at_ms: self.shared.world.clock.now_ms(),
+            unannounced: self.promises.safe.then(|| Unannounced {
+                run: hop.run,
+                flow: self.plan.flow.clone(),
+                step: hop.step.clone(),
+                item: hop.message.item.clone(),
+                request: request.bytes.clone(),
+            }),
+        }
+    }
+}
+
+/// An effect's id: message, flow, step; never the run or the revision. A message's id is derived from its root, its split items and the
+/// steps that handed it over, so that a repeat of any of them gives the same id, and two different messages of one root never do.
+pub(super) fn effect_id(plan: &Plan, node: usize, hop: &Hop) -> EffectId {
+    let message = &hop.message;
+    let digest = Sha256::digest(format!(
+        "{}\n{}\n{}",
+        message.id, plan.flow, plan.nodes[node].id
+    ));
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    EffectId(id)
+}
+
+/// What the target said, as far as the failure keeps it: shown with the exception.
+fn answer_of(failure: &Failure) -> Option<bytes::Bytes> {
+    failure.detail.clone().map(bytes::Bytes::from)
+}

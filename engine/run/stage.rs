@@ -1,0 +1,223 @@
+//! A stage without outside effect: takes a batch of hops, walks each message, commits once. Two lanes a stage, so that one works while
+//! the other commits.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::accept::{Gate, Prepared, first_hop};
+use super::turn::{self, Exchange, Finished};
+use super::walk::{Ended, Walked, Walker};
+use crate::failure::Failure;
+use crate::flow::plan::{Action, Plan};
+use crate::handoff::Hop;
+use crate::message::Message;
+use crate::sink::Stream;
+use crate::store::commit::{Accepted, Commit, End, Leaf, Turn};
+
+/// How long a stage pauses after the store has refused a commit.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A stage of one flow.
+pub(super) struct Stage {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plan: Arc<Plan>,
+    /// The node at which hops of this stage stand.
+    pub(super) node: usize,
+}
+
+impl Stage {
+    /// Works until the engine stops; what it has taken it finishes.
+    pub(super) async fn run(self: Arc<Self>) {
+        let step = self.plan.nodes[self.node].id.clone();
+        loop {
+            let hops = tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => return,
+                hops = self.shared.handoff.take(&self.plan.flow, &step, self.shared.batch_max) => hops,
+            };
+            let finished = match &self.plan.nodes[self.node].action {
+                Action::Stream(stream) => self.write(&**stream, &hops).await,
+                _ => hops.iter().map(|hop| self.one(hop)).collect(),
+            };
+            commit_batch(&self.shared, hops, finished).await;
+        }
+    }
+
+    fn one(&self, hop: &Hop) -> Finished {
+        let walked = guarded(
+            &self.shared,
+            &self.plan,
+            self.node,
+            &hop.message,
+            |walker| walker.walk(Some(self.node), hop.message.clone()),
+        );
+        turn::over(
+            &self.shared,
+            &self.plan,
+            hop,
+            walked,
+            None,
+            &Exchange::default(),
+        )
+    }
+
+    async fn write(&self, stream: &dyn Stream, hops: &[Hop]) -> Vec<Finished> {
+        let walker = self.shared.walker(&self.plan);
+        let mut taken = Vec::with_capacity(hops.len());
+        for hop in hops {
+            taken.push(walker.takes(self.node, &hop.message));
+        }
+        let messages: Vec<Message> = hops
+            .iter()
+            .zip(&taken)
+            .filter(|(_, takes)| matches!(takes, Ok(true)))
+            .map(|(hop, _)| hop.message.clone())
+            .collect();
+        let written = if messages.is_empty() {
+            Ok(())
+        } else {
+            stream.write(&messages).await
+        };
+        let finish = |(hop, takes): (&Hop, Result<bool, Failure>)| {
+            let walked = match (takes, &written) {
+                (Ok(true), Ok(())) => Walked {
+                    through: vec![self.node],
+                    ..walker.walk(None, hop.message.clone())
+                },
+                (Ok(false), _) => Walked {
+                    ended: vec![Ended::Filtered(self.node)],
+                    ..Walked::default()
+                },
+                (Ok(true), Err(failure)) => {
+                    walker.fail(self.node, hop.message.clone(), failure.clone())
+                }
+                (Err(failure), _) => walker.fail(self.node, hop.message.clone(), failure),
+            };
+            turn::over(
+                &self.shared,
+                &self.plan,
+                hop,
+                walked,
+                None,
+                &Exchange::default(),
+            )
+        };
+        hops.iter().zip(taken).map(finish).collect()
+    }
+}
+
+/// The door of a flow: messages that other flows have handed over become runs of this one.
+pub(super) struct Door {
+    pub(super) gate: Gate,
+}
+
+impl Door {
+    /// Works until the engine stops; what it has taken it finishes.
+    pub(super) async fn run(self: Arc<Self>) {
+        let shared = &self.gate.shared;
+        loop {
+            let hops = tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return,
+                hops = shared.handoff.take(&self.gate.plan.flow, turn::DOOR, shared.batch_max) => hops,
+            };
+            let finished = hops.iter().map(|hop| self.one(hop)).collect();
+            commit_batch(shared, hops, finished).await;
+        }
+    }
+
+    fn one(&self, hop: &Hop) -> Finished {
+        let plan = &self.gate.plan;
+        let mut message = hop.message.clone();
+        message.received_at_ms = self.gate.shared.world.clock.now_ms();
+        let admitted = catch_unwind(AssertUnwindSafe(|| {
+            self.gate.admit(message.clone(), None, false)
+        }));
+        let prepared = admitted
+            .unwrap_or_else(|_| self.gate.broken_at_the_door(message, panicked(turn::DOOR)));
+        let (accepts, follow) = match prepared {
+            Prepared::Run(run, message) => {
+                let first = message
+                    .zip(first_hop(&run))
+                    .map(|(message, id)| self.gate.first(id, run.run, message));
+                (vec![*run], first.into_iter().collect())
+            }
+            Prepared::Refused(_) => (Vec::new(), Vec::new()),
+        };
+        let turn = Turn::Over {
+            next: Vec::new(),
+            doors: Vec::new(),
+            leaves: Vec::<Leaf>::new(),
+        };
+        let end = End {
+            hop: hop.hop,
+            fence: hop.fence,
+            run: hop.run,
+            flow: plan.flow.clone(),
+            step: hop.step.clone(),
+            turn,
+            effect: None,
+            trail: Vec::new(),
+            accepts,
+        };
+        Finished { end, follow }
+    }
+}
+
+/// Walks under guard: a panic of a part is a failure of this message, not the end of the engine.
+pub(super) fn guarded(
+    shared: &Shared,
+    plan: &Plan,
+    node: usize,
+    message: &Message,
+    walk: impl FnOnce(&Walker<'_>) -> Walked,
+) -> Walked {
+    let walker = shared.walker(plan);
+    catch_unwind(AssertUnwindSafe(|| walk(&walker))).unwrap_or_else(|_| {
+        let failure = panicked(&plan.nodes[node].id);
+        Walked {
+            ended: vec![Ended::Failed(node, message.clone(), failure)],
+            ..Walked::default()
+        }
+    })
+}
+
+pub(super) fn panicked(step: &str) -> Failure {
+    Failure::internal(format!(
+        "a defect of the engine at the step `{step}`; the message is kept, please report it"
+    ))
+}
+
+/// One commit for a batch. If the store refuses it, the hops are given back and taken again later: pure work is done again at no cost.
+async fn commit_batch(shared: &Shared, hops: Vec<Hop>, finished: Vec<Finished>) {
+    let mut follow = Vec::with_capacity(finished.len());
+    let mut commit = Commit::default();
+    for one in finished {
+        commit.ends.push(one.end);
+        follow.push(one.follow);
+    }
+    match shared.store.commit(commit).await {
+        Ok(committed) => {
+            for (nth, (hop, follow)) in hops.iter().zip(follow).enumerate() {
+                let applied = committed.ends.get(nth).copied().unwrap_or(false);
+                let known = committed
+                    .ends_accepts
+                    .get(nth)
+                    .is_some_and(|accepts| accepts.iter().any(|verdict| *verdict != Accepted::New));
+                shared.settled(hop.hop, applied, if known { Vec::new() } else { follow });
+            }
+        }
+        Err(failure) => {
+            tracing::error!(%failure, "the store refused a commit; its messages are kept and tried again");
+            for hop in hops {
+                shared.handoff.give_back(hop);
+            }
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = shared.world.clock.sleep(STORE_PAUSE) => {}
+            }
+        }
+    }
+}
