@@ -9,6 +9,7 @@ pub mod flow;
 pub mod generate;
 mod literal;
 mod offer;
+pub mod poll;
 pub mod schedule;
 pub mod verify;
 pub mod webhook;
@@ -30,6 +31,7 @@ components! {
     SourceKind -> Ready {
         webhook: webhook::Webhook,
         file: file::Folder,
+        poll: poll::Poll,
         schedule: schedule::Schedule,
         generate: generate::Generate,
         flow: flow::Flow,
