@@ -212,3 +212,123 @@ fn recounted(connection: &Connection) -> Sql<Vec<Books>> {
     }
     Ok(books)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::commit::{Commit, First, HopId, Leaf, NewRun};
+    use super::super::retention::Retention;
+    use super::super::sample::*;
+
+    #[derive(Clone, Debug)]
+    enum Move {
+        Accept {
+            key: u8,
+            content: u8,
+            breaks: bool,
+        },
+        Refuse(u64),
+        /// Ends the nth open hop: so many hops follow, so many leaves of each kind.
+        End {
+            nth: usize,
+            follow: usize,
+            leaves: Vec<u8>,
+        },
+        Wait(usize),
+        Sweep,
+    }
+
+    fn moves() -> impl Strategy<Value = Vec<Move>> {
+        let one = prop_oneof![
+            4 => (0..6u8, 0..2u8, prop::bool::weighted(0.1))
+                .prop_map(|(key, content, breaks)| Move::Accept { key, content, breaks }),
+            1 => (1..5u64).prop_map(Move::Refuse),
+            6 => (0..9usize, 0..3usize, prop::collection::vec(0..4u8, 0..3))
+                .prop_map(|(nth, follow, leaves)| Move::End { nth, follow, leaves }),
+            1 => (0..9usize).prop_map(Move::Wait),
+            1 => Just(Move::Sweep),
+        ];
+        prop::collection::vec(prop::collection::vec(one, 1..6), 1..12)
+            .prop_map(|commits| commits.into_iter().flatten().collect())
+    }
+
+    /// Plays the moves; the books must balance and equal their recount after each.
+    async fn play(moves: Vec<Move>) {
+        let sample = Sample::new();
+        let mut open: Vec<(NewRun, HopId)> = Vec::new();
+        let mut received = 0;
+        for one in moves {
+            let mut commit = Commit::default();
+            match one {
+                Move::Accept {
+                    key,
+                    content,
+                    breaks,
+                } => {
+                    received += 1;
+                    let mut run = sample.order(&key.to_string(), &content.to_string());
+                    run.claims[0].keep_ms = 0;
+                    let hop = first_hop(&run);
+                    if breaks {
+                        run.first = First::Exception(exception(&run));
+                    }
+                    commit.accepts.push(run.clone());
+                    let accepted = sample.store.commit(commit).await.unwrap().accepts;
+                    if accepted == [super::super::commit::Accepted::New] && !breaks {
+                        open.push((run, hop));
+                    }
+                }
+                Move::Refuse(number) => {
+                    received += number as i64;
+                    commit.refused = Some(("orders".into(), number));
+                    sample.store.commit(commit).await.unwrap();
+                }
+                Move::End {
+                    nth,
+                    follow,
+                    leaves,
+                } if !open.is_empty() => {
+                    let (run, hop) = open.remove(nth % open.len());
+                    let next: Vec<_> = (0..follow)
+                        .map(|_| sample.hop(run.run, run.message, "next"))
+                        .collect();
+                    open.extend(next.iter().map(|hop| (run.clone(), hop.hop)));
+                    let leaves = leaves.iter().map(|leaf| match leaf {
+                        0 => Leaf::Delivered,
+                        1 => Leaf::Filtered,
+                        2 => Leaf::Discarded("old".to_owned()),
+                        _ => Leaf::Exception(exception(&run)),
+                    });
+                    let end = over(&run, hop, next, leaves.collect());
+                    assert_eq!(sample.end(vec![end]).await.ends, [true]);
+                }
+                Move::Wait(nth) if !open.is_empty() => {
+                    let (run, hop) = open.remove(nth % open.len());
+                    sample.end(vec![waits(&run, hop, START_MS)]).await;
+                }
+                Move::End { .. } | Move::Wait(_) => {}
+                Move::Sweep => {
+                    let all = Retention {
+                        runs_ms: 0,
+                        bodies_ms: 0,
+                        exceptions_ms: 0,
+                        limit: 2,
+                    };
+                    sample.store.sweep(all).await.unwrap();
+                }
+            }
+            assert_eq!(sample.books().await.received, received);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_books_balance_and_equal_their_recount_after_every_commit(moves in moves()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(play(moves));
+        }
+    }
+}

@@ -160,3 +160,187 @@ fn live(writing: &Writing<'_>, claim: &Claim, key: &str) -> Sql<Option<(First, [
         })
         .optional()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::commit::{Accepted, Commit, Leaf};
+    use super::super::runs::RunFilter;
+    use super::super::sample::*;
+
+    fn delivery(id: &str) -> super::Claim {
+        super::Claim {
+            hash: [0; 16],
+            ..claim("delivery:orders", id, "")
+        }
+    }
+
+    /// Accepts messages one after another, each in a commit of its own and then all in one commit: the verdicts are the same.
+    /// Messages are (key, content, delivery id); empty means none.
+    async fn check(messages: &[(&str, &str, &str)], expect: &[Accepted]) {
+        for together in [false, true] {
+            let sample = Sample::new();
+            let runs: Vec<_> = messages
+                .iter()
+                .map(|(key, content, id)| {
+                    let mut run = sample.order(key, content);
+                    if key.is_empty() {
+                        run.claims.clear();
+                    }
+                    if !id.is_empty() {
+                        run.claims.insert(0, delivery(id));
+                    }
+                    run
+                })
+                .collect();
+            let mut verdicts = Vec::new();
+            if together {
+                verdicts = sample.accept(runs).await;
+            } else {
+                for run in runs {
+                    verdicts.extend(sample.accept(vec![run]).await);
+                }
+            }
+            assert_eq!(verdicts, expect, "together: {together}");
+            sample.books().await;
+        }
+    }
+
+    const NEW: Accepted = Accepted::New;
+
+    fn repeat(run: i64) -> Accepted {
+        Accepted::Duplicate(super::RunId(run))
+    }
+
+    fn changed(run: i64) -> Accepted {
+        Accepted::Changed(super::RunId(run))
+    }
+
+    #[tokio::test]
+    async fn a_repeat_is_counted_and_a_change_is_shown() {
+        check(
+            &[("A", "1", ""), ("A", "1", ""), ("B", "1", "")],
+            &[NEW, repeat(1), NEW],
+        )
+        .await;
+        check(&[("A", "1", ""), ("A", "2", "")], &[NEW, changed(1)]).await;
+        check(&[("", "1", ""), ("", "1", "")], &[NEW, NEW]).await;
+    }
+
+    #[tokio::test]
+    async fn a_change_that_comes_again_is_a_repeat_of_the_change() {
+        check(
+            &[
+                ("A", "1", ""),
+                ("A", "2", ""),
+                ("A", "2", ""),
+                ("A", "1", ""),
+                ("A", "3", ""),
+            ],
+            &[NEW, changed(1), repeat(2), repeat(1), changed(1)],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_new_delivery_of_a_known_key_is_remembered_by_its_id() {
+        check(
+            &[
+                ("A", "1", "d1"),
+                ("A", "1", "d2"),
+                ("", "x", "d2"),
+                ("", "x", "d1"),
+            ],
+            &[NEW, repeat(1), repeat(1), repeat(1)],
+        )
+        .await;
+        check(
+            &[
+                ("A", "1", "d1"),
+                ("A", "2", "d2"),
+                ("A", "2", "d2"),
+                ("", "", "d2"),
+            ],
+            &[NEW, changed(1), repeat(2), repeat(2)],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_delivery_id_used_twice_does_not_claim_a_key_that_never_came() {
+        check(
+            &[("A", "1", "d1"), ("B", "2", "d1"), ("B", "2", "d2")],
+            &[NEW, repeat(1), NEW],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn changes_may_be_ignored() {
+        let sample = Sample::new();
+        let first = sample.order("A", "1");
+        let mut second = sample.order("A", "2");
+        second.claims[0].changed = super::Changed::Ignore;
+        let verdicts = sample.accept(vec![first, second]).await;
+        assert_eq!(verdicts, [NEW, repeat(1)]);
+        assert_eq!(sample.books().await.duplicates, 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_an_exception_that_names_the_first_message() {
+        let sample = Sample::new();
+        let first = sample.order("A", "1");
+        let second = sample.order("A", "2");
+        sample.accept(vec![first.clone(), second]).await;
+        let found = sample.store.exceptions(Default::default()).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].class, crate::failure::Class::Duplicate);
+        for part in ["`A`", "run 1", &first.message.to_string(), "2026-"] {
+            assert!(found[0].message.contains(part), "{}", found[0].message);
+        }
+        let detail = sample.store.exception(found[0].id).await.unwrap().unwrap();
+        assert_eq!(detail.body.as_deref(), Some(b"2".as_slice()));
+        let issues = sample.store.issues().await.unwrap();
+        assert_eq!((issues[0].open, issues[0].newest), (1, found[0].id));
+        assert_eq!(sample.books().await.in_exceptions, 1);
+    }
+
+    #[tokio::test]
+    async fn a_claim_ends_with_its_run_and_what_it_is_kept_longer() {
+        let mut sample = Sample::new();
+        let first = sample.order("A", "1");
+        sample.accept(vec![first.clone()]).await;
+        sample.clock.advance(Duration::from_secs(1000));
+        let again = sample.order("A", "1");
+        assert_eq!(sample.accept(vec![again.clone()]).await, [repeat(1)]);
+        let end = over(&first, first_hop(&first), vec![], vec![Leaf::Delivered]);
+        sample.end(vec![end]).await;
+        sample.clock.advance(Duration::from_millis(999));
+        assert_eq!(sample.accept(vec![again.clone()]).await, [repeat(1)]);
+        sample.reopen().await;
+        sample.clock.advance(Duration::from_millis(1));
+        let again = sample.order("A", "1");
+        assert_eq!(sample.accept(vec![again.clone()]).await, [NEW]);
+        let third = sample.order("A", "1");
+        assert_eq!(sample.accept(vec![third]).await, [repeat(again.run.0)]);
+        assert_eq!(sample.books().await.duplicates, 3);
+    }
+
+    #[tokio::test]
+    async fn a_duplicate_leaves_nothing_but_its_count() {
+        let sample = Sample::new();
+        sample
+            .accept(vec![sample.order("A", "1"), sample.order("A", "1")])
+            .await;
+        assert_eq!(
+            sample.store.runs(RunFilter::default()).await.unwrap().len(),
+            1
+        );
+        let counts = sample.store.hop_counts().await.unwrap();
+        assert_eq!((counts.len(), counts[0].ready), (1, 1));
+        assert_eq!(sample.store.commits(), 1);
+        sample.store.commit(Commit::default()).await.unwrap();
+        assert_eq!(sample.store.commits(), 2);
+    }
+}

@@ -76,3 +76,68 @@ fn value(connection: &Connection, flow: &str, name: &str) -> Sql<Option<String>>
         .query_row([flow, name], |row| row.get(0))
         .optional()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::commit::{Accepted, Commit};
+    use super::super::sample::*;
+    use super::*;
+
+    fn step(from: Option<&str>, to: Option<&str>) -> Option<(Arc<str>, Progress)> {
+        let progress = Progress {
+            cursor: "file:a".to_owned(),
+            from: from.map(str::to_owned),
+            to: to.map(str::to_owned),
+        };
+        Some((Arc::from("orders"), progress))
+    }
+
+    #[tokio::test]
+    async fn a_cursor_moves_with_its_messages_or_neither_does() {
+        let sample = Sample::new();
+        let commit = |progress| Commit {
+            accepts: vec![sample.order("A", "1")],
+            progress,
+            ..Commit::default()
+        };
+        let moved = sample.store.commit(commit(step(None, Some("1")))).await;
+        assert_eq!(moved.unwrap().accepts, [Accepted::New]);
+        for from in [None, Some("2")] {
+            let refused = sample.store.commit(commit(step(from, Some("9")))).await;
+            let failure = refused.unwrap_err();
+            assert_eq!(failure.class, Class::Conflict);
+            assert!(failure.message.contains("is at `1`"), "{}", failure.message);
+        }
+        assert_eq!(sample.books().await.received, 1);
+        let value = sample.store.cursor("orders", "file:a").await.unwrap();
+        assert_eq!(value.as_deref(), Some("1"));
+        let all = sample.store.cursors("orders", "file:").await.unwrap();
+        assert_eq!(all, [("file:a".to_owned(), "1".to_owned())]);
+        let gone = commit(step(Some("1"), None));
+        sample.store.commit(gone).await.unwrap();
+        assert!(sample.store.cursors("orders", "").await.unwrap().is_empty());
+        assert_eq!(sample.store.cursor("other", "file:a").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn one_refused_commit_does_not_touch_the_others_of_its_transaction() {
+        let sample = Sample::new();
+        let commits = (0..20).map(|n| {
+            let commit = Commit {
+                accepts: vec![sample.order(&n.to_string(), "1")],
+                progress: step(None, Some("1")).filter(|_| n % 4 == 0),
+                ..Commit::default()
+            };
+            let store = sample.store.clone();
+            tokio::spawn(async move { store.commit(commit).await })
+        });
+        let mut refused = 0;
+        for commit in commits.collect::<Vec<_>>() {
+            refused += usize::from(commit.await.unwrap().is_err());
+        }
+        assert_eq!(refused, 4);
+        assert_eq!(sample.books().await.accepted, 16);
+    }
+}

@@ -311,3 +311,197 @@ fn effect(row: &Row<'_>) -> Sql<EffectRow> {
         answer: row.get::<_, Option<Vec<u8>>>(13)?.map(Bytes::from),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::commit::Commit;
+    use super::super::sample::*;
+    use super::*;
+
+    const LEASE: i64 = 30_000;
+
+    fn intent(sample: &Sample, request: &str, at_ms: i64) -> Intent {
+        Intent {
+            effect: EffectId([7; 16]),
+            hop: HopId(1),
+            run: RunId(1),
+            flow: Arc::from("orders"),
+            step: Arc::from("erp"),
+            item: Arc::from(""),
+            request: Bytes::copy_from_slice(request.as_bytes()),
+            idempotency_key: Some(format!("key of {request}")),
+            owner: sample.store.owner(),
+            at_ms,
+            lease_until_ms: at_ms + LEASE,
+            take_over: false,
+            replace: false,
+        }
+    }
+
+    async fn intend(sample: &Sample, intent: Intent) -> Intended {
+        let commit = Commit {
+            intents: vec![intent],
+            ..Commit::default()
+        };
+        sample.store.commit(commit).await.unwrap().intents.remove(0)
+    }
+
+    async fn settle(sample: &Sample, state: EffectState) {
+        let outcome = Outcome {
+            effect: EffectId([7; 16]),
+            state,
+            at_ms: START_MS + 1,
+            unannounced: None,
+        };
+        let commit = Commit {
+            outcomes: vec![outcome],
+            ..Commit::default()
+        };
+        sample.store.commit(commit).await.unwrap();
+    }
+
+    fn send(request: &str, attempt: u32) -> Intended {
+        Intended::Send {
+            request: Bytes::copy_from_slice(request.as_bytes()),
+            idempotency_key: Some(format!("key of {request}")),
+            attempt,
+            first_at_ms: START_MS,
+        }
+    }
+
+    fn unknown(absent: u32, last_at_ms: i64) -> Intended {
+        Intended::Unknown {
+            request: Bytes::from_static(b"a"),
+            idempotency_key: Some("key of a".to_owned()),
+            first_at_ms: START_MS,
+            last_at_ms,
+            absent,
+        }
+    }
+
+    /// A sample with one intent for `a`.
+    async fn begun() -> Sample {
+        let sample = Sample::new();
+        let first = intend(&sample, intent(&sample, "a", START_MS)).await;
+        assert_eq!(first, send("a", 1));
+        sample
+    }
+
+    #[tokio::test]
+    async fn what_is_done_is_not_sent_again() {
+        let sample = begun().await;
+        settle(&sample, EffectState::Done(Bytes::from_static(b"201"))).await;
+        settle(&sample, EffectState::NotApplied).await;
+        settle(&sample, EffectState::Absent).await;
+        for take_over in [false, true] {
+            let mut again = intent(&sample, "a", START_MS + 2 * LEASE);
+            again.take_over = take_over;
+            let verdict = intend(&sample, again).await;
+            assert_eq!(verdict, Intended::Done(Bytes::from_static(b"201")));
+        }
+        let other = intend(&sample, intent(&sample, "b", START_MS)).await;
+        assert_eq!(other, Intended::Differs(Bytes::from_static(b"a")));
+    }
+
+    #[tokio::test]
+    async fn what_surely_had_no_effect_is_sent_again_as_it_was_stored() {
+        let sample = begun().await;
+        settle(&sample, EffectState::NotApplied).await;
+        let again = intend(&sample, intent(&sample, "b", START_MS + 1)).await;
+        assert_eq!(again, send("a", 2));
+        settle(&sample, EffectState::NotApplied).await;
+        let mut placed = intent(&sample, "b", START_MS + 2);
+        placed.replace = true;
+        assert_eq!(intend(&sample, placed).await, send("b", 3));
+        let stored = sample.store.unresolved_intents("orders", "erp").await;
+        assert_eq!(stored.unwrap()[0].request, "b");
+    }
+
+    #[tokio::test]
+    async fn an_effect_under_way_is_left_alone() {
+        let sample = begun().await;
+        for take_over in [false, true] {
+            let mut again = intent(&sample, "a", START_MS + LEASE - 1);
+            again.take_over = take_over;
+            let verdict = intend(&sample, again).await;
+            assert_eq!(verdict, Intended::Busy(START_MS + LEASE));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_effect_whose_lease_is_over_is_unknown_until_somebody_takes_it_over() {
+        let sample = begun().await;
+        let late = START_MS + LEASE;
+        for _ in 0..2 {
+            let verdict = intend(&sample, intent(&sample, "a", late)).await;
+            assert_eq!(verdict, unknown(0, START_MS));
+        }
+        let mut again = intent(&sample, "a", late);
+        again.take_over = true;
+        assert_eq!(intend(&sample, again).await, send("a", 2));
+        let verdict = intend(&sample, intent(&sample, "a", late)).await;
+        assert_eq!(verdict, Intended::Busy(late + LEASE));
+    }
+
+    #[tokio::test]
+    async fn an_effect_of_a_dead_engine_is_unknown_at_once() {
+        let mut sample = begun().await;
+        sample.reopen().await;
+        let verdict = intend(&sample, intent(&sample, "a", START_MS + 1)).await;
+        assert_eq!(verdict, unknown(0, START_MS));
+        let found = sample.store.unresolved_intents("orders", "erp").await;
+        assert_eq!(found.unwrap().len(), 1);
+        let mut again = intent(&sample, "b", START_MS + 1);
+        again.take_over = true;
+        let verdict = intend(&sample, again).await;
+        assert_eq!(verdict, Intended::Differs(Bytes::from_static(b"a")));
+    }
+
+    #[tokio::test]
+    async fn probes_are_counted_until_it_is_sent_again() {
+        let sample = begun().await;
+        settle(&sample, EffectState::Unknown).await;
+        settle(&sample, EffectState::Absent).await;
+        settle(&sample, EffectState::Absent).await;
+        let verdict = intend(&sample, intent(&sample, "a", START_MS + 2)).await;
+        assert_eq!(verdict, unknown(2, START_MS + 1));
+        let mut again = intent(&sample, "a", START_MS + 2);
+        again.take_over = true;
+        assert_eq!(intend(&sample, again).await, send("a", 2));
+        settle(&sample, EffectState::Unknown).await;
+        let verdict = intend(&sample, intent(&sample, "a", START_MS + 3)).await;
+        assert_eq!(verdict, unknown(0, START_MS + 1));
+        let found = sample.store.unresolved_intents("orders", "erp").await;
+        assert!(found.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_effect_without_intent_is_kept_with_its_answer() {
+        let sample = Sample::new();
+        let order = sample.order("A", "1");
+        sample.accept(vec![order.clone()]).await;
+        for answer in ["404", "200"] {
+            let outcome = Outcome {
+                effect: EffectId([9; 16]),
+                state: EffectState::Done(Bytes::copy_from_slice(answer.as_bytes())),
+                at_ms: START_MS,
+                unannounced: Some(Unannounced {
+                    run: order.run,
+                    flow: order.flow.clone(),
+                    step: Arc::from("customer"),
+                    item: Arc::from(""),
+                    request: Bytes::from_static(b"get"),
+                }),
+            };
+            let mut end = waits(&order, first_hop(&order), START_MS);
+            end.fence = if answer == "404" { 1 } else { 2 };
+            end.effect = Some(outcome);
+            assert_eq!(sample.end(vec![end]).await.ends, [true]);
+        }
+        let found = sample.store.run("1").await.unwrap().unwrap();
+        assert_eq!(found.effects.len(), 1);
+        assert_eq!(found.effects[0].attempts, 2);
+        assert_eq!(found.effects[0].standing, EffectStanding::Done);
+        assert_eq!(found.effects[0].answer.as_deref(), Some(b"200".as_slice()));
+    }
+}

@@ -273,3 +273,104 @@ impl Names {
         new
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::commit::{Commit, Leaf};
+    use super::super::sample::*;
+    use super::*;
+
+    async fn release(sample: &Sample, due_at_ms: i64, limit: usize) -> Vec<StoredHop> {
+        let commit = Commit {
+            release: Some((due_at_ms, limit)),
+            ..Commit::default()
+        };
+        sample.store.commit(commit).await.unwrap().released
+    }
+
+    #[tokio::test]
+    async fn a_waiting_hop_is_released_when_it_is_due_with_a_new_fence() {
+        let mut sample = Sample::new();
+        let order = sample.order("A", "{\"a\":1}");
+        let hop = first_hop(&order);
+        sample.accept(vec![order.clone()]).await;
+        sample.end(vec![waits(&order, hop, START_MS + 10)]).await;
+        sample.reopen().await;
+        assert_eq!(sample.store.next_due().await.unwrap(), Some(START_MS + 10));
+        let (ready, looked) = sample.store.ready_hops(vec![hop], 1).await.unwrap();
+        assert_eq!((ready.len(), looked), (0, 1));
+        assert!(release(&sample, START_MS + 9, 9).await.is_empty());
+        assert!(release(&sample, START_MS + 10, 0).await.is_empty());
+        let released = release(&sample, START_MS + 10, 9).await;
+        assert_eq!(released.len(), 1);
+        assert_eq!((released[0].fence, released[0].attempt), (2, 2));
+        assert_eq!(released[0].body, order.body);
+        assert_eq!(*released[0].keys, *order.keys);
+        assert_eq!(&*released[0].revision, "r1");
+        assert_eq!(sample.store.next_due().await.unwrap(), None);
+        let mut end = over(&order, hop, vec![], vec![Leaf::Delivered]);
+        assert_eq!(sample.end(vec![end.clone()]).await.ends, [false]);
+        let shown = sample.store.run("1").await.unwrap().unwrap();
+        let reason = shown.hops[0].last_failure.as_deref();
+        assert_eq!(reason, Some("timeout: no answer\nafter 10 s"));
+        end.fence = 2;
+        assert_eq!(sample.end(vec![end]).await.ends, [true]);
+    }
+
+    #[tokio::test]
+    async fn the_longest_due_are_released_first() {
+        let sample = Sample::new();
+        let orders: Vec<_> = (0..4).map(|n| sample.order(&n.to_string(), "1")).collect();
+        sample.accept(orders.clone()).await;
+        let due = [30, 10, 20, 40];
+        let ends = orders
+            .iter()
+            .zip(due)
+            .map(|(order, due)| waits(order, first_hop(order), START_MS + due));
+        sample.end(ends.collect()).await;
+        let released = release(&sample, START_MS + 100, 2).await;
+        let runs: Vec<_> = released.iter().map(|hop| hop.run).collect();
+        assert_eq!(runs, [orders[1].run, orders[2].run]);
+        let counts = sample.store.hop_counts().await.unwrap();
+        assert_eq!((counts[0].ready, counts[0].waiting), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_hop_has_its_own_bytes_or_those_of_its_run() {
+        let sample = Sample::new();
+        let order = sample.order("A", "accepted");
+        sample.accept(vec![order.clone()]).await;
+        let mut own = sample.hop(order.run, order.message, "b");
+        own.body = Some(Bytes::from_static(b"mapped"));
+        own.envelope = Some(Bytes::from_static(b"\x01"));
+        let same = sample.hop(order.run, order.message, "c");
+        let ids = vec![own.hop, same.hop];
+        sample
+            .end(vec![over(
+                &order,
+                first_hop(&order),
+                vec![own, same],
+                vec![],
+            )])
+            .await;
+        let (found, _) = sample.store.ready_hops(ids.clone(), 99).await.unwrap();
+        assert_eq!(
+            (&found[0].body[..], &found[0].envelope[..]),
+            (&b"mapped"[..], &b"\x01"[..])
+        );
+        assert_eq!(
+            (&found[1].body[..], &found[1].envelope[..]),
+            (&b"accepted"[..], &b""[..])
+        );
+        let (found, looked) = sample.store.ready_hops(ids, 3).await.unwrap();
+        assert_eq!((found.len(), looked), (1, 1), "the bytes have a limit");
+    }
+
+    #[tokio::test]
+    async fn no_hop_number_is_given_twice() {
+        let mut sample = Sample::new();
+        let before = sample.store.next_hop();
+        sample.reopen().await;
+        assert!(sample.store.next_hop() > before);
+    }
+}

@@ -125,3 +125,81 @@ impl Pool {
             .push(connection);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::runs::RunFilter;
+    use super::super::sample::*;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_read_while_an_engine_runs_on_it_and_afterwards() {
+        let sample = Sample::new();
+        sample.accept(vec![sample.order("A", "1")]).await;
+        let reader = Reader::open(&sample.path).unwrap();
+        let runs = || async { reader.runs(RunFilter::default()).await.unwrap().len() };
+        assert_eq!(runs().await, 1);
+        sample.accept(vec![sample.order("B", "1")]).await;
+        assert_eq!(runs().await, 2);
+        sample.store.shutdown().await;
+        assert_eq!(runs().await, 2);
+        let reader = Reader::open(&sample.path).unwrap();
+        assert_eq!(reader.books().await.unwrap()[0].counts.in_flight, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_store_is_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        for (content, part) in [
+            (None, "there is no store"),
+            (Some(""), "empty"),
+            (
+                Some(
+                    "just some text, long enough to be read as a header of something ..............................................",
+                ),
+                "damaged",
+            ),
+        ] {
+            let path = folder.path().join("store.db");
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let failure = Reader::open(&path).err().unwrap();
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn runs_are_listed_by_flow_state_key_and_page() {
+        let sample = Sample::new();
+        for n in 0..5 {
+            sample
+                .accept(vec![sample.order(&format!("SO={n}"), "1")])
+                .await;
+        }
+        let list = |filter: RunFilter| async {
+            let runs = sample.store.runs(filter).await.unwrap();
+            runs.iter().map(|row| row.run.0).collect::<Vec<_>>()
+        };
+        let with = |key: &str| RunFilter {
+            key: Some(key.to_owned()),
+            ..RunFilter::default()
+        };
+        assert_eq!(list(with("SO=3")).await, [4]);
+        assert_eq!(list(with("order=SO=3")).await, [4]);
+        assert!(list(with("customer=SO=3")).await.is_empty());
+        let page = RunFilter {
+            flow: Some("orders".to_owned()),
+            state: Some(super::super::runs::RunState::InFlight),
+            before: Some(super::super::commit::RunId(4)),
+            limit: 2,
+            ..RunFilter::default()
+        };
+        assert_eq!(list(page).await, [3, 2]);
+        let other = RunFilter {
+            flow: Some("other".to_owned()),
+            ..RunFilter::default()
+        };
+        assert!(list(other).await.is_empty());
+    }
+}

@@ -32,11 +32,20 @@ pub struct Swept {
     pub more: bool,
 }
 
-/// Up to which run the sweeps have come; each begins where the last ended, and starts over at the end.
-#[derive(Clone, Copy, Debug, Default)]
+/// Up to which run a pass has come; each batch begins where the last ended. `None` once the pass is at its end.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
-    runs: i64,
-    bodies: i64,
+    runs: Option<i64>,
+    bodies: Option<i64>,
+}
+
+impl Default for Position {
+    fn default() -> Position {
+        Position {
+            runs: Some(0),
+            bodies: Some(0),
+        }
+    }
 }
 
 /// One batch. The caller gives the transaction.
@@ -47,9 +56,22 @@ pub(super) fn sweep(
     position: &mut Position,
 ) -> Sql<Swept> {
     let mut swept = Swept::default();
-    bodies(connection, retention, now_ms, position, &mut swept)?;
-    runs(connection, retention, now_ms, position, &mut swept)?;
+    let retention = &Retention {
+        limit: retention.limit.max(1),
+        ..*retention
+    };
+    if let Some(after) = position.bodies {
+        position.bodies = bodies(connection, retention, now_ms, after, &mut swept)?;
+    }
+    if let Some(after) = position.runs {
+        position.runs = runs(connection, retention, now_ms, after, &mut swept)?;
+    }
     exceptions(connection, retention, now_ms, &mut swept)?;
+    if position.bodies.is_some() || position.runs.is_some() {
+        swept.more = true;
+    } else {
+        *position = Position::default();
+    }
     Ok(swept)
 }
 
@@ -57,9 +79,9 @@ fn bodies(
     connection: &Connection,
     retention: &Retention,
     now_ms: i64,
-    position: &mut Position,
+    after: i64,
     swept: &mut Swept,
-) -> Sql<()> {
+) -> Sql<Option<i64>> {
     let horizon = now_ms - retention.bodies_ms;
     let mut statement = connection.prepare_cached(
         "SELECT run, coalesce(ended_at <= ?2, 0) AND run NOT IN (SELECT run FROM hops), coalesce(received_at > ?2, 0)
@@ -67,15 +89,13 @@ fn bodies(
     )?;
     let looked: Vec<(i64, bool, bool)> = statement
         .query_map(
-            params![position.bodies, horizon, super::limit(retention.limit)],
+            params![after, horizon, super::limit(retention.limit)],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?
         .collect::<Sql<_>>()?;
     let young = looked.iter().any(|(.., young)| *young);
     let last = looked.last().map_or(0, |(run, ..)| *run);
     let more = looked.len() >= retention.limit && !young;
-    position.bodies = if more { last } else { 0 };
-    swept.more |= more;
     for (run, old, _) in looked {
         if old {
             connection
@@ -84,16 +104,16 @@ fn bodies(
             swept.bodies += 1;
         }
     }
-    Ok(())
+    Ok(more.then_some(last))
 }
 
 fn runs(
     connection: &Connection,
     retention: &Retention,
     now_ms: i64,
-    position: &mut Position,
+    after: i64,
     swept: &mut Swept,
-) -> Sql<()> {
+) -> Sql<Option<i64>> {
     let horizon = now_ms - retention.runs_ms;
     let mut statement = connection.prepare_cached(
         "SELECT id, flow, state, keys, received_at > ?2,
@@ -102,7 +122,7 @@ fn runs(
          FROM runs WHERE id > ?1 ORDER BY id LIMIT ?3",
     )?;
     let limit = super::limit(retention.limit);
-    let mut rows = statement.query(params![position.runs, horizon, limit, now_ms])?;
+    let mut rows = statement.query(params![after, horizon, limit, now_ms])?;
     let (mut looked, mut young, mut last, mut old) = (0, false, 0, Vec::new());
     while let Some(row) = rows.next()? {
         looked += 1;
@@ -120,14 +140,12 @@ fn runs(
     }
     drop(rows);
     let more = looked >= retention.limit && !young;
-    position.runs = if more { last } else { 0 };
-    swept.more |= more;
     for (run, flow, state, keys) in old {
         remove(connection, run, &keys)?;
         books::swept(connection, &flow, state)?;
         swept.runs += 1;
     }
-    Ok(())
+    Ok(more.then_some(last))
 }
 
 fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
@@ -169,4 +187,119 @@ fn exceptions(
     swept.exceptions = u64::try_from(removed).unwrap_or(0);
     swept.more |= removed >= retention.limit;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::commit::{Accepted, Leaf};
+    use super::super::runs::RunFilter;
+    use super::super::sample::*;
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    fn retention(limit: usize) -> Retention {
+        Retention {
+            runs_ms: 2 * DAY,
+            bodies_ms: DAY,
+            exceptions_ms: 3 * DAY,
+            limit,
+        }
+    }
+
+    /// Sweeps until there is no more, and gives all that went.
+    async fn sweep(sample: &Sample, limit: usize) -> (u64, u64, u64) {
+        let mut gone = (0, 0, 0);
+        for _ in 0..100 {
+            let swept = sample.store.sweep(retention(limit)).await.unwrap();
+            gone.0 += swept.runs;
+            gone.1 += swept.bodies;
+            gone.2 += swept.exceptions;
+            if !swept.more {
+                return gone;
+            }
+        }
+        panic!("the sweep does not come to its end");
+    }
+
+    #[tokio::test]
+    async fn what_is_finished_goes_in_its_time_and_the_rest_stays() {
+        for limit in [1, 3, 100] {
+            let mut sample = Sample::new();
+            let orders: Vec<_> = (0..6).map(|n| sample.order(&n.to_string(), "1")).collect();
+            sample.accept(orders.clone()).await;
+            let mut ends: Vec<_> = orders[..4]
+                .iter()
+                .map(|order| over(order, first_hop(order), vec![], vec![Leaf::Delivered]))
+                .collect();
+            let leaf = Leaf::Exception(exception(&orders[4]));
+            ends.push(over(&orders[4], first_hop(&orders[4]), vec![], vec![leaf]));
+            sample.end(ends).await;
+            assert_eq!(sweep(&sample, limit).await, (0, 0, 0));
+            sample.clock.advance(Duration::from_millis(DAY as u64));
+            assert_eq!(sweep(&sample, limit).await, (0, 4, 0));
+            let found = sample.store.run("1").await.unwrap().unwrap();
+            assert_eq!(found.body, None);
+            sample.clock.advance(Duration::from_millis(DAY as u64));
+            assert_eq!(sweep(&sample, limit).await, (4, 0, 0));
+            assert!(sample.store.journey("0").await.unwrap().is_empty());
+            assert_eq!(sample.store.journey("4").await.unwrap().len(), 1);
+            assert_eq!(sample.books().await.delivered, 4);
+            sample.reopen().await;
+            assert_eq!(sample.store.next_run().0, 7);
+            let runs = sample.store.runs(RunFilter::default()).await.unwrap();
+            assert_eq!(runs.len(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_stays_as_long_as_its_claim() {
+        let sample = Sample::new();
+        let mut order = sample.order("A", "1");
+        order.claims[0].keep_ms = 5 * DAY;
+        sample.accept(vec![order.clone()]).await;
+        sample
+            .end(vec![over(
+                &order,
+                first_hop(&order),
+                vec![],
+                vec![Leaf::Delivered],
+            )])
+            .await;
+        sample.clock.advance(Duration::from_millis(4 * DAY as u64));
+        assert_eq!(sweep(&sample, 10).await, (0, 1, 0));
+        let again = sample.order("A", "1");
+        let verdicts = sample.accept(vec![again.clone()]).await;
+        assert_eq!(verdicts, [Accepted::Duplicate(order.run)]);
+        sample.clock.advance(Duration::from_millis(DAY as u64));
+        assert_eq!(sweep(&sample, 10).await, (1, 0, 0));
+        assert_eq!(sample.accept(vec![again]).await, [Accepted::New]);
+    }
+
+    #[tokio::test]
+    async fn a_run_stays_while_a_door_still_holds_its_message() {
+        let sample = Sample::new();
+        let order = sample.order("A", "1");
+        sample.accept(vec![order.clone()]).await;
+        let door = sample.hop(order.run, order.message, "@accept");
+        let hop = door.hop;
+        let turn = super::super::commit::Turn::Over {
+            next: vec![],
+            doors: vec![door],
+            leaves: vec![Leaf::Delivered],
+        };
+        sample
+            .end(vec![turned(&order, first_hop(&order), turn)])
+            .await;
+        sample.clock.advance(Duration::from_millis(9 * DAY as u64));
+        assert_eq!(sweep(&sample, 10).await, (0, 0, 0));
+        let (found, _) = sample.store.ready_hops(vec![hop], 9).await.unwrap();
+        assert_eq!(found[0].body, order.body);
+        let mut end = over(&order, hop, vec![], vec![]);
+        end.step = "@accept".into();
+        sample.end(vec![end]).await;
+        assert_eq!(sweep(&sample, 10).await, (1, 1, 0));
+    }
 }

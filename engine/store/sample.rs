@@ -158,7 +158,7 @@ pub(crate) fn turned(run: &NewRun, hop: HopId, turn: Turn) -> End {
     }
 }
 
-pub(crate) fn wait(run: &NewRun, hop: HopId, due_at_ms: i64) -> End {
+pub(crate) fn waits(run: &NewRun, hop: HopId, due_at_ms: i64) -> End {
     turned(
         run,
         hop,

@@ -322,3 +322,204 @@ impl Writer {
         drop(lock);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::sample::*;
+    use super::super::{Options, Store};
+    use super::*;
+    use crate::store::commit::{Accepted, Leaf};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn commits_that_come_together_share_an_fsync() {
+        let sample = Sample::new();
+        let commits: Vec<_> = (0..200)
+            .map(|n| {
+                let run = sample.order(&n.to_string(), "1");
+                let commit = Commit {
+                    accepts: vec![run],
+                    ..Commit::default()
+                };
+                let store = sample.store.clone();
+                tokio::spawn(async move { store.commit(commit).await.unwrap() })
+            })
+            .collect();
+        for commit in commits {
+            assert_eq!(commit.await.unwrap().accepts, [Accepted::New]);
+        }
+        let (commits, transactions) = (sample.store.commits(), sample.store.transactions());
+        assert_eq!(commits, 200);
+        assert!(transactions < 150, "{transactions} transactions");
+        assert!(transactions >= 200 / 64, "{transactions} transactions");
+        assert_eq!(sample.books().await.accepted, 200);
+    }
+
+    /// A queue of two holds two commits that nobody writes; the third waits until it may be queued.
+    #[tokio::test]
+    async fn the_queue_has_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            queued_max: 2,
+            ..Options::at(folder.path().join("store.db"))
+        };
+        let store = Store::open(options, World::real()).unwrap();
+        // Another connection holds the write lock, so that the writer cannot go on.
+        let other = Connection::open(folder.path().join("store.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { store.commit(Commit::default()).await })
+            })
+            .collect();
+        tokio::time::timeout(Duration::from_secs(3), async {
+            while store.0.places.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        let fourth = store.commit(Commit::default());
+        let late = tokio::time::timeout(Duration::from_millis(50), fourth).await;
+        assert!(late.is_err(), "the fourth was queued");
+        other.execute_batch("COMMIT").unwrap();
+        for commit in waiting {
+            commit.await.unwrap().unwrap();
+        }
+        assert_eq!(store.commits(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            bytes_max: Some(512 << 10),
+            ..Options::at(folder.path().join("store.db"))
+        };
+        let mut sample = Sample::new();
+        sample.store.shutdown().await;
+        sample.store = Store::open(options, world(&sample.clock)).unwrap();
+        let large = "x".repeat(20_000);
+        let mut kept = Vec::new();
+        let failure = loop {
+            let run = sample.order(&kept.len().to_string(), &large);
+            let commit = Commit {
+                accepts: vec![run.clone()],
+                ..Commit::default()
+            };
+            match sample.store.commit(commit).await {
+                Ok(_) => kept.push(run),
+                Err(failure) => break failure,
+            }
+            assert!(kept.len() < 100, "the limit has no effect");
+        };
+        assert_eq!(failure.class, Class::Unavailable);
+        assert!(failure.message.contains("full"), "{}", failure.message);
+        assert_eq!(sample.books().await.accepted, kept.len() as i64);
+        let ends = kept
+            .iter()
+            .map(|run| over(run, first_hop(run), vec![], vec![Leaf::Delivered]));
+        let ended = sample.end(ends.collect()).await.ends;
+        assert!(ended.iter().all(|ended| *ended), "work goes on");
+        assert_eq!(sample.books().await.delivered, kept.len() as i64);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_impossible_commit_is_refused_alone() {
+        let sample = Sample::new();
+        let twice = sample.order("A", "1");
+        sample.accept(vec![twice.clone()]).await;
+        let commits: Vec<_> = (0..10)
+            .map(|n| {
+                let mut run = sample.order(&format!("B{n}"), "1");
+                if n == 5 {
+                    run.run = twice.run;
+                }
+                let commit = Commit {
+                    accepts: vec![run],
+                    ..Commit::default()
+                };
+                let store = sample.store.clone();
+                tokio::spawn(async move { store.commit(commit).await })
+            })
+            .collect();
+        let mut refused = Vec::new();
+        for commit in commits {
+            refused.extend(commit.await.unwrap().err());
+        }
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].class, Class::Internal);
+        assert_eq!(sample.books().await.accepted, 10);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_broke_refuses_everything() {
+        let sample = Sample::new();
+        let (requests, queue) = std::sync::mpsc::channel();
+        let mut writer = Writer {
+            connection: Connection::open_in_memory().unwrap(),
+            shown: "store.db".to_owned(),
+            world: World::real(),
+            owner: 1,
+            next_hop: Arc::default(),
+            hops_reserved: HOPS_RESERVED,
+            group_max: 1,
+            checkpoint_pages: 1,
+            done: Arc::default(),
+            broken: None,
+            position: Position::default(),
+            lock: File::open(&sample.path).unwrap(),
+        };
+        writer.give_up(&rusqlite::Error::InvalidQuery);
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        let (answer, verdict) = oneshot::channel();
+        let place = places.acquire_owned().await.unwrap();
+        requests
+            .send(Request::Commit(Box::default(), place, answer))
+            .unwrap();
+        drop(requests);
+        writer.work(&queue);
+        let failure = verdict.await.unwrap().unwrap_err();
+        assert_eq!(failure.class, Class::Unavailable);
+        assert!(failure.message.contains("anew"), "{}", failure.message);
+    }
+
+    #[tokio::test]
+    async fn a_second_engine_is_refused_and_a_closed_store_too() {
+        let sample = Sample::new();
+        let second = Store::open(Options::at(&sample.path), World::real());
+        let failure = second.err().unwrap();
+        let process = format!("process {}", std::process::id());
+        assert!(failure.message.contains(&process), "{}", failure.message);
+        let owner = sample.store.owner();
+        sample.store.shutdown().await;
+        let late = sample.store.commit(Commit::default()).await;
+        assert_eq!(late.unwrap_err().class, Class::Unavailable);
+        let again = Store::open(Options::at(&sample.path), World::real()).unwrap();
+        assert!(again.owner() > owner);
+    }
+
+    #[tokio::test]
+    async fn the_log_is_moved_into_the_database_when_there_is_nothing_to_do() {
+        let sample = Sample::new();
+        sample.accept(vec![sample.order("A", "1")]).await;
+        assert_eq!(sample.store.fsyncs(), 1);
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while sample.store.fsyncs() == 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(sample.store.fsyncs(), 4);
+        let database = Connection::open(&sample.path).unwrap();
+        let left: (i64, i64) = database
+            .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+                Ok((row.get(1)?, row.get(2)?))
+            })
+            .unwrap();
+        assert_eq!(left.0, left.1);
+    }
+}
