@@ -41,6 +41,8 @@ mod migrations;
 mod writer;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 pub(crate) mod sample;
 
 use commit::{Commit, Committed, HopId, RunId};

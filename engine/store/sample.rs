@@ -18,7 +18,7 @@ pub(crate) struct Sample {
     pub(crate) store: Store,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) path: PathBuf,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 /// The time at which samples begin.
@@ -34,7 +34,17 @@ impl Sample {
             store,
             clock,
             path,
-            _folder: folder,
+            _folder: Some(folder),
+        }
+    }
+
+    /// Samples for a store that is there already.
+    pub(crate) fn over(store: Store) -> Sample {
+        Sample {
+            store,
+            clock: Arc::new(ManualClock::at(START_MS)),
+            path: PathBuf::new(),
+            _folder: None,
         }
     }
 
