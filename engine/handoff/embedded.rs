@@ -372,6 +372,7 @@ mod tests {
             step: Arc::from("erp"),
             attempt: 1,
             revision: run.revision.clone(),
+            runs_body: true,
             message: Message::new(run.message, START_MS, Body::new(run.body.clone())),
         }
     }
