@@ -9,5 +9,6 @@ mod support;
 mod cli;
 mod durability;
 mod effects;
+mod fuzz;
 mod hostile;
 mod tidy;

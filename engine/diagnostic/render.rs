@@ -291,7 +291,8 @@ fn snippet<'a>(
         .line_start(first)
         .fold(true);
     for ((span, kind, words), end) in spans.iter().zip(&ends) {
-        let (start, end) = (span.start.clamp(from, to), (*end).clamp(from, to));
+        let border = |at: usize| character_border(&file.text, at.clamp(from, to));
+        let (start, end) = (border(span.start), border(*end));
         let mark = kind.span(start - from..end - from);
         snippet = snippet.annotation(if words.is_empty() {
             mark
@@ -304,13 +305,11 @@ fn snippet<'a>(
 
 /// The end of a line, without its line break.
 fn line_end(file: &File, line: usize) -> usize {
-    let next = file.line_start(line + 1);
-    let text = &file.text[..next];
-    text.strip_suffix('\n').map_or(next, |text| {
-        text.strip_suffix('\r').map_or(text.len(), str::len)
-    })
+    let (start, next) = (file.line_start(line), file.line_start(line + 1));
+    start + file.text[start..next].trim_end_matches(['\n', '\r']).len()
 }
 
+/// The next border between characters.
 fn character_border(text: &str, at: usize) -> usize {
     (at..text.len())
         .find(|at| text.is_char_boundary(*at))

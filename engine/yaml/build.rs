@@ -29,6 +29,7 @@ pub(super) fn tree(
     let bom = if text.starts_with('\u{feff}') { 3 } else { 0 };
     let mut builder = Builder {
         file,
+        text,
         findings,
         places: Places::of(&text[bom..], bom),
         open: Vec::new(),
@@ -127,6 +128,8 @@ struct Anchored {
 
 struct Builder<'a> {
     file: &'a Arc<File>,
+    /// The file's text, with what was skipped blanked out.
+    text: &'a str,
     findings: &'a mut Findings,
     places: Places,
     open: Vec<Open>,
@@ -189,9 +192,7 @@ impl Builder<'_> {
             .collect();
         unused.sort_by_key(|span| span.start);
         for span in unused {
-            let sign = self.file.text[..span.start]
-                .rfind('&')
-                .unwrap_or(span.start);
+            let sign = self.text[..span.start].rfind('&').unwrap_or(span.start);
             self.warn(
                 codes::QUOTE,
                 Span::new(sign, span.end.max(sign + 1)),
@@ -241,7 +242,7 @@ impl Builder<'_> {
 
     /// The place of the value alone: past an anchor and a tag, and for an empty value right behind what it belongs to.
     fn scalar_span(&self, value: &str, style: Style, span: Span) -> Span {
-        let text = &self.file.text;
+        let text = self.text;
         if style == Style::Plain && value.is_empty() {
             let behind = match self.open.last().map(|open| &open.inside) {
                 Some(Inside::Map(_, Next::Value(key), _)) => {
@@ -317,7 +318,7 @@ impl Builder<'_> {
     }
 
     fn warn_cut(&mut self, value: &str, span: Span) {
-        let rest = &self.file.text[span.end..];
+        let rest = &self.text[span.end..];
         let comment = rest.trim_start_matches([' ', '\t']);
         if comment.len() == rest.len() || !comment.starts_with('#') {
             return;
@@ -347,7 +348,7 @@ impl Builder<'_> {
             return;
         }
         let mut start = span.start;
-        let text = &self.file.text;
+        let text = self.text;
         while text[start..].starts_with(['&', '!']) {
             let rest = &text[start..];
             let word = rest.find(char::is_whitespace).unwrap_or(rest.len());
@@ -380,7 +381,9 @@ impl Builder<'_> {
                 (Data::Map(entries), last)
             }
         };
-        let end = if open.flow { span.start + 1 } else { last };
+        // A mapping in block style may begin with a key in brackets, and is none in brackets itself.
+        let closed = open.flow && self.text[span.start..].starts_with([']', '}']);
+        let end = if closed { span.start + 1 } else { last };
         let node = Node {
             span: Span::new(open.start, end),
             data,
@@ -491,9 +494,7 @@ impl Builder<'_> {
                 span,
             }),
             // A template in a template's place was told when its inside was read.
-            (Some(_), Data::Map(_)) if self.file.text[span.start..].starts_with("{{") => {
-                Next::Nothing
-            }
+            (Some(_), Data::Map(_)) if self.text[span.start..].starts_with("{{") => Next::Nothing,
             (Some((message, help)), _) => {
                 if let Some((span, help)) = self.template(span) {
                     self.error(codes::QUOTE, span, fault::TEMPLATE, help);
@@ -515,7 +516,7 @@ impl Builder<'_> {
 
     /// If a key in braces stands in braces itself, it is a template without quotes: the whole of it, and what to do.
     fn template(&self, key: Span) -> Option<(Span, String)> {
-        let text = &self.file.text;
+        let text = self.text;
         let start = text[..key.start]
             .ends_with('{')
             .then_some(key.start.wrapping_sub(1))?;
@@ -559,9 +560,9 @@ impl Builder<'_> {
         if tag.is_none() {
             return;
         }
-        let rest = &self.file.text[span.start..];
+        let rest = &self.text[span.start..];
         let at = span.start + rest.find('!').unwrap_or(0);
-        let line = self.file.text[at..].lines().next().unwrap_or_default();
+        let line = self.text[at..].lines().next().unwrap_or_default();
         let word = line.split_whitespace().next().unwrap_or_default();
         let help = if word.starts_with("!!") {
             "remove it; to get a text, quote the value".to_owned()
@@ -582,7 +583,7 @@ impl Builder<'_> {
     fn place(&self, span: Span) -> Place {
         Place {
             file: self.file.clone(),
-            span,
+            span: fault::borders(&self.file.text, span),
         }
     }
 

@@ -11,7 +11,7 @@ pub(super) fn report(file: &Arc<File>, text: &str, stop: &Stop, findings: &mut F
     let fault = explain(text, stop);
     let place = Place {
         file: file.clone(),
-        span: fault.span,
+        span: borders(&file.text, fault.span),
     };
     findings.push(Diagnostic::error(fault.code, place, fault.message).help(fault.help));
     entry(text, fault.span.start.min(stop.at))
@@ -48,6 +48,16 @@ fn entry(text: &str, at: usize) -> Span {
         start += line.len();
     }
     from.map_or(Span::default(), |from| Span::new(from, text.len()))
+}
+
+/// The same stretch, widened to whole characters. What was skipped has a blank for each byte, so that a border there may be none here.
+pub(super) fn borders(text: &str, span: Span) -> Span {
+    let end = span.end.min(text.len());
+    let start = (0..=span.start.min(end))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    let end = (end..=text.len()).find(|at| text.is_char_boundary(*at));
+    Span::new(start.unwrap_or(0), end.unwrap_or(text.len()))
 }
 
 struct Fault {
