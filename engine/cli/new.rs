@@ -1,7 +1,7 @@
 //! `crossdock new`: a small project that runs, with a sample and the schemas for editors.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use include_dir::{Dir, include_dir};
@@ -32,10 +32,10 @@ impl New {
             )));
         }
         for file in files(&TEMPLATE) {
-            disk::write_atomic(&root.join(file.path()), file.contents())?;
+            write(&root.join(file.path()), file.contents())?;
         }
         for (name, text) in editor::all() {
-            disk::write_atomic(&root.join(editor::FOLDER).join(name), text.as_bytes())?;
+            write(&root.join(editor::FOLDER).join(name), text.as_bytes())?;
         }
         written(writeln!(
             terminal.out,
@@ -45,6 +45,11 @@ impl New {
         ))?;
         Ok(GOOD)
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    disk::make_folder(path.parent().unwrap_or(path))?;
+    disk::write_atomic(path, bytes)
 }
 
 fn files<'a>(folder: &'a Dir<'a>) -> Vec<&'a include_dir::File<'a>> {

@@ -30,6 +30,7 @@ impl Schema {
     pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
         let all = editor::all();
         if let Some(folder) = &self.write {
+            disk::make_folder(folder)?;
             for (name, text) in &all {
                 let path = folder.join(name);
                 disk::write_atomic(&path, text.as_bytes())?;

@@ -73,7 +73,10 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
             .collect();
         cx.keys_uncertain = !matches!(keys.data, Data::Map(_));
     }
+    // The shape of the routes is looked at before the steps have bound anything.
+    cx.variables_uncertain = true;
     let head = head(&mut cx, node);
+    cx.variables_uncertain = false;
     let name = node.get("flow").and_then(|at| {
         Some((
             names::usable(&mut cx, "flow", at)?.to_owned(),
