@@ -11,6 +11,7 @@ mod literal;
 mod offer;
 pub mod poll;
 pub mod schedule;
+pub mod stdin;
 pub mod verify;
 pub mod webhook;
 
@@ -33,6 +34,7 @@ components! {
         file: file::Folder,
         poll: poll::Poll,
         schedule: schedule::Schedule,
+        stdin: stdin::Stdin,
         generate: generate::Generate,
         flow: flow::Flow,
     }

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod env;
 pub mod inbox;
 pub mod random;
+pub mod stdin;
 
 /// A boxed future: what waits behind a trait is chosen at run time.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
