@@ -487,6 +487,9 @@ mod tests {
         let first = embedded.take("orders", "erp", 1).await.remove(0);
         embedded.give_back(first.clone());
         embedded.give_back(first);
+        let first = embedded.take("orders", "erp", 1).await.remove(0);
+        embedded.waits(first.hop);
+        embedded.give_back(first);
         assert_eq!(bodies(&embedded, 1).await, ["body 0"]);
         assert_eq!(bodies(&embedded, 1).await, ["body 1"]);
     }

@@ -54,12 +54,13 @@ impl Shared {
 
     /// A hop has ended in the store: what follows it is announced. Not applied means that somebody else has ended it.
     fn settled(&self, hop: HopId, applied: bool, follow: Vec<Hop>) {
-        self.handoff.ended(hop);
         if applied {
             for next in follow {
                 self.handoff.announce(next);
             }
         }
+        // Last, so that nobody sees an engine without work in between.
+        self.handoff.ended(hop);
     }
 
     /// Before the commit of a hop's end: one that is about to wait may be released at once.
