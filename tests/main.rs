@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, also outside of its `#[test]` function"
 )]
+#![allow(unreachable_pub, reason = "what tests share says so with `pub`")]
 
 mod support;
 
@@ -11,4 +12,5 @@ mod durability;
 mod effects;
 mod fuzz;
 mod hostile;
+mod parts;
 mod tidy;

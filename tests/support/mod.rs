@@ -1,5 +1,7 @@
 //! A sandbox for tests of the program: a temporary project, a free port, the engine as a child that never outlives the test.
 
+pub mod fake;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
