@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place};
 use crate::expression::{Expression, Scope, Tables};
 use crate::failure::Failure;
+use crate::format::FormatFault;
 use crate::mapping::Mapping;
 use crate::message::Message;
 use crate::schema::{Schema, Schemas};
@@ -453,6 +454,15 @@ impl Build<'_> {
                 None
             }
         }
+    }
+
+    /// Reports a setting of a format that cannot be; `path` leads to the format.
+    pub fn format_fault(&mut self, path: &[&str], fault: FormatFault) {
+        let node = self.node.find(path).unwrap_or(self.node);
+        let kind = node.entries().first().map(|(key, _)| key.text.clone());
+        let kind = kind.unwrap_or_default();
+        let path: Vec<&str> = path.iter().copied().chain([&*kind, fault.field]).collect();
+        self.error(codes::BAD_VALUE, &path, fault.message, fault.help);
     }
 
     /// Variables and keys that a template names must be there.

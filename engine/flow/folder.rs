@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::codes;
@@ -20,6 +20,8 @@ const DEPTH_MAX: usize = 16;
 /// The files of a project, by what they are for; each list in the order of their paths.
 #[derive(Default)]
 pub(crate) struct Folder {
+    /// Where they are.
+    pub(crate) root: PathBuf,
     /// `crossdock.yaml`.
     pub(crate) settings: Option<Arc<File>>,
     /// `flows/**/*.yaml`, without tests and fragments.
@@ -49,7 +51,10 @@ impl Folder {
             root,
             findings,
             count: 0,
-            folder: Folder::default(),
+            folder: Folder {
+                root: root.to_owned(),
+                ..Folder::default()
+            },
         };
         if let Err(error) = fs::read_dir(root) {
             let message = format!("the project's folder cannot be read: {error}");

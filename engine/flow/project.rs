@@ -23,8 +23,6 @@ use crate::schema::Schemas;
 use crate::world::{World, disk};
 use crate::yaml::{self, Node};
 
-/// How long one attempt may take where nobody says anything, in milliseconds.
-const TIMEOUT_MS: u64 = 10_000;
 /// Fewer files than this are read by one thread.
 const PARALLEL_MIN: usize = 8;
 
@@ -178,6 +176,8 @@ fn known(folder: &Folder, parsed: &Parsed, findings: &mut Findings) -> (Settings
         }
         None => Settings::default(),
     };
+    library.root = folder.root.clone();
+    library.timeout = settings.defaults.timeout;
     let tables = read_tables(folder, &mut hashes, findings);
     let named: Vec<(String, Arc<File>)> = folder
         .schemas
@@ -202,10 +202,6 @@ fn known(folder: &Folder, parsed: &Parsed, findings: &mut Findings) -> (Settings
         broken_fragments,
         processes: process_names(folder, parsed),
         retry: RetryRule::DEFAULT.with(settings.defaults.retry.as_ref()),
-        timeout_ms: settings
-            .defaults
-            .timeout
-            .map_or(TIMEOUT_MS, |timeout| timeout.ms),
     };
     (settings, known, hashes)
 }

@@ -208,6 +208,11 @@ impl Ready {
         Ok(())
     }
 
+    /// Whether the settings name the columns.
+    pub(super) fn has_columns(&self) -> bool {
+        !self.config.columns.is_empty()
+    }
+
     /// One object as a row of the columns in the settings.
     pub(super) fn write_row(&self, document: Item<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
         if self.config.columns.is_empty() {

@@ -184,6 +184,14 @@ impl Format {
         matches!(self, Format::Jsonl(_) | Format::Csv(_))
     }
 
+    /// Whether one document after another can be written without seeing the others first: a `csv` needs `columns`.
+    pub fn writes_lines(&self) -> bool {
+        match self {
+            Format::Csv(csv) => csv.has_columns(),
+            _ => true,
+        }
+    }
+
     /// A decoder for the bytes of a file from `position.offset` on. With a JSON Schema, cells become what its properties say.
     pub fn decoder(&self, schema: Option<&Value>, position: Position) -> Decoder {
         match self {

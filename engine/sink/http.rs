@@ -78,3 +78,120 @@ impl Part for Http {
         Some(Ready::Effect(Arc::new(ask)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::{Attempt, Effect, Probed};
+    use crate::failure::Class;
+    use crate::sink::SinkKind;
+    use crate::step::bench::Bench;
+    use crate::system::stub::{Reply, Stub, answer};
+
+    const ORDER: &str = r#"{"orderNumber": "SO/1", "total": 19.90}"#;
+
+    fn sink(bench: &Bench, entry: &str) -> Arc<dyn Effect> {
+        match bench.build::<SinkKind>(entry) {
+            (Some(Ready::Effect(effect)), found) if found.is_empty() => effect,
+            (_, found) => panic!("{entry}: {found:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_becomes_a_request_and_can_be_sent_again() {
+        let stub = Stub::start(|_| Reply::Bytes(answer(201, "", r#"{"id": 7}"#))).await;
+        let auth = "  auth: { bearer: { token: hunter2 } }\n";
+        let bench = Bench::new().system(&stub.system(auth, "")).mapping(
+            "short",
+            "mapping: short\nfields: { number: orderNumber, total: total }\n",
+        );
+        let entry = "http: { system: erp, post: '/orders?ref={{orderNumber}}', map: short, headers: { X-Ref: '{{orderNumber}}' }, idempotency_key: orderNumber }";
+        let sink = sink(&bench, entry);
+        let request = sink.prepare(&bench.message(ORDER), &bench.cx()).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&request.bytes),
+            r#"{"method":"POST","path":"/orders?ref=SO%2F1","headers":{"content-type":"application/json","x-ref":"SO/1"},"body":{"number":"SO/1","total":19.90}}"#
+        );
+        assert_eq!(request.idempotency_key.as_deref(), Some("SO/1"));
+        for _ in 0..2 {
+            let Attempt::Applied(answer) = sink.perform(&request).await else {
+                panic!("it was not applied");
+            };
+            let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+            assert_eq!(text, r#"{"status":201,"headers":{},"body":{"id": 7}}"#);
+        }
+        let seen = stub.seen();
+        assert_eq!(seen[0].body, r#"{"number":"SO/1","total":19.90}"#);
+        assert_eq!(seen[0].head, seen[1].head);
+        assert!(seen[0].head.contains("idempotency-key: SO/1"));
+        assert!(seen[0].head.contains("authorization: Bearer hunter2"));
+    }
+
+    #[tokio::test]
+    async fn the_whole_body_is_sent_where_nothing_else_is_said() {
+        let stub = Stub::start(|_| Reply::Bytes(answer(200, "", ""))).await;
+        let bench = Bench::new().system(&stub.system("", ""));
+        let sink = sink(
+            &bench,
+            "http: { system: erp, put: /x, content_type: text/csv, upsert: true }",
+        );
+        let request = sink.prepare(&bench.message("a,b\n"), &bench.cx()).unwrap();
+        assert!(matches!(sink.perform(&request).await, Attempt::Applied(_)));
+        let seen = &stub.seen()[0];
+        assert_eq!(seen.body, "a,b\n");
+        assert!(
+            seen.head.contains("content-type: text/csv"),
+            "{}",
+            seen.head
+        );
+    }
+
+    #[tokio::test]
+    async fn a_probe_asks_whether_it_is_there() {
+        let stub = Stub::start(|seen| {
+            Reply::Bytes(match seen.head.split(' ').nth(1) {
+                Some("/orders?ref=A") => answer(200, "", r#"{"items": [1]}"#),
+                Some("/orders?ref=B") => answer(200, "", r#"{"items": []}"#),
+                Some("/orders?ref=C") => answer(200, "", r#"{"items": null}"#),
+                _ => answer(500, "", ""),
+            })
+        })
+        .await;
+        let bench = Bench::new().system(&stub.system("", ""));
+        let entry = "http: { system: erp, post: /orders }\nprobe: { get: '/orders?ref={{n}}', applied: 'length(items) > `0`', settle: 5s }\n";
+        let sink = sink(&bench, entry);
+        assert_eq!(sink.promises().probe_settle_ms, Some(5_000));
+        for (number, expect) in [
+            ("A", "applied"),
+            ("B", "absent"),
+            ("C", "mapping"),
+            ("D", "unavailable"),
+        ] {
+            let message = bench.message(&format!(r#"{{"n": "{number}"}}"#));
+            let request = sink.prepare(&message, &bench.cx()).unwrap();
+            let probed = match sink.probe(&message, &request).await {
+                Probed::Applied(_) => "applied".to_owned(),
+                Probed::Absent => "absent".to_owned(),
+                Probed::Failed(failure) => failure.class.to_string(),
+            };
+            assert_eq!(probed, expect, "{number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_must_be_a_text() {
+        let bench = Bench::new().system("system: erp\nhttp: { base_url: 'http://127.0.0.1:1' }\n");
+        let sink = sink(
+            &bench,
+            "http: { system: erp, post: /x, idempotency_key: n }",
+        );
+        let class = |body: &str| {
+            sink.prepare(&bench.message(body), &bench.cx())
+                .unwrap_err()
+                .class
+        };
+        assert_eq!(class("{}"), Class::Mapping);
+        assert_eq!(class(r#"{"n": ""}"#), Class::Mapping);
+        assert_eq!(class(r#"{"n": "a\nb"}"#), Class::Mapping);
+    }
+}

@@ -8,8 +8,10 @@ use crate::message::Message;
 use crate::world::Pending;
 
 pub mod discard;
+pub mod file;
 pub mod flow;
 pub mod http;
+pub mod stdout;
 
 /// A sink, ready to run.
 pub enum Ready {
@@ -35,7 +37,9 @@ components! {
     /// The kinds of sinks.
     SinkKind -> Ready {
         http: http::Http,
+        file: file::File,
         flow: flow::Flow,
+        stdout: stdout::Stdout,
         discard: discard::Discard,
     }
 }

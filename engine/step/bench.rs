@@ -8,6 +8,7 @@ use crate::body::Body;
 use crate::component::common::Common;
 use crate::component::{Build, Context, Effect, Library, Outcome, Pure, Registry};
 use crate::diagnostic::{File, Findings};
+use crate::expression::{Table, Tables};
 use crate::failure::Failure;
 use crate::message::{Message, MessageId};
 use crate::schema::Schemas;
@@ -75,6 +76,16 @@ impl Bench {
         let system = system.unwrap();
         let name = system.name().to_string();
         self.library.systems.insert(name, Arc::new(system));
+        self
+    }
+
+    pub(crate) fn table(mut self, name: &str, columns: &[&str], rows: &[&[&str]]) -> Bench {
+        let cells = |row: &[&str]| row.iter().map(|cell| (*cell).to_owned()).collect();
+        let rows = rows.iter().map(|row| cells(row)).collect();
+        let table = Table::new(name, cells(columns), rows).unwrap();
+        let mut tables = Tables::default();
+        tables.insert(table);
+        self.library.tables = Arc::new(tables);
         self
     }
 

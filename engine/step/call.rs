@@ -208,3 +208,154 @@ impl Effect for Calling {
         Ok(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Class;
+    use crate::step::bench::Bench;
+    use crate::system::stub::{Reply, Stub, answer};
+
+    const CUSTOMER: &str = r#"{"code": "C-1", "limit": 100.50}"#;
+
+    async fn stub() -> Stub {
+        Stub::start(|seen| {
+            let path = seen.head.split(' ').nth(1).unwrap_or_default().to_owned();
+            Reply::Bytes(match path.as_str() {
+                "/customers/C-1" | "/customers/C%2F1?a=b%26c" => answer(200, "", CUSTOMER),
+                "/customers/text" => answer(200, "", "hello"),
+                "/customers/none" => answer(204, "", ""),
+                _ => answer(404, "", "unknown"),
+            })
+        })
+        .await
+    }
+
+    fn bench(stub: &Stub) -> Bench {
+        Bench::new()
+            .system(&stub.system("", ""))
+            .schema("customer", r#"{"type": "object", "required": ["code"]}"#)
+            .schema("other", r#"{"type": "object", "required": ["name"]}"#)
+    }
+
+    /// Sends a message through a call.
+    async fn sent(bench: &Bench, entry: &str, body: &str) -> Result<Message, Failure> {
+        let effect = bench.effect(entry);
+        let message = bench.message(body);
+        let request = effect.prepare(&message, &bench.cx())?;
+        match effect.perform(&request).await {
+            Attempt::Applied(answer) => effect.finish(message, &answer, &bench.cx()),
+            Attempt::NotApplied(failure) | Attempt::Unknown(failure) => Err(failure),
+        }
+    }
+
+    const GET: &str =
+        "call: { system: erp, get: '/customers/{{c}}', answer: customer }\ninto: customer\n";
+
+    #[tokio::test]
+    async fn the_answer_is_bound_and_the_body_stays() {
+        let stub = stub().await;
+        let bench = bench(&stub);
+        let next = sent(&bench, GET, r#"{"c": "C-1"}"#).await.unwrap();
+        assert_eq!(next.body.bytes(), &r#"{"c": "C-1"}"#);
+        assert_eq!(next.variables.get("customer").unwrap().bytes(), &CUSTOMER);
+        let failure = sent(&bench, GET, r#"{"c": "C-2"}"#).await.unwrap_err();
+        assert_eq!(failure.class, Class::NotFound);
+        assert_eq!(failure.detail.as_deref(), Some("unknown"));
+        let entry = "call: { system: erp, get: '/customers/{{c}}?a={{d}}' }\ninto: x\n";
+        let next = sent(&bench, entry, r#"{"c": "C/1", "d": "b&c"}"#).await;
+        assert!(next.is_ok(), "{next:?}");
+    }
+
+    #[tokio::test]
+    async fn answers_keep_to_their_schema() {
+        let stub = stub().await;
+        let bench = bench(&stub);
+        let other = GET.replace("answer: customer", "answer: other");
+        let failure = sent(&bench, &other, r#"{"c": "C-1"}"#).await.unwrap_err();
+        assert_eq!(failure.class, Class::Validation);
+        assert!(
+            failure
+                .message
+                .starts_with("the answer of erp breaks other"),
+            "{failure}"
+        );
+        let failure = sent(&bench, GET, r#"{"c": "text"}"#).await.unwrap_err();
+        assert_eq!(failure.class, Class::Parse);
+        let open = GET.replace(", answer: customer", "");
+        let next = sent(&bench, &open, r#"{"c": "none"}"#).await.unwrap();
+        assert_eq!(next.variables.get("customer").unwrap().bytes(), &"null");
+    }
+
+    #[tokio::test]
+    async fn a_remembered_answer_is_not_asked_for() {
+        let stub = stub().await;
+        let bench = bench(&stub);
+        let entry = GET.replace("answer: customer", "answer: customer, cache: 1m");
+        let effect = bench.effect(&entry);
+        let prepare = |body: &str| effect.prepare(&bench.message(body), &bench.cx()).unwrap();
+        let (one, other) = (prepare(r#"{"c": "C-1"}"#), prepare(r#"{"c": "C-2"}"#));
+        for _ in 0..3 {
+            assert!(matches!(effect.perform(&one).await, Attempt::Applied(_)));
+            assert!(matches!(
+                effect.perform(&other).await,
+                Attempt::NotApplied(_)
+            ));
+        }
+        assert_eq!(stub.seen().len(), 1 + 3);
+    }
+
+    #[tokio::test]
+    async fn promises_follow_the_method() {
+        let stub = stub().await;
+        let bench = bench(&stub);
+        let safe = |entry: &str| bench.effect(entry).promises().safe;
+        assert!(safe("call: { system: erp, get: /x }\ninto: x\n"));
+        assert!(!safe("call: { system: erp, post: /x }"));
+        assert!(safe("call: { system: erp, put: /x, upsert: true }"));
+        let kept = bench.effect("call: { system: erp, post: /x, idempotency_key: n, kept: 1h }");
+        assert_eq!(kept.promises().kept_ms, Some(3_600_000));
+    }
+
+    #[tokio::test]
+    async fn mistakes_are_found() {
+        let stub = stub().await;
+        let bench = bench(&stub);
+        for (entry, expect) in [
+            ("call: { system: erp, get: /x }", "unused-answer:1:7"),
+            ("call: { system: erp }", "conflicting-settings:1:7"),
+            (
+                "call: { system: erp, post: /x, put: /x }",
+                "conflicting-settings:1:37",
+            ),
+            ("call: { system: crm, post: /x }", "unknown-system:1:17"),
+            ("call: { system: erp, post: x }", "bad-value:1:28"),
+            (
+                "call: { system: erp, post: /x, cache: 1m }",
+                "conflicting-settings:1:39",
+            ),
+            (
+                "call: { system: erp, post: /x, kept: 1m }",
+                "conflicting-settings:1:38",
+            ),
+            (
+                "call: { system: erp, post: /x, fallback: { stale: 1m } }",
+                "conflicting-settings:1:42",
+            ),
+            (
+                "call: { system: erp, get: /x, body: n }\ninto: x\n",
+                "conflicting-settings:1:37",
+            ),
+            (
+                "call: { system: erp, post: /x, headers: { authorization: x } }",
+                "conflicting-settings:1:58",
+            ),
+            (
+                "call: { system: erp, post: /x, answer: nothing }",
+                "unknown-schema:1:40",
+            ),
+        ] {
+            bench.finds(entry, &[expect]);
+        }
+    }
+}

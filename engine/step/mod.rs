@@ -8,9 +8,16 @@ use crate::component::{Effect, Pure, components};
 pub(crate) mod bench;
 mod cache;
 pub mod call;
+pub mod decode;
+pub mod emit;
+pub mod encode;
 pub mod filter;
+pub mod log;
+pub mod lookup;
 pub mod map;
 pub mod set;
+pub mod split;
+pub mod template;
 pub mod validate;
 
 /// A step, ready to run.
@@ -28,7 +35,14 @@ components! {
         validate: validate::Validate,
         filter: filter::Filter,
         set: set::Set,
+        lookup: lookup::Lookup,
         call: call::Call,
+        split: split::Split,
+        template: template::Template,
+        emit: emit::Emit,
+        log: log::Log,
+        decode: decode::Decode,
+        encode: encode::Encode,
     }
 }
 

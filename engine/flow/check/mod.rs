@@ -40,8 +40,6 @@ pub(crate) struct Known {
     pub(crate) processes: Option<BTreeSet<String>>,
     /// The retry that holds where a step says nothing.
     pub(crate) retry: RetryRule,
-    /// The timeout that holds where neither step nor system says anything, in milliseconds.
-    pub(crate) timeout_ms: u64,
 }
 
 /// A parsed file, its variables put in.
