@@ -12,18 +12,37 @@ pub fn run(lines: &mut Vec<Line>) {
     let folder = tempfile::tempdir().expect("a folder");
     thousand_flows(folder.path(), 1_000);
     let began = Instant::now();
-    let output = Command::new(program()).args(["check", "--project"]).arg(folder.path()).output().expect("crossdock check");
+    let output = Command::new(program())
+        .args(["check", "--project"])
+        .arg(folder.path())
+        .output()
+        .expect("crossdock check");
     let took = began.elapsed();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    lines.push(Line::below("check-1000-flows", took.as_secs_f64(), "s", 2.0));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    lines.push(Line::below(
+        "check-1000-flows",
+        took.as_secs_f64(),
+        "s",
+        2.0,
+    ));
     start_and_idle(lines);
 }
 
 fn start_and_idle(lines: &mut Vec<Line>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let made = Command::new(program()).arg("new").arg(folder.path().join("project")).output().expect("crossdock new");
+    let made = Command::new(program())
+        .arg("new")
+        .arg(folder.path().join("project"))
+        .output()
+        .expect("crossdock new");
     assert!(made.status.success());
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let address = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
     let began = Instant::now();
     let mut engine = Engine(
         Command::new(program())
@@ -36,15 +55,32 @@ fn start_and_idle(lines: &mut Vec<Line>) {
             .expect("crossdock run"),
     );
     while TcpStream::connect(address).is_err() {
-        assert!(began.elapsed() < Duration::from_secs(20), "the engine does not listen");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "the engine does not listen"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
-    lines.push(Line::below("start", began.elapsed().as_secs_f64() * 1e3, "ms", 300.0));
+    lines.push(Line::below(
+        "start",
+        began.elapsed().as_secs_f64() * 1e3,
+        "ms",
+        300.0,
+    ));
     std::thread::sleep(Duration::from_secs(2));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.0.id())).expect("the engine runs");
-    let resident = status.lines().find(|line| line.starts_with("VmRSS:")).and_then(|line| line.split_whitespace().nth(1));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.0.id()))
+        .expect("the engine runs");
+    let resident = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .and_then(|line| line.split_whitespace().nth(1));
     let resident_kib: f64 = resident.and_then(|kib| kib.parse().ok()).expect("VmRSS");
-    lines.push(Line::below("idle-memory", resident_kib / 1024.0, "MB", 60.0));
+    lines.push(Line::below(
+        "idle-memory",
+        resident_kib / 1024.0,
+        "MB",
+        60.0,
+    ));
     engine.0.kill().ok();
 }
 

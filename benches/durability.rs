@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossdock::message::{MessageId, Names};
-use crossdock::store::commit::{Commit, End, FENCE_FIRST, First, Leaf, NewHop, NewRun, Trail, Turn};
+use crossdock::store::commit::{
+    Commit, End, FENCE_FIRST, First, Leaf, NewHop, NewRun, Trail, Turn,
+};
 use crossdock::store::{Options, Store};
 use crossdock::world::World;
 use rusqlite::{Connection, params};
@@ -26,7 +28,10 @@ const BEGAN_MS: i64 = 1_790_000_000_000;
 pub fn bare_loop(messages: u64) -> Rate {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store.db");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     // The store makes the tables; from then on it has no part in it.
     runtime.block_on(async { open(&path).shutdown().await });
     let connection = connect(&path);
@@ -62,7 +67,10 @@ pub fn bare_loop(messages: u64) -> Rate {
 /// The same messages through `Store::commit`, one commit after another.
 pub fn store_loop(messages: u64) -> Rate {
     let folder = tempfile::tempdir().expect("a folder");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let store = open(&folder.path().join("store.db"));
         let body = Bytes::from(order());
@@ -72,16 +80,34 @@ pub fn store_loop(messages: u64) -> Rate {
         let mut from = 1;
         while from <= messages {
             let batch = from..=(from + BATCH - 1).min(messages);
-            let accepts: Vec<NewRun> = batch.map(|_| new_run(&store, &flow, &step, &revision, &body)).collect();
+            let accepts: Vec<NewRun> = batch
+                .map(|_| new_run(&store, &flow, &step, &revision, &body))
+                .collect();
             let ends = accepts.iter().map(end_of).collect();
-            store.commit(Commit { accepts, ..Commit::default() }).await.expect("committed");
-            store.commit(Commit { ends, ..Commit::default() }).await.expect("committed");
+            store
+                .commit(Commit {
+                    accepts,
+                    ..Commit::default()
+                })
+                .await
+                .expect("committed");
+            store
+                .commit(Commit {
+                    ends,
+                    ..Commit::default()
+                })
+                .await
+                .expect("committed");
             from += BATCH;
         }
         let took = began.elapsed();
         let fsyncs = store.fsyncs() - before;
         let books = store.books().await.expect("books");
-        assert_eq!(books[0].counts.delivered.cast_unsigned(), messages, "the bench counts what the books count");
+        assert_eq!(
+            books[0].counts.delivered.cast_unsigned(),
+            messages,
+            "the bench counts what the books count"
+        );
         store.shutdown().await;
         rate(messages, took.as_secs_f64(), fsyncs)
     })
@@ -98,11 +124,24 @@ pub fn run(lines: &mut Vec<Line>) {
         "{messages} messages, fsyncs {} against {} of the bare loop at {bare:.0}/s",
         store.fsyncs, after.fsyncs
     );
-    lines.push(Line::at_least("store-alone", store.per_second, "messages/s", store.per_second / bare, 0.5).with(explained));
+    lines.push(
+        Line::at_least(
+            "store-alone",
+            store.per_second,
+            "messages/s",
+            store.per_second / bare,
+            0.5,
+        )
+        .with(explained),
+    );
 }
 
 fn rate(messages: u64, seconds: f64, fsyncs: u64) -> Rate {
-    Rate { per_second: messages as f64 / seconds, messages, fsyncs }
+    Rate {
+        per_second: messages as f64 / seconds,
+        messages,
+        fsyncs,
+    }
 }
 
 fn open(path: &Path) -> Store {
@@ -112,7 +151,12 @@ fn open(path: &Path) -> Store {
 fn connect(path: &Path) -> Connection {
     let connection = Connection::open(path).expect("a database");
     connection.set_prepared_statement_cache_capacity(64);
-    for (name, value) in [("synchronous", "FULL"), ("wal_autocheckpoint", "0"), ("temp_store", "MEMORY"), ("cache_size", "-16384")] {
+    for (name, value) in [
+        ("synchronous", "FULL"),
+        ("wal_autocheckpoint", "0"),
+        ("temp_store", "MEMORY"),
+        ("cache_size", "-16384"),
+    ] {
         connection.pragma_update(None, name, value).expect("set");
     }
     connection
@@ -121,14 +165,20 @@ fn connect(path: &Path) -> Connection {
 fn accept(connection: &Connection, run: i64, body: &[u8]) {
     let id = message_id(run).to_bytes();
     let execute = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
-        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(params)).expect("written");
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(params))
+            .expect("written");
     };
     execute(
         "INSERT INTO runs (id, message, root, flow, revision, received_at, keys, open, excepted, worst, state)
          VALUES (?1, ?2, ?2, ?3, ?4, ?5, '{}', 1, 0, 0, 0)",
         params![run, id, FLOW, REVISION, BEGAN_MS],
     );
-    execute("INSERT INTO bodies (run, envelope, body) VALUES (?1, x'', ?2)", params![run, body]);
+    execute(
+        "INSERT INTO bodies (run, envelope, body) VALUES (?1, x'', ?2)",
+        params![run, body],
+    );
     execute(
         "INSERT INTO hops (id, run, flow, step, message, fence, attempt) VALUES (?1, ?1, ?2, ?3, ?4, 1, 1)",
         params![run, FLOW, STEP, id],
@@ -137,19 +187,32 @@ fn accept(connection: &Connection, run: i64, body: &[u8]) {
 
 fn end(connection: &Connection, run: i64) {
     let execute = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
-        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(params)).expect("written");
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(params))
+            .expect("written");
     };
     execute("DELETE FROM hops WHERE id = ?1 AND fence = 1", params![run]);
-    execute("UPDATE runs SET open = 0, worst = 2, state = 2, ended_at = ?2 WHERE id = ?1", params![run, BEGAN_MS]);
+    execute(
+        "UPDATE runs SET open = 0, worst = 2, state = 2, ended_at = ?2 WHERE id = ?1",
+        params![run, BEGAN_MS],
+    );
     let lines = format!(
         "[[{BEGAN_MS},\"made\",\"done\",null,\"{run:016x}\"],[{BEGAN_MS},\"nowhere\",\"delivered\",null,null]]"
     );
-    execute("INSERT INTO trail (run, hop, fence, lines) VALUES (?1, ?1, 1, ?2)", params![run, lines]);
+    execute(
+        "INSERT INTO trail (run, hop, fence, lines) VALUES (?1, ?1, 1, ?2)",
+        params![run, lines],
+    );
 }
 
 fn count(connection: &Connection, messages: usize, accepted: bool) {
     let messages = i64::try_from(messages).expect("a batch is small");
-    let (accepted, delivered) = if accepted { (messages, 0) } else { (0, messages) };
+    let (accepted, delivered) = if accepted {
+        (messages, 0)
+    } else {
+        (0, messages)
+    };
     connection
         .prepare_cached(
             "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions)
@@ -163,20 +226,33 @@ fn count(connection: &Connection, messages: usize, accepted: bool) {
 fn log_pages(connection: &Connection) -> i64 {
     connection
         .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
-        .and_then(|mut statement| statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)))
+        .and_then(|mut statement| {
+            statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+        })
         .expect("asked")
 }
 
 fn checkpoint(connection: &Connection) {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
+    connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        .expect("moved");
 }
 
 fn message_id(run: i64) -> MessageId {
     let run = run.cast_unsigned();
-    MessageId::from_parts(BEGAN_MS.cast_unsigned() + run / 50, u128::from(run.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 16)
+    MessageId::from_parts(
+        BEGAN_MS.cast_unsigned() + run / 50,
+        u128::from(run.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 16,
+    )
 }
 
-fn new_run(store: &Store, flow: &Arc<str>, step: &Arc<str>, revision: &Arc<str>, body: &Bytes) -> NewRun {
+fn new_run(
+    store: &Store,
+    flow: &Arc<str>,
+    step: &Arc<str>,
+    revision: &Arc<str>,
+    body: &Bytes,
+) -> NewRun {
     let run = store.next_run();
     let message = message_id(run.0);
     NewRun {
@@ -206,16 +282,29 @@ fn end_of(run: &NewRun) -> End {
     let First::Hop(hop) = &run.first else {
         unreachable!("every message of the bench has a hop")
     };
-    let trail = |step: &str, what, hash| Trail { at_ms: BEGAN_MS, step: Arc::from(step), what, detail: None, hash };
+    let trail = |step: &str, what, hash| Trail {
+        at_ms: BEGAN_MS,
+        step: Arc::from(step),
+        what,
+        detail: None,
+        hash,
+    };
     End {
         hop: hop.hop,
         fence: FENCE_FIRST,
         run: run.run,
         flow: run.flow.clone(),
         step: hop.step.clone(),
-        turn: Turn::Over { next: Vec::new(), doors: Vec::new(), leaves: vec![Leaf::Delivered] },
+        turn: Turn::Over {
+            next: Vec::new(),
+            doors: Vec::new(),
+            leaves: vec![Leaf::Delivered],
+        },
         effect: None,
-        trail: vec![trail("made", "done", Some(run.run.0.to_be_bytes())), trail("nowhere", "delivered", None)],
+        trail: vec![
+            trail("made", "done", Some(run.run.0.to_be_bytes())),
+            trail("nowhere", "delivered", None),
+        ],
         accepts: Vec::new(),
     }
 }

@@ -12,7 +12,8 @@ use crossdock::run::{Engine, Start};
 use crossdock::store::{Options, Store};
 use crossdock::world::World;
 
-use crate::measure::{Line, order};
+use crate::mapping;
+use crate::measure::Line;
 
 /// What one run of the engine gave.
 pub struct Rate {
@@ -32,11 +33,15 @@ const SENDERS: usize = 384;
 
 /// generate -> map -> discard.
 pub fn generate(runtime: &tokio::runtime::Runtime, folder: &Path, messages: u64) -> Rate {
-    let body = serde_json::to_string(&serde_json::from_slice::<serde_json::Value>(&order()).expect("JSON")).expect("JSON");
-    write(folder, "flows/made.yaml", &format!(
-        "flow: made\nsource:\n  generate:\n    count: {messages}\n    body: {body}\nsteps:\n  - map: made\nsinks:\n  nowhere: {{ discard: {{}} }}\n"
-    ));
-    write(folder, "mappings/made.yaml", crate::measure::MAPPING_OF_TWENTY);
+    write(
+        folder,
+        "flows/made.yaml",
+        &format!(
+            "flow: made\nsource:\n  generate:\n    count: {messages}\n    body: {}\nsteps:\n  - map: bench\nsinks:\n  nowhere: {{ discard: {{}} }}\n",
+            mapping::ORDER.replace('\n', " ")
+        ),
+    );
+    write(folder, "mappings/bench.yaml", &mapping::file());
     runtime.block_on(async {
         let began = Instant::now();
         let running = start(folder).await;
@@ -45,7 +50,11 @@ pub fn generate(runtime: &tokio::runtime::Runtime, folder: &Path, messages: u64)
         let fsyncs = running.store.fsyncs();
         check_books(&running.store, messages).await;
         running.engine.stop(Duration::from_secs(20)).await;
-        Rate { per_second: messages as f64 / took.as_secs_f64(), messages, fsyncs }
+        Rate {
+            per_second: messages as f64 / took.as_secs_f64(),
+            messages,
+            fsyncs,
+        }
     })
 }
 
@@ -65,12 +74,21 @@ pub fn webhook(runtime: &tokio::runtime::Runtime, folder: &Path, messages: u64) 
         let messages = (each * SENDERS) as u64;
         check_books(&running.store, messages).await;
         running.engine.stop(Duration::from_secs(20)).await;
-        Rate { per_second: messages as f64 / took.as_secs_f64(), messages, fsyncs }
+        Rate {
+            per_second: messages as f64 / took.as_secs_f64(),
+            messages,
+            fsyncs,
+        }
     })
 }
 
 /// Latencies of single posts, at a steady rate a second, spread over connections; sorted.
-pub fn latencies(runtime: &tokio::runtime::Runtime, folder: &Path, rate: f64, seconds: f64) -> Vec<Duration> {
+pub fn latencies(
+    runtime: &tokio::runtime::Runtime,
+    folder: &Path,
+    rate: f64,
+    seconds: f64,
+) -> Vec<Duration> {
     write_webhook_flow(folder);
     let running = runtime.block_on(start(folder));
     let connections = 32;
@@ -79,10 +97,20 @@ pub fn latencies(runtime: &tokio::runtime::Runtime, folder: &Path, rate: f64, se
         let threads: Vec<_> = (0..connections)
             .map(|nth| {
                 let address = running.address;
-                scope.spawn(move || post_steadily(address, gap, gap.mul_f64(f64::from(nth) / f64::from(connections)), seconds))
+                scope.spawn(move || {
+                    post_steadily(
+                        address,
+                        gap,
+                        gap.mul_f64(f64::from(nth) / f64::from(connections)),
+                        seconds,
+                    )
+                })
             })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a client"))
+            .collect()
     });
     runtime.block_on(async {
         running.engine.at_rest().await;
@@ -110,18 +138,36 @@ pub fn fsyncs(folder: &Path, times: usize) -> Vec<Duration> {
 
 /// Prints (b) and (c).
 pub fn run(lines: &mut Vec<Line>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let messages = 60_000;
     let mut bare = crate::durability::bare_loop(messages);
-    for (name, measure) in [("generate-map-discard", generate as fn(&_, &Path, u64) -> Rate), ("webhook-discard", webhook)] {
+    for (name, measure) in [
+        (
+            "generate-map-discard",
+            generate as fn(&_, &Path, u64) -> Rate,
+        ),
+        ("webhook-discard", webhook),
+    ] {
         let folder = tempfile::tempdir().expect("a folder");
         let rate = measure(&runtime, folder.path(), messages);
         let again = crate::durability::bare_loop(messages);
         let bare_rate = (bare.per_second + again.per_second) / 2.0;
-        lines.push(Line::at_least(name, rate.per_second, "messages/s", rate.per_second / bare_rate, 0.5).with(format!(
-            "{} messages, fsyncs {} against {} of the bare loop at {:.0}/s",
-            rate.messages, rate.fsyncs, again.fsyncs, bare_rate
-        )));
+        lines.push(
+            Line::at_least(
+                name,
+                rate.per_second,
+                "messages/s",
+                rate.per_second / bare_rate,
+                0.5,
+            )
+            .with(format!(
+                "{} messages, fsyncs {} against {} of the bare loop at {:.0}/s",
+                rate.messages, rate.fsyncs, again.fsyncs, bare_rate
+            )),
+        );
         bare = again;
         if name == "webhook-discard" {
             latency(lines, &runtime, rate.per_second / 2.0);
@@ -138,7 +184,14 @@ fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) 
     let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
     let p50 = at(0.5);
     lines.push(
-        Line::at_most("accept-latency-p50", p50.as_secs_f64() * 1e6, "us", p50.as_secs_f64() / sync.as_secs_f64(), 2.0).with(format!(
+        Line::at_most(
+            "accept-latency-p50",
+            p50.as_secs_f64() * 1e6,
+            "us",
+            p50.as_secs_f64() / sync.as_secs_f64(),
+            2.0,
+        )
+        .with(format!(
             "{} posts at {rate:.0}/s, p99 {:.0} us, one fsync {:.0} us",
             all.len(),
             at(0.99).as_secs_f64() * 1e6,
@@ -150,22 +203,48 @@ fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) 
 async fn start(folder: &Path) -> Running {
     let world = World::real();
     let loaded = flow::load(folder, &world);
-    let project = loaded.project.unwrap_or_else(|| panic!("the project of the bench has mistakes: {:?}", loaded.findings));
-    let store = Store::open(Options::at(&folder.join(".crossdock/store.db")), world.clone()).expect("a store");
+    let project = loaded.project.unwrap_or_else(|| {
+        panic!(
+            "the project of the bench has mistakes: {:?}",
+            loaded.findings
+        )
+    });
+    let store = Store::open(
+        Options::at(&folder.join(".crossdock/store.db")),
+        world.clone(),
+    )
+    .expect("a store");
     let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr();
-    let start = Start { project, root: folder.to_owned(), world, store: store.clone(), listener };
-    Running { engine: Engine::start(start).await.expect("an engine"), store, address }
+    let start = Start {
+        project,
+        root: folder.to_owned(),
+        world,
+        store: store.clone(),
+        listener,
+    };
+    Running {
+        engine: Engine::start(start).await.expect("an engine"),
+        store,
+        address,
+    }
 }
 
 async fn check_books(store: &Store, messages: u64) {
-    let books = store.reader().books().await.expect("books");
+    let books = store.books().await.expect("books");
     let delivered: i64 = books.iter().map(|flow| flow.counts.delivered).sum();
-    assert_eq!(delivered as u64, messages, "the bench counts what the books count");
+    assert_eq!(
+        delivered as u64, messages,
+        "the bench counts what the books count"
+    );
 }
 
 fn write_webhook_flow(folder: &Path) {
-    write(folder, "flows/hooks.yaml", "flow: hooks\nsource: { webhook: { path: /hooks, verify: none } }\nsinks:\n  nowhere: { discard: {} }\n");
+    write(
+        folder,
+        "flows/hooks.yaml",
+        "flow: hooks\nsource: { webhook: { path: /hooks, verify: none } }\nsinks:\n  nowhere: { discard: {} }\n",
+    );
 }
 
 fn write(folder: &Path, path: &str, text: &str) {
@@ -175,18 +254,27 @@ fn write(folder: &Path, path: &str, text: &str) {
 }
 
 fn request() -> Vec<u8> {
-    let body = order();
-    let mut request = format!("POST /hooks HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
-    request.extend_from_slice(&body);
+    let body = mapping::ORDER.as_bytes();
+    let mut request = format!(
+        "POST /hooks HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
     request
 }
 
 /// Many senders on one thread, each with one request under way.
 fn post_from_many(address: SocketAddr, each: usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let request = bytes::Bytes::from(request());
     runtime.block_on(async {
-        let senders: Vec<_> = (0..SENDERS).map(|_| tokio::spawn(post_in_turn(address, request.clone(), each))).collect();
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|_| tokio::spawn(post_in_turn(address, request.clone(), each)))
+            .collect();
         for sender in senders {
             sender.await.expect("a sender");
         }
@@ -195,18 +283,29 @@ fn post_from_many(address: SocketAddr, each: usize) {
 
 async fn post_in_turn(address: SocketAddr, request: bytes::Bytes, count: usize) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let mut stream = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("connected");
     stream.set_nodelay(true).expect("set");
     let mut buffer = vec![0; 4096];
     for nth in 0..count {
         stream.write_all(&request).await.expect("sent");
         let read = stream.read(&mut buffer).await.expect("answered");
-        assert!(buffer[..read].starts_with(b"HTTP/1.1 2"), "post {nth}: {}", String::from_utf8_lossy(&buffer[..read]));
+        assert!(
+            buffer[..read].starts_with(b"HTTP/1.1 2"),
+            "post {nth}: {}",
+            String::from_utf8_lossy(&buffer[..read])
+        );
     }
 }
 
 /// One request at a time, begun on the beat.
-fn post_steadily(address: SocketAddr, gap: Duration, offset: Duration, seconds: f64) -> Vec<Duration> {
+fn post_steadily(
+    address: SocketAddr,
+    gap: Duration,
+    offset: Duration,
+    seconds: f64,
+) -> Vec<Duration> {
     let mut stream = TcpStream::connect(address).expect("connected");
     stream.set_nodelay(true).expect("set");
     let request = request();
@@ -219,7 +318,11 @@ fn post_steadily(address: SocketAddr, gap: Duration, offset: Duration, seconds: 
         let sent = Instant::now();
         stream.write_all(&request).expect("sent");
         let read = stream.read(&mut buffer).expect("answered");
-        assert!(buffer[..read].starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&buffer[..read]));
+        assert!(
+            buffer[..read].starts_with(b"HTTP/1.1 2"),
+            "{}",
+            String::from_utf8_lossy(&buffer[..read])
+        );
         all.push(sent.elapsed());
         next += gap;
     }

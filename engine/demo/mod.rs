@@ -61,6 +61,12 @@ const ERP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs the reference project between a stand-in storefront and a stand-in ERP, and recounts from their journals.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  crossdock demo
+  crossdock demo --kills 20 --erp probe        kill -9 under load, an ERP that ignores idempotency keys
+  crossdock demo --keep --journals journals    look around afterwards, and recount by hand
+
+Exit codes: 0 nothing lost, nothing doubled, the books balance; 1 otherwise")]
 pub struct DemoArgs {
     /// How many orders the storefront sends; 5 % of them come twice.
     #[arg(long, default_value_t = 10_000)]
