@@ -161,6 +161,11 @@ impl Store {
         })))
     }
 
+    /// The reading side, also for those that must not write.
+    pub fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
     /// The next run's number.
     pub fn next_run(&self) -> RunId {
         RunId(self.0.next_run.fetch_add(1, Ordering::SeqCst))
