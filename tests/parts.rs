@@ -169,7 +169,7 @@ impl Bench {
                     .insert("stand-in".to_owned(), Arc::new(system));
             }
         }
-        let fake = Fake::new();
+        let fake = Fake::slow(Duration::from_millis(1));
         if subject.kind == "schedule" {
             // A schedule that was down for a minute has sixty times to make up for.
             let minute_ago =
@@ -300,6 +300,10 @@ async fn all_that_the_outside_has_comes_in_once() {
             .until(subject.kind, |state| bench.is_whole(&subject, state))
             .await;
         at.stop(subject.kind).await;
+        for body in bench.fake.bodies() {
+            let parsed = serde_json::from_str::<serde_json::Value>(&body);
+            assert!(parsed.is_ok(), "{}: {body}", subject.kind);
+        }
         let state = bench.fake.state();
         assert_eq!(state.duplicates, 0, "{}", subject.kind);
         assert!(
