@@ -294,6 +294,10 @@ pub trait Source: Send + Sync {
     fn binding(&self) -> Option<String> {
         None
     }
+    /// Whether the sender waits for the verdict. Only then can a flow refuse (`on_breach: refuse`) without losing what it refuses.
+    fn answers(&self) -> bool {
+        false
+    }
     /// Whether the source brings things again as a matter of course (a cursor that overlaps): the flow then needs `once`.
     fn overlaps(&self) -> bool {
         false

@@ -268,6 +268,10 @@ impl Source for Door {
         })
     }
 
+    fn answers(&self) -> bool {
+        true
+    }
+
     fn binding(&self) -> Option<String> {
         Some(format!("{} {}", self.method, self.path))
     }

@@ -122,6 +122,9 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
             let help = "add `keys` and `once: { key: .. }`";
             cx.error(codes::OVERLAP_WITHOUT_ONCE, span, message, help);
         }
+        if !ready.answers() && accepts.as_ref().is_some_and(|accepts| accepts.refuse) {
+            unheard_refusal(&mut cx, node);
+        }
     }
     checked.findings = cx.findings;
     if let (false, Some((name, _)), Some(source)) =
@@ -141,6 +144,16 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
         });
     }
     checked
+}
+
+/// A file or a schedule cannot be told that its body is refused: the body would be gone.
+fn unheard_refusal(cx: &mut Cx<'_>, node: &Node) {
+    let span = node
+        .find(&["accepts", "on_breach"])
+        .map_or(Span::default(), |at| at.span);
+    let message = "nobody hears this source refuse a body: what breaks the contract would be lost";
+    let help = "leave `on_breach` out: a body that breaks the contract becomes an exception";
+    cx.error(part_codes::CONFLICTING_SETTINGS, span, message, help);
 }
 
 /// Checks the shape of all but the entries, and reads the fields that are sound.
