@@ -94,6 +94,10 @@ impl Findings {
             recount.given_up == 0,
             "some deliveries were not answered in time",
         );
+        unless(
+            recount.refused == 0,
+            "the engine turned orders away for good",
+        );
         unless(recount.lost.is_empty(), "orders were lost");
         unless(recount.doubled.is_empty(), "orders were doubled");
         unless(
@@ -329,6 +333,10 @@ mod tests {
         check(
             |findings| findings.recount.given_up = 1,
             "some deliveries were not answered in time",
+        );
+        check(
+            |findings| findings.recount.refused = 1,
+            "the engine turned orders away for good",
         );
         check(
             |findings| findings.recount.sent = 0,

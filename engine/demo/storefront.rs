@@ -315,7 +315,10 @@ pub(crate) fn sign(secret: &str, body: &[u8]) -> Result<String, String> {
 
 /// Whether there is no use in sending again: accepted, or refused for a reason that stays.
 fn is_final(status: StatusCode) -> bool {
-    let passes = status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS;
+    let passes = matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    );
     status.is_success() || (status.is_client_error() && !passes)
 }
 
@@ -343,6 +346,7 @@ mod tests {
         check(202, true);
         check(401, true);
         check(422, true);
+        check(404, false);
         check(429, false);
         check(408, false);
         check(500, false);

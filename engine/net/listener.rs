@@ -212,6 +212,18 @@ impl Listener {
         }
     }
 
+    /// Whether something is registered for a binding, written as method and path: `POST /hooks/orders`.
+    pub fn serves(&self, binding: &str) -> bool {
+        let Some((method, path)) = binding.split_once(' ') else {
+            return false;
+        };
+        let routes = read(&self.0.routes);
+        routes
+            .served
+            .get(path)
+            .is_some_and(|served| served.iter().any(|route| route.method == method))
+    }
+
     /// From now on `/healthz/ready` says 200, and unknown paths are 404.
     pub fn set_ready(&self) {
         write(&self.0.unready).clear();

@@ -1,6 +1,7 @@
 //! The way in: arrivals become durable runs, duplicates or exceptions in one commit. Used by sources and by the doors between flows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -28,6 +29,8 @@ const FULL_RETRY_AFTER_MS: u64 = 1_000;
 pub(super) struct Gate {
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Arc<Plan>,
+    /// Deliveries that the source turned away since the last commit: they go into the books with the next.
+    turned_away: AtomicU64,
 }
 
 /// What an arrival has become before the commit.
@@ -39,6 +42,10 @@ pub(super) enum Prepared {
 }
 
 impl Accept for Gate {
+    fn turned_away(&self, count: u64) {
+        self.turned_away.fetch_add(count, Ordering::Relaxed);
+    }
+
     fn accept(&self, batch: Batch) -> Pending<'_, Result<Vec<Verdict>, Failure>> {
         Box::pin(self.take_in(batch))
     }
@@ -60,6 +67,15 @@ impl Accept for Gate {
 }
 
 impl Gate {
+    /// The way into this flow.
+    pub(super) fn of(shared: &Arc<Shared>, plan: &Arc<Plan>) -> Gate {
+        Gate {
+            shared: shared.clone(),
+            plan: plan.clone(),
+            turned_away: AtomicU64::new(0),
+        }
+    }
+
     async fn take_in(&self, batch: Batch) -> Result<Vec<Verdict>, Failure> {
         if self.shared.stop.is_cancelled() {
             return Err(Failure::new(Class::Unavailable, "the engine is stopping")
@@ -88,13 +104,19 @@ impl Gate {
                 Prepared::Refused(failure) => refused.push(Some(failure)),
             }
         }
-        let turned_away = refused.iter().flatten().count() as u64;
+        let forged = self.turned_away.swap(0, Ordering::Relaxed);
+        let turned_away = refused.iter().flatten().count() as u64 + forged;
         commit.refused = (turned_away > 0).then(|| (self.plan.flow.clone(), turned_away));
         commit.progress = batch
             .progress
             .map(|progress| (self.plan.flow.clone(), progress));
         let runs: Vec<_> = commit.accepts.iter().map(|run| run.run).collect();
-        let committed = self.shared.store.commit(commit).await?;
+        let committed = self
+            .shared
+            .store
+            .commit(commit)
+            .await
+            .inspect_err(|_| self.turned_away(forged))?;
         let mut accepted = committed.accepts.iter().zip(messages).zip(runs);
         let verdicts = refused.into_iter().map(|refusal| match refusal {
             Some(failure) => Verdict::Refused(failure),

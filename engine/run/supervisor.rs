@@ -20,6 +20,8 @@ use crate::store::retention::Retention;
 
 /// How many batches of a stage may be under way: one works while the other commits.
 const LANES: usize = 2;
+/// How long webhooks may take to register.
+const BINDINGS_WITHIN_MS: i64 = 10_000;
 /// The first and the longest pause before a failed source is started again.
 const SOURCE_PAUSE_MS: (u64, u64) = (500, 30_000);
 
@@ -88,6 +90,7 @@ impl Engine {
         };
         engine.start_stages(keep);
         engine.start_sources(&start.root);
+        engine.bindings_served().await?;
         engine.shared.listener.set_ready();
         Ok(engine)
     }
@@ -140,6 +143,30 @@ impl Engine {
         clean
     }
 
+    /// Waits until every webhook is registered: a sender must not find a ready engine without its path.
+    async fn bindings_served(&self) -> Result<(), Failure> {
+        let clock = &self.shared.world.clock;
+        let until_ms = clock.now_ms() + BINDINGS_WITHIN_MS;
+        for plan in self.shared.project.plans.values() {
+            let source::Ready::Runs(source) = &plan.source else {
+                continue;
+            };
+            let Some(binding) = source.binding() else {
+                continue;
+            };
+            while !self.shared.listener.serves(&binding) {
+                if clock.now_ms() > until_ms {
+                    return Err(Failure::internal(format!(
+                        "the flow `{}` does not serve `{binding}`",
+                        plan.flow
+                    )));
+                }
+                clock.sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
+    }
+
     fn start_stages(&self, keep: Retention) {
         let shared = &self.shared;
         for plan in shared.project.plans.values() {
@@ -147,10 +174,7 @@ impl Engine {
                 self.start_stage(plan, node);
             }
             let door = Arc::new(Door {
-                gate: Gate {
-                    shared: shared.clone(),
-                    plan: plan.clone(),
-                },
+                gate: Gate::of(shared, plan),
             });
             self.stages.spawn(door.run());
         }
@@ -209,10 +233,7 @@ impl Engine {
             self.endless |= !source.ends();
             let intake = Intake {
                 flow: plan.flow.clone(),
-                accept: Arc::new(Gate {
-                    shared: self.shared.clone(),
-                    plan: plan.clone(),
-                }),
+                accept: Arc::new(Gate::of(&self.shared, plan)),
                 world: self.shared.world.clone(),
                 listener: self.shared.listener.clone(),
                 root: root.clone(),
