@@ -569,7 +569,7 @@ mod tests {
             "{} of {MANY} taken",
             taken.lock().unwrap().len()
         );
-        let taken = taken.lock().unwrap();
+        let taken = taken.lock().unwrap().clone();
         let different: BTreeSet<_> = taken.iter().collect();
         assert_eq!((taken.len(), different.len()), (MANY, MANY));
         assert_eq!(embedded.in_flight(), 0);

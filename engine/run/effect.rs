@@ -189,7 +189,6 @@ impl EffectStage {
             at_ms: now_ms,
             lease_until_ms: now_ms + lease_ms,
             take_over,
-            replace: false,
         }
     }
 

@@ -195,6 +195,10 @@ pub enum Turn {
 
 /// How one leaf of a run ends.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a leaf lives as long as its commit, and a batch has at most some hundred"
+)]
 pub enum Leaf {
     /// It reached a sink.
     Delivered,
@@ -275,8 +279,6 @@ pub struct Intent {
     pub lease_until_ms: i64,
     /// An intent of a dead owner without a result is taken over: only after the engine has probed, or may repeat.
     pub take_over: bool,
-    /// Where the effect surely was not applied: store and send the new request instead of the stored one (appends, whose request names an offset).
-    pub replace: bool,
 }
 
 /// What the ledger says to an intent.

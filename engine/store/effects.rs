@@ -5,11 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::failure::Failure;
-
 use super::Sql;
 use super::commit::{EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, Unannounced};
-use super::reader::Reader;
 use super::writer::Writing;
 
 const INTENT: i64 = 0;
@@ -75,25 +72,6 @@ pub struct EffectRow {
     pub answer: Option<Bytes>,
 }
 
-impl Reader {
-    /// Effects of a step that were about to be tried and of whose outcome nothing is known, in the order of their intents.
-    pub async fn unresolved_intents(
-        &self,
-        flow: &str,
-        step: &str,
-    ) -> Result<Vec<EffectRow>, Failure> {
-        let (flow, step) = (flow.to_owned(), step.to_owned());
-        self.read(move |connection| {
-            rows(
-                connection,
-                "flow = ?1 AND step = ?2 AND state = 0",
-                params![flow, step],
-            )
-        })
-        .await
-    }
-}
-
 /// Decides on an intent and, if it may go on, makes it durable.
 pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
     let Some(stored) = stored(writing.connection, intent.effect)? else {
@@ -149,7 +127,12 @@ pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
 
 /// The effects of a run, in the order in which they were first tried.
 pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<EffectRow>> {
-    rows(connection, "run = ?1", params![run.0])
+    let mut statement = connection.prepare_cached(
+        "SELECT id, run, hop, flow, step, item, state, attempts, absent, first_at, last_at, idempotency_key, request, answer
+         FROM effects WHERE run = ?1 ORDER BY n",
+    )?;
+    let found = statement.query_map([run.0], effect)?;
+    found.collect()
 }
 
 struct Stored {
@@ -214,7 +197,7 @@ fn first(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
     })
 }
 
-/// Another try, with what was stored; after a try that surely had no effect `replace` may put a new request in its place.
+/// Another try, with what was stored.
 fn again(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended> {
     let attempt = stored.attempts + 1;
     writing.run(
@@ -230,19 +213,9 @@ fn again(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended
             intent.at_ms,
         ],
     )?;
-    let replaced = intent.replace && stored.state == NOT_APPLIED;
-    let (request, idempotency_key) = if replaced {
-        writing.run(
-            "UPDATE effects SET request = ?2, idempotency_key = ?3 WHERE id = ?1",
-            params![intent.effect.0, &intent.request[..], intent.idempotency_key],
-        )?;
-        (intent.request.clone(), intent.idempotency_key.clone())
-    } else {
-        (stored.request, stored.idempotency_key)
-    };
     Ok(Intended::Send {
-        request,
-        idempotency_key,
+        request: stored.request,
+        idempotency_key: stored.idempotency_key,
         attempt,
         first_at_ms: stored.first_at_ms,
     })
@@ -273,19 +246,6 @@ fn unannounced_outcome(
         ],
     )?;
     Ok(())
-}
-
-fn rows(
-    connection: &Connection,
-    condition: &str,
-    params: &[&dyn rusqlite::ToSql],
-) -> Sql<Vec<EffectRow>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, run, hop, flow, step, item, state, attempts, absent, first_at, last_at, idempotency_key, request, answer
-         FROM effects WHERE {condition} ORDER BY n"
-    ))?;
-    let found = statement.query_map(params, effect)?;
-    found.collect()
 }
 
 fn effect(row: &Row<'_>) -> Sql<EffectRow> {
@@ -334,7 +294,6 @@ mod tests {
             at_ms,
             lease_until_ms: at_ms + LEASE,
             take_over: false,
-            replace: false,
         }
     }
 
@@ -409,12 +368,6 @@ mod tests {
         settle(&sample, EffectState::NotApplied).await;
         let again = intend(&sample, intent(&sample, "b", START_MS + 1)).await;
         assert_eq!(again, send("a", 2));
-        settle(&sample, EffectState::NotApplied).await;
-        let mut placed = intent(&sample, "b", START_MS + 2);
-        placed.replace = true;
-        assert_eq!(intend(&sample, placed).await, send("b", 3));
-        let stored = sample.store.unresolved_intents("orders", "erp").await;
-        assert_eq!(stored.unwrap()[0].request, "b");
     }
 
     #[tokio::test]
@@ -449,8 +402,6 @@ mod tests {
         sample.reopen().await;
         let verdict = intend(&sample, intent(&sample, "a", START_MS + 1)).await;
         assert_eq!(verdict, unknown(0, START_MS));
-        let found = sample.store.unresolved_intents("orders", "erp").await;
-        assert_eq!(found.unwrap().len(), 1);
         let mut again = intent(&sample, "b", START_MS + 1);
         again.take_over = true;
         let verdict = intend(&sample, again).await;
@@ -471,8 +422,6 @@ mod tests {
         settle(&sample, EffectState::Unknown).await;
         let verdict = intend(&sample, intent(&sample, "a", START_MS + 3)).await;
         assert_eq!(verdict, unknown(0, START_MS + 1));
-        let found = sample.store.unresolved_intents("orders", "erp").await;
-        assert!(found.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -60,7 +60,6 @@ CREATE TABLE effects (
   idempotency_key TEXT, answer BLOB, request BLOB NOT NULL
 ) STRICT;
 CREATE INDEX effects_run ON effects (run);
-CREATE INDEX effects_unresolved ON effects (flow, step) WHERE state = 0;
 
 CREATE TABLE exceptions (
   id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, flow TEXT NOT NULL, step TEXT NOT NULL, class TEXT NOT NULL,

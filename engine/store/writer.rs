@@ -319,7 +319,10 @@ impl Writer {
         if let Err((_, error)) = connection.close() {
             tracing::warn!("the store was not closed: {error}");
         }
-        drop(lock);
+        // A process that is being started at this moment holds a copy of the file: closing ours would not unlock it.
+        if let Err(error) = lock.unlock() {
+            tracing::warn!("the store's lock was not released: {error}");
+        }
     }
 }
 
