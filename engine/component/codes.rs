@@ -111,55 +111,54 @@ pub fn expression(
             .help(fault.help)
         })
         .collect();
+    let unknown = |code, (start, end), message: String, help| {
+        Diagnostic::error(code, place(start, end), message).help(help)
+    };
     for (name, start, end) in compiled.free_variables() {
         if !variables.contains(&name) {
-            let known: Vec<String> = variables.iter().map(|known| format!("${known}")).collect();
-            let help = match closest(&format!("${name}"), known.iter().map(String::as_str)) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None if known.is_empty() => {
-                    "bind it with `into` or `set` in a step above".to_owned()
-                }
-                None => format!("bound here: {}", known.join(", ")),
-            };
-            found.push(
-                Diagnostic::error(
-                    expression::codes::UNKNOWN_VARIABLE,
-                    place(start, end),
-                    format!("nothing above binds `${name}`"),
-                )
-                .help(help),
-            );
+            let message = format!("nothing above binds `${name}`");
+            found.push(unknown(
+                expression::codes::UNKNOWN_VARIABLE,
+                (start, end),
+                message,
+                variable_help(&name, variables),
+            ));
         }
     }
     for (name, start, end) in compiled.tables() {
         if tables.get(&name).is_none() {
             let known: Vec<String> = tables.names().map(str::to_owned).collect();
             let help = names_help("table", &name, &known, "tables/");
-            found.push(
-                Diagnostic::error(
-                    UNKNOWN_TABLE,
-                    place(start, end),
-                    format!("there is no table `{name}`"),
-                )
-                .help(help),
-            );
+            found.push(unknown(
+                UNKNOWN_TABLE,
+                (start, end),
+                format!("there is no table `{name}`"),
+                help,
+            ));
         }
     }
     for (name, start, end) in compiled.keys() {
         if !keys.contains(&name) {
             let known: Vec<String> = keys.iter().cloned().collect();
             let help = names_help("key", &name, &known, "`keys`");
-            found.push(
-                Diagnostic::error(
-                    UNKNOWN_KEY,
-                    place(start, end),
-                    format!("the flow declares no key `{name}`"),
-                )
-                .help(help),
-            );
+            found.push(unknown(
+                UNKNOWN_KEY,
+                (start, end),
+                format!("the flow declares no key `{name}`"),
+                help,
+            ));
         }
     }
     (Some(compiled), found)
+}
+
+fn variable_help(name: &str, variables: &BTreeSet<String>) -> String {
+    let known: Vec<String> = variables.iter().map(|known| format!("${known}")).collect();
+    match closest(&format!("${name}"), known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "bind it with `into` or `set` in a step above".to_owned(),
+        None => format!("bound here: {}", known.join(", ")),
+    }
 }
 
 /// What to do about a name that stands for nothing.
