@@ -67,7 +67,7 @@ pub trait Registry: Sized {
 macro_rules! components {
     ($(#[$meta:meta])* $name:ident -> $ready:ty { $($kind:ident: $config:ty,)+ }) => {
         $(#[$meta])*
-        #[allow(non_camel_case_types, missing_docs)]
+        #[allow(non_camel_case_types, missing_docs, clippy::large_enum_variant)]
         pub enum $name { $($kind($config)),+ }
 
         impl $crate::component::Registry for $name {
