@@ -182,6 +182,22 @@ pub trait Pure: Send + Sync {
     fn apply(&self, message: Message, cx: &Context<'_>) -> Result<Outcome, Failure>;
 }
 
+/// A step that lets only the first message with a key go on. The claim is durable before the message goes on; the same message finds its
+/// own claim again after a crash.
+pub trait Claiming: Send + Sync {
+    /// What the message claims. Pure.
+    fn claim(&self, message: &Message, cx: &Context<'_>) -> Result<Claimed, Failure>;
+}
+
+/// What a message claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The key, within the step.
+    pub key: String,
+    /// How long it is kept after the message's run has ended, in milliseconds.
+    pub keep_ms: i64,
+}
+
 /// What a pure step makes of a message.
 pub enum Outcome {
     /// It goes on.
