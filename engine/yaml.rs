@@ -160,6 +160,25 @@ pub struct Key {
 /// Parses one document. What is wrong becomes findings. The tree is there if the text is YAML within the limits, even if it has other
 /// findings, such as a duplicate key (the first one counts). After a syntax mistake the entry is skipped, so that the next one is found too.
 pub fn parse(file: &Arc<File>, findings: &mut Findings) -> Option<Node> {
+    let read = read(file, findings);
+    read.node
+        .filter(|_| read.unread.is_empty() && read.dubious.is_empty())
+}
+
+/// What could be read of a file, past its syntax mistakes.
+#[derive(Default)]
+pub struct Read {
+    /// The tree, without the entries that could not be read.
+    pub node: Option<Node>,
+    /// Entries of the tree that could not be read and are left out.
+    pub unread: Vec<Span>,
+    /// Values that stand in the tree with something else for them, because they need quotes.
+    pub dubious: Vec<Span>,
+}
+
+/// As `parse`, for checks that go on past syntax mistakes.
+pub fn read(file: &Arc<File>, findings: &mut Findings) -> Read {
+    let mut read = Read::default();
     if file.text.len() > BYTES_MAX {
         let message = format!(
             "the file has {} bytes, the limit is {BYTES_MAX}",
@@ -172,24 +191,32 @@ pub fn parse(file: &Arc<File>, findings: &mut Findings) -> Option<Node> {
         findings.push(
             Diagnostic::error(codes::LIMIT, place, message).help("split it into several files"),
         );
-        return None;
+        return read;
     }
     let mut text = file.text.clone();
-    let mut skipped: Vec<Span> = Vec::new();
     for _ in 0..SYNTAX_MAX {
-        match build::tree(file, &text, !skipped.is_empty(), findings) {
-            Ok(tree) => return tree.filter(|_| skipped.is_empty()),
-            Err(stop) => {
-                let entry = fault::report(file, &text, &stop, findings);
-                if entry.start == entry.end || skipped.contains(&entry) {
-                    return None;
-                }
-                text = fault::blank(&text, entry);
-                skipped.push(entry);
+        let again = !read.unread.is_empty() || !read.dubious.is_empty();
+        match build::tree(file, &text, again, findings) {
+            Ok(tree) => {
+                read.node = tree;
+                return read;
             }
+            Err(stop) => match fault::report(file, &text, &stop, &read.unread, findings) {
+                fault::Skip::Value(value) if !read.dubious.contains(&value) => {
+                    text = fault::fill(&text, value);
+                    read.dubious.push(value);
+                }
+                fault::Skip::Entry(entry)
+                    if entry.start < entry.end && !read.unread.contains(&entry) =>
+                {
+                    text = fault::blank(&text, entry);
+                    read.unread.push(entry);
+                }
+                _ => return read,
+            },
         }
     }
-    None
+    read
 }
 
 impl Node {

@@ -111,54 +111,39 @@ pub fn expression(
             .help(fault.help)
         })
         .collect();
-    let unknown = |code, (start, end), message: String, help| {
-        Diagnostic::error(code, place(start, end), message).help(help)
-    };
     for (name, start, end) in compiled.free_variables() {
         if !variables.contains(&name) {
-            let message = format!("nothing above binds `${name}`");
-            found.push(unknown(
-                expression::codes::UNKNOWN_VARIABLE,
-                (start, end),
-                message,
-                variable_help(&name, variables),
-            ));
+            found.push(unknown_variable(&name, place(start, end), variables));
         }
     }
     for (name, start, end) in compiled.tables() {
         if tables.get(&name).is_none() {
             let known: Vec<String> = tables.names().map(str::to_owned).collect();
             let help = names_help("table", &name, &known, "tables/");
-            found.push(unknown(
-                UNKNOWN_TABLE,
-                (start, end),
-                format!("there is no table `{name}`"),
-                help,
-            ));
+            let message = format!("there is no table `{name}`");
+            found.push(Diagnostic::error(UNKNOWN_TABLE, place(start, end), message).help(help));
         }
     }
     for (name, start, end) in compiled.keys() {
         if !keys.contains(&name) {
             let known: Vec<String> = keys.iter().cloned().collect();
             let help = names_help("key", &name, &known, "`keys`");
-            found.push(unknown(
-                UNKNOWN_KEY,
-                (start, end),
-                format!("the flow declares no key `{name}`"),
-                help,
-            ));
+            let message = format!("the flow declares no key `{name}`");
+            found.push(Diagnostic::error(UNKNOWN_KEY, place(start, end), message).help(help));
         }
     }
     (Some(compiled), found)
 }
 
-fn variable_help(name: &str, variables: &BTreeSet<String>) -> String {
+fn unknown_variable(name: &str, place: Place, variables: &BTreeSet<String>) -> Diagnostic {
     let known: Vec<String> = variables.iter().map(|known| format!("${known}")).collect();
-    match closest(&format!("${name}"), known.iter().map(String::as_str)) {
+    let help = match closest(&format!("${name}"), known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => "bind it with `into` or `set` in a step above".to_owned(),
         None => format!("bound here: {}", known.join(", ")),
-    }
+    };
+    let message = format!("nothing above binds `${name}`");
+    Diagnostic::error(expression::codes::UNKNOWN_VARIABLE, place, message).help(help)
 }
 
 /// What to do about a name that stands for nothing.

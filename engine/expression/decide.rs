@@ -54,7 +54,7 @@ fn never(node: &Node) -> Option<Fault> {
                 return None;
             }
             (
-                format!("{}, from {}()", types.words(), call.name),
+                format!("{}, the result of {}()", types.words(), call.name),
                 "compare it with something, such as == or >".to_owned(),
             )
         }

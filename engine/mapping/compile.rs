@@ -173,6 +173,10 @@ impl Compiler<'_> {
                 format!("{path}.{}", key.text)
             };
             self.uses.targets.push((path.clone(), key.span));
+            if matches!(value.data, Data::Null) {
+                self.nothing(key.span);
+                continue;
+            }
             let shape = self.shape(value, &path);
             let mut prefix = Vec::with_capacity(key.text.len() + 3);
             write_string(&mut prefix, &key.text);
@@ -203,15 +207,19 @@ impl Compiler<'_> {
                 Some(Shape::List(entries))
             }
             Data::Null => {
-                self.error(
-                    MAPPING_SHAPE,
-                    node.span,
-                    "an expression is missing here",
-                    "leave the field out, or write null into it with keep_null(`null`)",
-                );
+                self.nothing(node.span);
                 None
             }
         }
+    }
+
+    fn nothing(&mut self, span: Span) {
+        self.error(
+            MAPPING_SHAPE,
+            span,
+            "an expression is missing here",
+            "leave the field out, or write null into it with keep_null(`null`)",
+        );
     }
 
     fn number(&mut self, node: &Node, text: &str) -> Option<Shape> {

@@ -200,13 +200,30 @@ impl EffectStage {
                 first_at_ms,
                 ..
             } => {
-                let request = Request {
-                    bytes: request,
-                    idempotency_key,
-                };
-                self.send(hop, request, Some(first_at_ms)).await;
+                self.send(
+                    hop,
+                    Request {
+                        bytes: request,
+                        idempotency_key,
+                    },
+                    Some(first_at_ms),
+                )
+                .await;
             }
-            Intended::Done(answer) => self.done_before(hop, answer).await,
+            Intended::Done(answer) => {
+                let answer = Answer { bytes: answer };
+                let walked = self.after(&hop, &answer);
+                self.over(
+                    &hop,
+                    walked,
+                    None,
+                    Exchange {
+                        request: None,
+                        answer: Some(answer.bytes),
+                    },
+                )
+                .await;
+            }
             Intended::Unknown {
                 request,
                 idempotency_key,
@@ -218,13 +235,16 @@ impl EffectStage {
                     bytes: request,
                     idempotency_key,
                 };
-                let unknown = Unknown {
-                    request,
-                    first_at_ms,
-                    last_at_ms,
-                    absent,
-                };
-                self.find_out(hop, unknown).await;
+                self.find_out(
+                    hop,
+                    Unknown {
+                        request,
+                        first_at_ms,
+                        last_at_ms,
+                        absent,
+                    },
+                )
+                .await;
             }
             Intended::Busy(until_ms) => {
                 let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
@@ -235,29 +255,13 @@ impl EffectStage {
                     Class::Conflict,
                     "this effect was tried before with another request; nothing was sent: compare both and decide",
                 );
-                self.fail(
-                    &hop,
-                    failure,
-                    None,
-                    Exchange {
-                        request: Some(stored),
-                        answer: None,
-                    },
-                )
-                .await;
+                let exchange = Exchange {
+                    request: Some(stored),
+                    answer: None,
+                };
+                self.fail(&hop, failure, None, exchange).await;
             }
         }
-    }
-
-    /// It took effect in an earlier attempt: no second effect, the message goes on with that answer.
-    async fn done_before(&self, hop: Hop, answer: bytes::Bytes) {
-        let answer = Answer { bytes: answer };
-        let walked = self.after(&hop, &answer);
-        let exchange = Exchange {
-            request: None,
-            answer: Some(answer.bytes),
-        };
-        self.over(&hop, walked, None, exchange).await;
     }
 
     async fn send(&self, hop: Hop, request: Request, first_at_ms: Option<i64>) {
@@ -416,7 +420,10 @@ impl EffectStage {
                     )
                     .await;
                 }
-                Some(Intended::Done(answer)) => self.done_before(hop, answer).await,
+                Some(Intended::Done(answer)) => {
+                    let walked = self.after(&hop, &Answer { bytes: answer });
+                    self.over(&hop, walked, None, Exchange::default()).await;
+                }
                 _ => self.shared.handoff.give_back(hop),
             },
             Err(failure) => {

@@ -21,10 +21,12 @@ mod due;
 mod effect;
 mod failing;
 mod stage;
-pub mod supervisor;
+mod supervisor;
 mod sweep;
 mod turn;
 mod walk;
+
+pub use supervisor::{Engine, Recovered, Start};
 
 /// What all stages of an engine share.
 pub(crate) struct Shared {

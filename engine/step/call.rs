@@ -97,8 +97,10 @@ impl Part for Call {
             upsert: self.upsert,
         }
         .build(cx);
-        let answer = self.answer.as_deref();
-        let answer = answer.map(|name| cx.schema(&["answer"], name));
+        let answer = match &self.answer {
+            Some(name) => Some(cx.schema(&["answer"], name)),
+            None => None,
+        };
         let ask = ask?;
         if ask.reads() && cx.common.into.is_none() && self.head.is_none() && self.answer.is_none() {
             let place = cx.place(&[]);

@@ -6,15 +6,74 @@ use super::build::Stop;
 use super::{DEPTH_MAX, codes};
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
 
-/// Reports why the scanner stopped. The answer is the entry to skip, empty if there is none.
-pub(super) fn report(file: &Arc<File>, text: &str, stop: &Stop, findings: &mut Findings) -> Span {
+/// What to pass over so that the rest can be read.
+pub(super) enum Skip {
+    /// A value on one line.
+    Value(Span),
+    /// Whole lines; empty if there are none.
+    Entry(Span),
+}
+
+/// Reports why the scanner stopped. The answer is what to skip: not again one of `tried`.
+pub(super) fn report(
+    file: &Arc<File>,
+    text: &str,
+    stop: &Stop,
+    tried: &[Span],
+    findings: &mut Findings,
+) -> Skip {
     let fault = explain(text, stop);
     let place = Place {
         file: file.clone(),
         span: borders(&file.text, fault.span),
     };
     findings.push(Diagnostic::error(fault.code, place, fault.message).help(fault.help));
-    entry(text, fault.span.start.min(stop.at))
+    let value = &text[fault.span.start..fault.span.end];
+    if fault.code == codes::QUOTE && !value.is_empty() && !value.contains('\n') {
+        return Skip::Value(fault.span);
+    }
+    let at = fault.span.start.min(stop.at);
+    match item(text, at).filter(|item| {
+        let near = |tried: &Span| tried.start < item.end && item.start <= tried.end;
+        stop.at <= item.end && !tried.iter().any(near)
+    }) {
+        Some(item) => Skip::Entry(item),
+        None => Skip::Entry(entry(text, at)),
+    }
+}
+
+/// The same text with a value's characters as letters, so that all places stay.
+pub(super) fn fill(text: &str, value: Span) -> String {
+    let letters = "x".repeat(value.end - value.start);
+    format!("{}{letters}{}", &text[..value.start], &text[value.end..])
+}
+
+/// The lines of the innermost list item at a place, if it is one of several lines or begins on its own.
+fn item(text: &str, at: usize) -> Option<Span> {
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let mut start = line_start(text, at);
+    let mut most = indent(&text[start..line_end(text, start)]);
+    loop {
+        let line = &text[start..line_end(text, start)];
+        let own = indent(line);
+        if line.trim().is_empty() || own > most {
+            // A blank line, or one that belongs to something deeper.
+        } else if line[own..].starts_with("- ") {
+            let end = text[start..]
+                .split_inclusive('\n')
+                .skip(1)
+                .take_while(|line| line.trim().is_empty() || indent(line) > own)
+                .map(str::len)
+                .sum::<usize>();
+            let first = line_end(text, start) + usize::from(line_end(text, start) < text.len());
+            return (own > 0).then(|| Span::new(start, first + end));
+        } else if own == 0 {
+            return None;
+        } else {
+            most = own;
+        }
+        start = line_start(text, start.checked_sub(1)?);
+    }
 }
 
 /// The same text with the entry's characters as blanks, so that all places stay.

@@ -7,9 +7,9 @@ use super::names::Declared;
 use crate::diagnostic::{Diagnostic, Findings, Place};
 use crate::flow::codes;
 
-/// Checks all flows against each other.
-pub(crate) fn check(flows: &[Checked], findings: &mut Findings) {
-    let mut names = Declared::new("flow", codes::DUPLICATE_NAME);
+/// Checks all flows against each other; `whole` says that all of them could be read.
+pub(crate) fn check(flows: &[Checked], whole: bool, findings: &mut Findings) {
+    let mut names = Declared::new("flows", codes::DUPLICATE_NAME);
     for flow in flows {
         if let Some((name, place)) = &flow.name {
             names.declare(name, place.clone(), findings);
@@ -21,7 +21,9 @@ pub(crate) fn check(flows: &[Checked], findings: &mut Findings) {
         .filter_map(|flow| Some((flow.name.as_ref()?.0.as_str(), flow)))
         .collect();
     closed(flows, &kinds, findings);
-    unfed(flows, findings);
+    if whole {
+        unfed(flows, findings);
+    }
     circles(flows, &kinds, findings);
 }
 
@@ -72,6 +74,9 @@ fn closed(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut 
 
 /// Flows that wait for others in vain.
 fn unfed(flows: &[Checked], findings: &mut Findings) {
+    if flows.iter().any(|flow| flow.partial) {
+        return;
+    }
     let fed: BTreeSet<&str> = flows
         .iter()
         .flat_map(|flow| flow.hands_over.iter().map(|(to, _)| to.as_str()))

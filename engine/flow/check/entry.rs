@@ -274,6 +274,8 @@ fn shape_of(
         let wrong = findings.iter().any(|finding| {
             let span = finding.place.span;
             finding.severity == Severity::Error
+                // A secret in the open can be used; it must not.
+                && finding.code != codes::LITERAL_SECRET
                 && (span == key.span
                     || (value.span.start <= span.start && span.end <= value.span.end))
         });

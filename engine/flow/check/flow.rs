@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::entry;
+use super::fragments::{self, Fragment};
 use super::parts;
 use super::sinks;
 use super::steps::{self, Draft};
@@ -41,16 +42,40 @@ pub(crate) struct Checked {
     pub(crate) source_place: Place,
     /// The flows that it hands over to, each with the place that says so.
     pub(crate) hands_over: Vec<(String, Place)>,
+    /// The fragments that it shows.
+    pub(crate) fragments: BTreeSet<String>,
+    /// Whether a part of it could not be read, so that it may hand over to more flows.
+    pub(crate) partial: bool,
     /// The places of secrets.
     pub(crate) secrets: Vec<Span>,
     /// What is wrong.
     pub(crate) findings: Findings,
 }
 
-/// Checks one flow.
-pub(crate) fn check(known: &Known, source: &Source) -> Checked {
+/// Checks a fragment that no flow shows: its parameters could be anything.
+pub(crate) fn check_fragment(known: &Known, name: &str, fragment: &Fragment) -> Findings {
+    let mut cx = context(known, fragment.source());
+    cx.variables_uncertain = true;
+    cx.keys_uncertain = true;
+    cx.lost.insert("sinks".to_owned());
+    cx.fragments.push(name.to_owned());
+    let node = &fragment.source().node;
+    let mut draft = Draft::new(BTreeSet::new());
+    cx.missing.extend(fragments::open_places(node));
+    if let Some(steps) = node.get("steps") {
+        steps::sequence(&mut cx, &mut draft, steps);
+    }
+    if let Some((key, sink)) = node.entry("sink") {
+        sinks::sink(&mut cx, &mut draft, sink, key);
+    }
+    sinks::failures(&mut cx, &mut draft, &sinks::Sinks::default());
+    cx.findings
+}
+
+/// What the passes over one file share, at the beginning.
+fn context<'k>(known: &'k Known, source: &Source) -> Cx<'k> {
     let node = &source.node;
-    let mut cx = Cx {
+    Cx {
         known,
         file: source.file.clone(),
         missing: source.missing.clone(),
@@ -62,73 +87,53 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
         keys_uncertain: false,
         used_at: None,
         fragments: Vec::new(),
+        lost: source.lost_keys(),
         secrets: Vec::new(),
         findings: Findings::new(),
-    };
-    if let Some(keys) = node.get("keys") {
-        cx.keys = keys
-            .entries()
-            .iter()
-            .map(|(key, _)| key.text.clone())
-            .collect();
-        cx.keys_uncertain = !matches!(keys.data, Data::Map(_));
+        shown: BTreeSet::new(),
     }
+}
+
+/// Checks one flow.
+pub(crate) fn check(known: &Known, source: &Source) -> Checked {
+    let node = &source.node;
+    let mut cx = context(known, source);
+    note_keys(&mut cx, node);
     // The shape of the routes is looked at before the steps have bound anything.
     cx.variables_uncertain = true;
     let head = head(&mut cx, node);
-    cx.variables_uncertain = false;
+    cx.variables_uncertain = cx.lost.contains("steps");
     let name = node.get("flow").and_then(|at| {
-        Some((
-            names::usable(&mut cx, "flow", at)?.to_owned(),
-            at.place(&cx.file),
-        ))
+        let name = names::usable(&mut cx, "flow", at)?;
+        Some((name.to_owned(), at.place(&cx.file)))
     });
     let accepts = accepts(&mut cx, &head, node);
     cx.accepts = accepts.as_ref().map(|accepts| accepts.schema.clone());
     let keys = keys(&mut cx, node);
     process(&mut cx, &head, node);
-    let (source_entry, source_ready) = read_source(&mut cx, node);
+    let (source_kind, ready) = read_source(&mut cx, node);
     let mut draft = Draft::new(chosen_ids(node));
     body(&mut cx, &mut draft, node);
     let once = once(&mut cx, &head, node, &draft);
+    overlap(&mut cx, node, ready.as_ref());
+    unheard_refusal(&mut cx, node, accepts.as_ref(), ready.as_ref());
     let source_place = node
         .entry("source")
         .map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span));
     let mut checked = Checked {
         plan: None,
         name,
-        source_kind: source_entry,
-        binding: None,
+        source_kind,
+        binding: binding(&cx, node, ready.as_ref()),
         source_place,
         hands_over: std::mem::take(&mut draft.hands_over),
-        secrets: std::mem::take(&mut cx.secrets),
-        findings: Findings::new(),
+        fragments: cx.shown,
+        partial: !source.lost.is_empty(),
+        secrets: cx.secrets,
+        findings: cx.findings,
     };
-    if let Some(Ready::Runs(ready)) = &source_ready {
-        let at = node
-            .find(&["source"])
-            .and_then(|source| source.entries().first());
-        let span = at.map_or(Span::default(), |(key, config)| {
-            config.get("path").map_or(key.span, |path| path.span)
-        });
-        checked.binding = ready.binding().map(|binding| (binding, cx.place(span)));
-        if ready.overlaps() && node.get("once").is_none() {
-            let span = at.map_or(Span::default(), |(key, config)| {
-                config
-                    .get("overlap")
-                    .map_or(key.span, |overlap| overlap.span)
-            });
-            let message = "the source reads some things twice by design, and the flow has no `once` that knows them again";
-            let help = "add `keys` and `once: { key: .. }`";
-            cx.error(codes::OVERLAP_WITHOUT_ONCE, span, message, help);
-        }
-        if !ready.answers() && accepts.as_ref().is_some_and(|accepts| accepts.refuse) {
-            unheard_refusal(&mut cx, node);
-        }
-    }
-    checked.findings = cx.findings;
     if let (false, Some((name, _)), Some(source)) =
-        (checked.findings.has_errors(), &checked.name, source_ready)
+        (checked.findings.has_errors(), &checked.name, ready)
     {
         draft.close_arms();
         checked.plan = Some(Plan {
@@ -136,7 +141,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
             revision: Arc::from(""),
             description: head.description.unwrap_or_default(),
             source,
-            source_kind: source_entry.unwrap_or_default(),
+            source_kind: source_kind.unwrap_or_default(),
             accepts,
             keys,
             once,
@@ -147,13 +152,67 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
 }
 
 /// A file or a schedule cannot be told that its body is refused: the body would be gone.
-fn unheard_refusal(cx: &mut Cx<'_>, node: &Node) {
+fn unheard_refusal(
+    cx: &mut Cx<'_>,
+    node: &Node,
+    accepts: Option<&plan::Accepts>,
+    ready: Option<&Ready>,
+) {
+    let answers = match ready {
+        Some(Ready::Runs(source)) => source.answers(),
+        Some(Ready::Flow) => false,
+        None => true,
+    };
+    if answers || !accepts.is_some_and(|accepts| accepts.refuse) {
+        return;
+    }
     let span = node
         .find(&["accepts", "on_breach"])
         .map_or(Span::default(), |at| at.span);
     let message = "nobody hears this source refuse a body: what breaks the contract would be lost";
     let help = "leave `on_breach` out: a body that breaks the contract becomes an exception";
     cx.error(part_codes::CONFLICTING_SETTINGS, span, message, help);
+}
+
+/// The names under `keys`, before anything is looked at.
+fn note_keys(cx: &mut Cx<'_>, node: &Node) {
+    if let Some(keys) = node.get("keys") {
+        let names = keys.entries().iter().map(|(key, _)| key.text.clone());
+        cx.keys = names.collect();
+        cx.keys_uncertain = !matches!(keys.data, Data::Map(_));
+    }
+    cx.keys_uncertain |= cx.lost.contains("keys");
+}
+
+/// What only one flow may have, such as a webhook's path, with its place.
+fn binding(cx: &Cx<'_>, node: &Node, ready: Option<&Ready>) -> Option<(String, Place)> {
+    let Some(Ready::Runs(source)) = ready else {
+        return None;
+    };
+    let binding = source.binding()?;
+    let (key, config) = node.get("source")?.entries().first()?;
+    let span = config.get("path").map_or(key.span, |path| path.span);
+    Some((binding, cx.place(span)))
+}
+
+/// A source that brings things again needs `once`.
+fn overlap(cx: &mut Cx<'_>, node: &Node, ready: Option<&Ready>) {
+    let overlaps = matches!(ready, Some(Ready::Runs(source)) if source.overlaps());
+    let Some((key, config)) = node
+        .get("source")
+        .and_then(|source| source.entries().first())
+    else {
+        return;
+    };
+    if overlaps && node.get("once").is_none() && !cx.lost.contains("once") {
+        let cursor = config
+            .find(&["cursor", "overlap"])
+            .or_else(|| config.get("overlap"));
+        let span = cursor.map_or(key.span, |overlap| overlap.span);
+        let message = "the source reads some things twice by design, and the flow has no `once` that knows them again";
+        let help = "add `keys` and `once: { key: .. }`";
+        cx.error(codes::OVERLAP_WITHOUT_ONCE, span, message, help);
+    }
 }
 
 /// Checks the shape of all but the entries, and reads the fields that are sound.
@@ -174,6 +233,18 @@ fn head(cx: &mut Cx<'_>, node: &Node) -> Flow {
             known.push((key.clone(), value.clone()));
         }
     }
+    // What could not be read is not missing.
+    for (name, kind) in [
+        ("source", Data::Null),
+        ("sinks", Data::Null),
+        ("flow", lost_text()),
+    ] {
+        if cx.lost.contains(name) && node.get(name).is_none() {
+            let span = Span::default();
+            let text = name.to_owned();
+            known.push((Key { text, span }, Node { span, data: kind }));
+        }
+    }
     let node = Node {
         span: node.span,
         data: Data::Map(known),
@@ -191,10 +262,24 @@ fn head(cx: &mut Cx<'_>, node: &Node) -> Flow {
             object.insert(key.text.clone(), value.to_json());
         }
     }
+    // A list of arms has a finding of its own, which says more.
+    let routes = node
+        .get("routes")
+        .filter(|routes| matches!(routes.data, Data::List(_)));
     for finding in found.iter() {
-        cx.report(finding.clone());
+        if routes.is_none_or(|routes| finding.place.span.start != routes.span.start) {
+            cx.report(finding.clone());
+        }
     }
     Flow::deserialize(serde_json::Value::Object(object)).unwrap_or_default()
+}
+
+/// Stands for a text that could not be read.
+fn lost_text() -> Data {
+    Data::Text(crate::yaml::Text {
+        value: "lost".to_owned(),
+        style: crate::yaml::Style::Variable,
+    })
 }
 
 /// The contract of arriving bodies.
@@ -250,35 +335,21 @@ fn process(cx: &mut Cx<'_>, head: &Flow, node: &Node) {
 /// How repeats are known.
 fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan::Once> {
     let at = node.get("once")?;
+    once_key(cx, node, at);
     let once = head.once.as_ref()?;
-    let key_at = at.get("key").unwrap_or(at);
-    if node.get("keys").is_none() {
-        let message = format!(
-            "`once` names the key `{}`, and the flow declares no keys",
-            once.key
-        );
-        let help = format!(
-            "add `keys: {{ {}: .. }}` with the expression that gives it",
-            once.key
-        );
-        cx.error(codes::ONCE_WITHOUT_KEYS, key_at.span, message, help);
-    } else if !cx.keys.contains(&once.key) && !cx.keys_uncertain {
-        let known: Vec<String> = cx.keys.iter().cloned().collect();
-        let help = match closest(&once.key, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("the keys of this flow are: {}", known.join(", ")),
-        };
-        let message = format!("the flow declares no key `{}`", once.key);
-        cx.error(part_codes::UNKNOWN_KEY, key_at.span, message, help);
-    }
     let keep = once.keep.unwrap_or(KEEP);
     if let Some((window, place)) = draft
         .window
         .as_ref()
         .filter(|(window, _)| *window > keep.ms)
     {
+        let unit = match *window {
+            ms if ms < 7_200_000 => 60_000,
+            ms if ms < 259_200_000 => 3_600_000,
+            _ => 86_400_000,
+        };
         let hours = Duration {
-            ms: window.div_ceil(60_000) * 60_000,
+            ms: window.div_ceil(unit) * unit,
         };
         let span = at.get("keep").unwrap_or(at).span;
         let message = format!(
@@ -303,6 +374,26 @@ fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan
             Some(OnChanged::Exception) | None => Changed::Exception,
         },
     })
+}
+
+/// The key that `once` names must be one of the flow's.
+fn once_key(cx: &mut Cx<'_>, node: &Node, once: &Node) {
+    let Some((at, name)) = once.get("key").and_then(|at| Some((at, at.as_text()?))) else {
+        return;
+    };
+    if node.get("keys").is_none() && !cx.lost.contains("keys") {
+        let message = format!("`once` names the key `{name}`, and the flow declares no keys");
+        let help = format!("add `keys: {{ {name}: .. }}` with the expression that gives it");
+        cx.error(codes::ONCE_WITHOUT_KEYS, at.span, message, help);
+    } else if !cx.keys.contains(name) && !cx.keys_uncertain {
+        let known: Vec<String> = cx.keys.iter().cloned().collect();
+        let help = match closest(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the keys of this flow are: {}", known.join(", ")),
+        };
+        let message = format!("the flow declares no key `{name}`");
+        cx.error(part_codes::UNKNOWN_KEY, at.span, message, help);
+    }
 }
 
 /// The source: its kind if it has one, and the ready source if it is sound.
@@ -353,7 +444,8 @@ fn body(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
     let mut reached = match (routes, route) {
         (Some((key, routes)), Some(at)) => sinks::lead(cx, draft, &sinks, (key, routes), at),
         _ => {
-            let target = sinks::only(cx, &sinks, sinks_entry.map(|(key, _)| key));
+            let key = sinks_entry.map(|(key, _)| key);
+            let target = sinks::only(cx, &sinks, key.filter(|_| !cx.lost.contains("routes")));
             for open in std::mem::take(&mut draft.open) {
                 draft.nodes[open].next = target;
             }
@@ -361,8 +453,12 @@ fn body(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         }
     };
     reached.extend(sinks::failures(cx, draft, &sinks));
+    let unsure = ["steps", "routes", "sinks"]
+        .iter()
+        .any(|key| cx.lost.contains(*key));
     if let Some((_, routes)) = routes
         && matches!(routes.data, Data::Map(_))
+        && !unsure
     {
         sinks::unused(cx, &sinks, &reached);
     }

@@ -24,6 +24,26 @@ pub(crate) struct Fragment {
     parameters: BTreeMap<String, Parameter>,
 }
 
+impl Fragment {
+    /// Its file.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+}
+
+/// The places of values that hold a parameter: nothing is known of them.
+pub(crate) fn open_places(node: &Node) -> Vec<Span> {
+    match &node.data {
+        Data::List(items) => items.iter().flat_map(open_places).collect(),
+        Data::Map(entries) => entries
+            .iter()
+            .flat_map(|(_, value)| open_places(value))
+            .collect(),
+        Data::Text(text) if text.value.contains("${param:") => vec![node.span],
+        _ => Vec::new(),
+    }
+}
+
 struct Parameter {
     kind: ParameterKind,
     default: Option<Node>,
@@ -155,6 +175,9 @@ pub(crate) fn used_step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         cx.variables_uncertain = true;
         return;
     };
+    if cycle(cx, used, &name) {
+        return;
+    }
     let prefix = node
         .get("id")
         .and_then(Node::as_text)
@@ -371,13 +394,9 @@ fn text_fits(cx: &mut Cx<'_>, kind: ParameterKind, name: &str, value: &Node, tex
     match kind {
         ParameterKind::Duration => {
             if let Err(wrong) = Duration::parse(text) {
+                let (wrong, help) = wrong.split_once("; ").unwrap_or((&wrong, ""));
                 let message = format!("the parameter `{name}` must be a length of time: {wrong}");
-                cx.error(
-                    codes::WRONG_PARAMETER,
-                    value.span,
-                    message,
-                    "write a number and ms, s, m, h or d",
-                );
+                cx.error(codes::WRONG_PARAMETER, value.span, message, help);
             }
         }
         ParameterKind::Expression => {
@@ -411,6 +430,21 @@ fn text_fits(cx: &mut Cx<'_>, kind: ParameterKind, name: &str, value: &Node, tex
     cx.findings.errors() == before
 }
 
+/// Whether a fragment is used within itself; then a finding.
+fn cycle(cx: &mut Cx<'_>, used: &Node, name: &str) -> bool {
+    let within = cx.fragments.iter().any(|outer| outer == name);
+    if within {
+        let message = format!("the fragment `{name}` uses itself");
+        cx.error(
+            codes::FRAGMENT_CYCLE,
+            used.span,
+            message,
+            "write the steps out",
+        );
+    }
+    within
+}
+
 /// Lets `work` look at a fragment's entries: places are in its file, and findings name the place of the `use` too.
 fn within<T>(
     cx: &mut Cx<'_>,
@@ -420,17 +454,8 @@ fn within<T>(
 ) -> Option<T> {
     let known = cx.known;
     let fragment = known.fragments.get(name)?;
-    if cx.fragments.iter().any(|outer| outer == name) {
-        let message = format!("the fragment `{name}` uses itself");
-        cx.error(
-            codes::FRAGMENT_CYCLE,
-            used.span,
-            message,
-            "write the steps out",
-        );
-        return None;
-    }
     cx.fragments.push(name.to_owned());
+    cx.shown.insert(name.to_owned());
     let before = cx.used_at.clone();
     if before.is_none() {
         cx.used_at = Some(cx.place(used.span));

@@ -49,8 +49,32 @@ pub(crate) struct Source {
     pub(crate) file: Arc<File>,
     /// Its tree.
     pub(crate) node: Node,
-    /// The places of scalars whose variable is missing.
+    /// The places of scalars whose variable is missing, or that need quotes: nothing is known of their value.
     pub(crate) missing: Vec<Span>,
+    /// Entries that could not be read and are not in the tree.
+    pub(crate) lost: Vec<Span>,
+}
+
+impl Source {
+    /// The top-level keys that are lost, or whose values are lost in part.
+    pub(crate) fn lost_keys(&self) -> BTreeSet<String> {
+        let text = &self.file.text;
+        let key_at = |span: &Span| {
+            let mut at = 0;
+            let mut key = None;
+            for line in text.split_inclusive('\n') {
+                if at > span.start {
+                    break;
+                }
+                if line.starts_with(|c: char| c.is_alphabetic() || c == '"') {
+                    key = line.split(':').next();
+                }
+                at += line.len();
+            }
+            key.map(|key| key.trim().trim_matches('"').to_owned())
+        };
+        self.lost.iter().filter_map(key_at).collect()
+    }
 }
 
 /// What the passes over one flow share.
@@ -77,8 +101,12 @@ pub(crate) struct Cx<'a> {
     pub(crate) used_at: Option<Place>,
     /// The fragments around the entry at hand, from the outside in.
     pub(crate) fragments: Vec<String>,
+    /// Top-level keys that could not be read, or not wholly.
+    pub(crate) lost: BTreeSet<String>,
     /// The places of secrets, in the flow's file.
     pub(crate) secrets: Vec<Span>,
+    /// The fragments whose entries were looked at.
+    pub(crate) shown: BTreeSet<String>,
     /// What is wrong.
     pub(crate) findings: Findings,
 }

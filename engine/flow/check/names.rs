@@ -64,16 +64,16 @@ pub(crate) fn usable<'n>(cx: &mut Cx<'_>, noun: &str, node: &'n Node) -> Option<
 
 /// Finds names that are declared twice: the second place is the finding, the first is related to it.
 pub(crate) struct Declared {
-    noun: &'static str,
+    nouns: &'static str,
     code: Code,
     places: BTreeMap<String, Place>,
 }
 
 impl Declared {
     /// Nothing declared yet.
-    pub(crate) fn new(noun: &'static str, code: Code) -> Declared {
+    pub(crate) fn new(nouns: &'static str, code: Code) -> Declared {
         Declared {
-            noun,
+            nouns,
             code,
             places: BTreeMap::new(),
         }
@@ -81,9 +81,14 @@ impl Declared {
 
     /// Declares a name; a second declaration is a finding and gives false.
     pub(crate) fn declare(&mut self, name: &str, place: Place, findings: &mut Findings) -> bool {
-        if let Some(first) = self.places.get(name) {
+        if let Some(first) = self.places.get_mut(name) {
+            let mut place = place;
+            // A file that has the name of what it declares is in its right.
+            if in_its_file(name, &place) && !in_its_file(name, first) {
+                std::mem::swap(&mut place, first);
+            }
             let (line, _) = first.line_column();
-            let message = format!("there are two {}s with the name `{name}`", self.noun);
+            let message = format!("there are two {} with the name `{name}`", self.nouns);
             let help = format!(
                 "rename one of them; the other is in {}:{line}",
                 first.file.path
@@ -98,6 +103,12 @@ impl Declared {
         self.places.insert(name.to_owned(), place);
         true
     }
+}
+
+/// Whether the file has the name of what it declares.
+fn in_its_file(name: &str, place: &Place) -> bool {
+    let file = place.file.path.rsplit('/').next().unwrap_or_default();
+    file.rsplit_once('.').is_some_and(|(stem, _)| stem == name)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
+use super::steps::Draft;
 use super::{Cx, condition, names};
 use crate::component::codes as part_codes;
 use crate::component::common::{OnFailure, RetryRule};
@@ -11,11 +12,14 @@ use crate::diagnostic::Place;
 use crate::failure::Class;
 use crate::flow::codes;
 use crate::flow::plan;
+use crate::yaml::Node;
 
 /// A failure route whose sink is looked up when all sinks are known.
 pub(crate) struct LateTo {
-    /// The node whose failures it takes.
-    pub(crate) node: usize,
+    /// The node whose failures it takes; `None` if the node is broken and only the name is looked up.
+    pub(crate) node: Option<usize>,
+    /// The sink whose failures it takes, if it is one.
+    pub(crate) sink: Option<String>,
     /// Which failures.
     pub(crate) class: Class,
     /// The sink's name.
@@ -24,6 +28,23 @@ pub(crate) struct LateTo {
     pub(crate) place: Place,
     /// Where the fragment is used, if it comes from one.
     pub(crate) used_at: Option<Place>,
+}
+
+/// What can still be said about an entry whose part is broken: its retry, the sinks and the things of the project that it names.
+pub(crate) fn broken(cx: &mut Cx<'_>, entry: &Entry<'_>, draft: &mut Draft, sink: Option<&str>) {
+    on_failure(cx, entry, None, sink, &mut draft.late);
+    retry(cx, entry);
+    let named = |field: &'static str| Some((field, entry.config.get(field)?.as_text()?));
+    for (field, name) in ["system", "map", "answer"].into_iter().filter_map(named) {
+        if cx.holds_missing(entry.config.get(field).map_or(entry.key.span, |at| at.span)) {
+            continue;
+        }
+        cx.with_build(entry.config, &entry.common, |build| match field {
+            "system" => drop(build.system(&[field], name)),
+            "map" => drop(build.mapping(&[field], name)),
+            _ => drop(build.schema(&[field], name)),
+        });
+    }
 }
 
 /// Makes the part ready. `None` if it is broken, with findings.
@@ -106,7 +127,8 @@ fn words(ms: u64) -> String {
 pub(crate) fn on_failure(
     cx: &mut Cx<'_>,
     entry: &Entry<'_>,
-    node: usize,
+    node: Option<usize>,
+    sink: Option<&str>,
     late: &mut Vec<LateTo>,
 ) -> Vec<(Class, plan::OnFailure)> {
     let mut choices = Vec::new();
@@ -142,6 +164,7 @@ pub(crate) fn on_failure(
                     .map_or(entry.key.span, |at| at.span);
                 late.push(LateTo {
                     node,
+                    sink: sink.map(str::to_owned),
                     class,
                     to: to.clone(),
                     place: cx.place(span),
@@ -202,7 +225,7 @@ pub(crate) fn guard(cx: &mut Cx<'_>, entry: &Entry<'_>, id: &str, effect: &Arc<d
 }
 
 /// The expression of a probe is compiled by the part; here only what it can give is looked at.
-fn applied_decides(cx: &mut Cx<'_>, node: &crate::yaml::Node) {
+fn applied_decides(cx: &mut Cx<'_>, node: &Node) {
     if let Some(Ok(expression)) = node.as_text().map(crate::expression::Expression::compile) {
         condition::decides(cx, node, &expression);
     }

@@ -227,6 +227,9 @@ pub(crate) fn unknown_sink(
     sinks: &[String],
     steps: &[String],
 ) {
+    if cx.lost.contains("sinks") {
+        return;
+    }
     let help = if let Some(near) = closest(name, sinks.iter().map(String::as_str)) {
         format!("did you mean `{near}`?")
     } else if steps.iter().any(|step| step == name) {

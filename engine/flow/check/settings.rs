@@ -9,7 +9,7 @@ use super::Source;
 use super::parts::retry_fault;
 use super::words::Words;
 use crate::component::codes as part_codes;
-use crate::component::common::RetryRule;
+use crate::component::common::{Retry, RetryRule};
 use crate::diagnostic::{Code, Diagnostic, Findings, Place, Severity, Span};
 use crate::expression::Tables;
 use crate::flow::codes;
@@ -55,8 +55,9 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
         }
         _ => Settings::default(),
     };
-    if let (Some(rule), Some(at)) = (&settings.defaults.retry, node.find(&["defaults", "retry"]))
-        && let Some((field, message)) = retry_fault(rule, RetryRule::DEFAULT.with(Some(rule)))
+    if let Some(at) = node.find(&["defaults", "retry"])
+        && let Ok(rule) = Retry::deserialize(at.to_json())
+        && let Some((field, message)) = retry_fault(&rule, RetryRule::DEFAULT.with(Some(&rule)))
     {
         let span = at.get(field).map_or(at.span, |node| node.span);
         let help = "`first` is the wait before the second attempt, `most` the longest wait";

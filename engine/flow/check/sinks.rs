@@ -44,6 +44,9 @@ pub(crate) fn declared(cx: &mut Cx<'_>, node: Option<&Node>) -> Sinks {
 
 /// Checks every sink and adds its node.
 pub(crate) fn all(cx: &mut Cx<'_>, draft: &mut Draft, sinks: &mut Sinks, node: &Node, owner: &Key) {
+    if cx.lost.contains("sinks") && matches!(node.data, Data::Null) {
+        return;
+    }
     let Data::Map(entries) = &node.data else {
         let help = match &node.data {
             Data::List(_) => "write them as a mapping: each sink's name, and its entry below it",
@@ -98,9 +101,7 @@ pub(crate) fn sink(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node, name: &Key) 
         cx.error(codes::MEANINGLESS_KEY, key.span, message, "remove it");
     }
     let Some(ready) = parts::ready::<SinkKind>(cx, &entry) else {
-        // The node that does not exist: only the names are looked up.
-        parts::on_failure(cx, &entry, usize::MAX, &mut draft.late);
-        parts::retry(cx, &entry);
+        parts::broken(cx, &entry, draft, Some(&name.text));
         return None;
     };
     let why = "it is part of the same commit as the step before, and cannot fail by itself";
@@ -250,10 +251,12 @@ fn step_ids(draft: &Draft) -> Vec<String> {
 /// Looks up the sinks that take failures; gives their names.
 pub(crate) fn failures(cx: &mut Cx<'_>, draft: &mut Draft, sinks: &Sinks) -> Vec<String> {
     let mut reached = Vec::new();
+    let mut ways: Vec<(String, String)> = Vec::new();
     let step_ids = step_ids(draft);
     for late in std::mem::take(&mut draft.late) {
         let LateTo {
             node,
+            sink,
             class,
             to,
             place,
@@ -267,38 +270,34 @@ pub(crate) fn failures(cx: &mut Cx<'_>, draft: &mut Draft, sinks: &Sinks) -> Vec
         cx.file = file;
         cx.used_at = before;
         if let Some(target) = sinks.nodes.get(&to)
-            && let Some(node) = draft.nodes.get_mut(node)
+            && let Some(node) = node.and_then(|node| draft.nodes.get_mut(node))
         {
             node.on_failure.push((class, OnFailure::To(*target)));
         }
+        ways.extend(sink.map(|sink| (sink, to.clone())));
         reached.push(to);
     }
-    circles(cx, draft, sinks);
+    circles(cx, &ways, sinks);
     reached
 }
 
 /// Failures that lead from a sink back to itself would go round for ever.
-fn circles(cx: &mut Cx<'_>, draft: &Draft, sinks: &Sinks) {
-    for (name, start) in &sinks.nodes {
-        let mut seen = vec![*start];
-        let mut next = vec![*start];
+fn circles(cx: &mut Cx<'_>, ways: &[(String, String)], sinks: &Sinks) {
+    for start in &sinks.names {
+        let mut seen: Vec<&str> = Vec::new();
+        let mut next: Vec<&str> = vec![start];
         while let Some(at) = next.pop() {
-            for (_, choice) in &draft.nodes[at].on_failure {
-                let OnFailure::To(to) = choice else { continue };
+            for (_, to) in ways.iter().filter(|(from, _)| from == at) {
                 if to == start {
-                    let span = sinks.places.get(name).copied().unwrap_or_default();
-                    let message = format!("failures of the sink `{name}` lead back to it");
-                    cx.error(
-                        codes::FAILURE_CYCLE,
-                        span,
-                        message,
-                        "let one of them end as an exception",
-                    );
+                    let span = sinks.places.get(start).copied().unwrap_or_default();
+                    let message = format!("failures of the sink `{start}` lead back to it");
+                    let help = "let one of them end as an exception";
+                    cx.error(codes::FAILURE_CYCLE, span, message, help);
                     return;
                 }
-                if !seen.contains(to) {
-                    seen.push(*to);
-                    next.push(*to);
+                if !seen.contains(&to.as_str()) {
+                    seen.push(to);
+                    next.push(to);
                 }
             }
         }

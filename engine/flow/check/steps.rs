@@ -52,7 +52,7 @@ impl Draft {
         Draft {
             nodes: Vec::new(),
             open: Vec::new(),
-            ids: Declared::new("step or sink", codes::DUPLICATE_ID),
+            ids: Declared::new("steps or sinks", codes::DUPLICATE_ID),
             late: Vec::new(),
             window: None,
             hands_over: Vec::new(),
@@ -169,9 +169,7 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
     let known_before = cx.variables.clone();
     let Some(ready) = parts::ready::<StepKind>(cx, &entry) else {
         broken(cx, &entry);
-        // The node that does not exist: only the names are looked up.
-        parts::on_failure(cx, &entry, usize::MAX, &mut draft.late);
-        parts::retry(cx, &entry);
+        parts::broken(cx, &entry, draft, None);
         return;
     };
     let action = match ready {
@@ -181,11 +179,6 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
             pure_into(cx, &entry, &known_before);
             filter_decides(cx, &entry);
             Action::Pure(pure)
-        }
-        Ready::Claim(claim) => {
-            let why = "it asks the engine's own store, which needs none of that";
-            parts::meaningless(cx, &entry, &["retry", "timeout", "probe", "into"], why);
-            Action::Claim(claim)
         }
         Ready::Effect(effect) => {
             parts::guard(cx, &entry, &id, &effect);
@@ -213,7 +206,8 @@ pub(crate) fn add(
         draft.note_window(window, cx.place(entry.key.span));
     }
     let at = draft.nodes.len();
-    let on_failure = parts::on_failure(cx, entry, at, &mut draft.late);
+    let of = sink.then_some(id.as_str());
+    let on_failure = parts::on_failure(cx, entry, Some(at), of, &mut draft.late);
     let node = PlanNode {
         id: Arc::from(id),
         kind: entry.kind,
@@ -257,12 +251,11 @@ fn id(cx: &mut Cx<'_>, draft: &mut Draft, kind: &str, given: Option<&str>, node:
 
 /// What a broken step might have bound.
 fn broken(cx: &mut Cx<'_>, entry: &Entry<'_>) {
-    match &entry.common.into {
-        Some(name) => {
-            cx.variables.insert(name.clone());
-        }
-        None => cx.variables_uncertain = true,
-    }
+    parts::bind(cx, entry);
+    // What `set` binds can be read even if its expressions are broken.
+    let bound = entry.config.get("variables").map_or(&[][..], Node::entries);
+    cx.variables
+        .extend(bound.iter().map(|(key, _)| key.text.clone()));
 }
 
 /// `into` beside a step that binds nothing.

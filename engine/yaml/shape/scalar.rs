@@ -104,7 +104,10 @@ impl Shape<'_> {
             listed(words),
             in_words(node)
         );
-        let help = near.map_or(String::new(), |near| format!("did you mean `{near}`?"));
+        let help = near.map_or_else(
+            || "write one of them".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
         self.error(codes::UNKNOWN_VALUE, span, message, help, findings);
     }
 
