@@ -1,6 +1,8 @@
 //! What the engine does with an effect whose attempt fails, is lost, or was under way when the engine died. The target is scripted, the
 //! store is real.
 
+mod appends;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -51,6 +53,7 @@ struct Target {
     sent: Mutex<Vec<Request>>,
     applied: Mutex<Vec<String>>,
     probes: Mutex<u32>,
+    probe_breaks: bool,
 }
 
 impl Target {
@@ -67,6 +70,7 @@ impl Target {
             sent: Mutex::default(),
             applied: Mutex::default(),
             probes: Mutex::default(),
+            probe_breaks: false,
         }
     }
 
@@ -148,6 +152,7 @@ impl Effect for Target {
     fn probe<'a>(&'a self, _: &'a Message, request: &'a Request) -> Pending<'a, Probed> {
         Box::pin(async move {
             *self.probes.lock().unwrap() += 1;
+            assert!(!self.probe_breaks, "scripted");
             let text = String::from_utf8_lossy(&request.bytes).into_owned();
             if self.applied().contains(&text) {
                 Probed::Applied(Answer {
@@ -194,6 +199,10 @@ struct Rig {
 }
 
 async fn rig(folder: &Path, target: Arc<Target>, on_failure: Vec<(Class, OnFailure)>) -> Rig {
+    rig_of(folder, Action::Effect(target), on_failure).await
+}
+
+async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure)>) -> Rig {
     let (offers, feed) = mpsc::channel(8);
     let node = |id: &str, action, on_failure| Node {
         id: Arc::from(id),
@@ -228,7 +237,7 @@ async fn rig(folder: &Path, target: Arc<Target>, on_failure: Vec<(Class, OnFailu
             changed: Changed::Exception,
         }),
         nodes: vec![
-            node("erp", Action::Effect(target), on_failure),
+            node("erp", action, on_failure),
             node("spare", Action::Discard, Vec::new()),
         ],
     };
@@ -480,24 +489,19 @@ async fn failures_go_where_the_flow_says() {
     }
 }
 
-/// The engine dies while a request is under way (its tasks are dropped, nothing is stored any more); the next one finds the intent.
-async fn dies_while_sending(
-    first: Target,
-    second: Target,
-) -> (usize, Arc<Target>, Counts, Vec<ExceptionRow>) {
-    let folder = tempfile::tempdir().unwrap();
-    let first = Arc::new(first);
+/// An engine begins with an order and dies once `begun` (its tasks are dropped, nothing is stored any more).
+async fn dies(folder: &Path, action: Action, begun: impl Fn() -> bool + Send + 'static) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    let (path, target) = (folder.path().to_owned(), first.clone());
+    let path = folder.to_owned();
     runtime
         .spawn(async move {
-            let rig = rig(&path, target.clone(), Vec::new()).await;
+            let rig = rig_of(&path, action, Vec::new()).await;
             rig.offer(&[ORDER]).await;
-            while target.sent() == 0 {
+            while !begun() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             std::mem::forget(rig.engine);
@@ -506,6 +510,18 @@ async fn dies_while_sending(
         .await
         .unwrap();
     runtime.shutdown_background();
+}
+
+/// The engine dies while a request is under way; the next one finds the intent.
+async fn dies_while_sending(
+    first: Target,
+    second: Target,
+) -> (usize, Arc<Target>, Counts, Vec<ExceptionRow>) {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Arc::new(first);
+    let target = first.clone();
+    let begun = move || target.sent() > 0;
+    dies(folder.path(), Action::Effect(first.clone()), begun).await;
     let second = Arc::new(second);
     *second.applied.lock().unwrap() = first.applied();
     let again = rig(folder.path(), second.clone(), Vec::new()).await;
@@ -552,4 +568,35 @@ async fn after_a_crash_a_probe_finds_out() {
         "two noes, then sent"
     );
     assert_eq!(second.applied(), [ORDER]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_repeat_says_nothing_about_the_first_try() {
+    for (class, sent) in [(Class::Conflict, 2), (Class::Throttled, 4)] {
+        let mut script = vec![Play::ApplyAndLose];
+        script.extend([Play::Refuse(class); 9]);
+        let (target, counts, exceptions) = deliver(Target::new(&script).keeps_keys()).await;
+        assert_eq!((target.sent(), counts.in_exceptions), (sent, 1), "{class}");
+        assert_eq!(exceptions[0].class, Class::Ambiguous, "{class}");
+        assert_eq!(target.applied(), [ORDER]);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_lost_again_and_again_comes_to_an_end() {
+    let (target, counts, exceptions) =
+        deliver(Target::new(&[Play::Lose; 50]).answers_probes()).await;
+    assert_eq!((target.sent(), counts.in_exceptions), (4, 1));
+    assert_eq!(exceptions[0].class, Class::Ambiguous);
+}
+
+#[tokio::test]
+async fn a_probe_that_breaks_loses_nothing() {
+    let target = Target {
+        probe_breaks: true,
+        ..Target::new(&[Play::Lose])
+    };
+    let (target, counts, exceptions) = deliver(target.answers_probes()).await;
+    assert_eq!((target.sent(), counts.in_exceptions), (1, 1));
+    assert_eq!(exceptions[0].class, Class::Ambiguous);
 }

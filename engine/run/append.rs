@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Shared;
 use super::failing;
+use super::stage::guarded;
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked};
 use crate::component::{Append, Appending, Progress};
@@ -51,26 +52,30 @@ impl AppendStage {
         let mut files: BTreeMap<String, Vec<(Hop, Bytes)>> = BTreeMap::new();
         let mut finished = Vec::new();
         for hop in hops {
-            let walker = self.shared.walker(&self.plan);
-            let line = match walker.takes(self.node, &hop.message) {
-                Ok(true) => self
-                    .append
-                    .prepare(&hop.message, &walker.context(self.node))
-                    .map(Some),
-                Ok(false) => Ok(None),
-                Err(failure) => Err(failure),
-            };
-            let walked = match line {
-                Ok(Some((path, bytes))) => {
-                    files.entry(path).or_default().push((hop, bytes));
-                    continue;
+            let (node, mut line) = (self.node, None);
+            let walked = guarded(&self.shared, &self.plan, node, &hop.message, |walker| {
+                let prepared = match walker.takes(node, &hop.message) {
+                    Ok(true) => self.append.prepare(&hop.message, &walker.context(node)),
+                    Ok(false) => {
+                        return Walked {
+                            ended: vec![Ended::Filtered(node)],
+                            ..Walked::default()
+                        };
+                    }
+                    Err(failure) => Err(failure),
+                };
+                match prepared {
+                    Ok(prepared) => {
+                        line = Some(prepared);
+                        Walked::default()
+                    }
+                    Err(failure) => walker.fail(node, hop.message.clone(), failure),
                 }
-                Ok(None) => Walked {
-                    ended: vec![Ended::Filtered(self.node)],
-                    ..Walked::default()
-                },
-                Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
-            };
+            });
+            if let Some((path, bytes)) = line {
+                files.entry(path).or_default().push((hop, bytes));
+                continue;
+            }
             let over = turn::over(
                 &self.shared,
                 &self.plan,
@@ -125,9 +130,23 @@ impl AppendStage {
         lines: &[(Hop, Bytes)],
     ) -> Result<(Progress, Box<dyn Appending>), Failure> {
         let mut file = self.append.open(path).await?;
-        let from = self.shared.store.cursor(FILES, path).await?;
-        if let Some(length) = from.as_deref().and_then(|length| length.parse().ok()) {
+        let known = self.shared.store.cursor(FILES, path).await?;
+        if let Some(length) = known.as_deref().and_then(|length| length.parse().ok()) {
             file.cut(length).await?;
+        }
+        let from = Some(file.length().to_string());
+        if known != from {
+            // A file that is new to the store, or was moved away: without this a crash after the write would leave what it wrote.
+            let begin = Progress {
+                cursor: path.to_owned(),
+                from: known,
+                to: from.clone(),
+            };
+            let commit = Commit {
+                progress: Some((Arc::from(FILES), begin)),
+                ..Commit::default()
+            };
+            self.shared.store.commit(commit).await?;
         }
         let mut bytes = BytesMut::with_capacity(lines.iter().map(|(_, line)| line.len()).sum());
         for (_, line) in lines {

@@ -99,7 +99,7 @@ impl EffectStage {
                 Ok(request) if self.promises.safe => {
                     let this = self.clone();
                     calls.spawn(async move {
-                        this.send(hop, request, None).await;
+                        this.send(hop, request, None, false).await;
                         drop(permit);
                     });
                 }
@@ -207,6 +207,7 @@ impl EffectStage {
                         idempotency_key,
                     },
                     Some(first_at_ms),
+                    false,
                 )
                 .await;
             }
@@ -264,7 +265,8 @@ impl EffectStage {
         }
     }
 
-    async fn send(&self, hop: Hop, request: Request, first_at_ms: Option<i64>) {
+    /// With `doubt` an earlier try of the same request may have taken effect: what is said of this one says nothing about that.
+    async fn send(&self, hop: Hop, request: Request, first_at_ms: Option<i64>, doubt: bool) {
         let effect = self.effect.clone();
         let sent = request.clone();
         let call = tokio::spawn(async move { effect.perform(&sent).await });
@@ -280,6 +282,9 @@ impl EffectStage {
                     answer: Some(answer.bytes),
                 };
                 self.over(&hop, walked, Some(outcome), exchange).await;
+            }
+            Attempt::NotApplied(failure) if doubt => {
+                self.refused_again(&hop, failure, request).await;
             }
             Attempt::NotApplied(failure) => {
                 let outcome = (!self.promises.safe)
@@ -300,6 +305,30 @@ impl EffectStage {
                 };
                 self.unknown(&hop, failure, unknown).await;
             }
+        }
+    }
+
+    /// The repeat of a request whose first outcome nobody knows surely took no effect: nobody knows more than before.
+    async fn refused_again(&self, hop: &Hop, failure: Failure, request: Request) {
+        let outcome = self.outcome(hop, &request, EffectState::Unknown);
+        let exchange = Exchange {
+            answer: answer_of(&failure),
+            request: Some(request.bytes),
+        };
+        let may_pass = failure.class.retried_by_default();
+        let failure = Failure {
+            class: Class::Ambiguous,
+            message: format!(
+                "{}; this was a repeat, and an earlier try may have taken effect",
+                failure.message
+            ),
+            ..failure
+        };
+        if may_pass {
+            self.retry_or_fail(hop, failure, Some(outcome), exchange)
+                .await;
+        } else {
+            self.fail(hop, failure, Some(outcome), exchange).await;
         }
     }
 
@@ -329,7 +358,7 @@ impl EffectStage {
     /// Taken again, and the outcome of an earlier send is not known.
     async fn find_out(&self, hop: Hop, unknown: Unknown) {
         if self.recognised(&unknown) {
-            return self.take_over(hop, unknown.request).await;
+            return self.take_over(hop, unknown.request, true).await;
         }
         let Some(settle_ms) = self.promises.probe_settle_ms else {
             let failure = Failure::new(
@@ -353,7 +382,7 @@ impl EffectStage {
                 .wait(&hop, settled_ms, hop.attempt, failure, None)
                 .await;
         }
-        match self.effect.probe(&hop.message, &unknown.request).await {
+        match self.probe(&hop, &unknown.request).await {
             Probed::Applied(answer) => {
                 let walked = self.after(&hop, &answer);
                 let outcome = self.outcome(
@@ -367,10 +396,7 @@ impl EffectStage {
                 };
                 self.over(&hop, walked, Some(outcome), exchange).await;
             }
-            Probed::Absent if unknown.absent + 1 >= ABSENT_NEEDED => {
-                self.take_over(hop, unknown.request).await
-            }
-            Probed::Absent => {
+            Probed::Absent if unknown.absent + 1 < ABSENT_NEEDED => {
                 let outcome = self.outcome(&hop, &unknown.request, EffectState::Absent);
                 let failure = Failure::new(
                     Class::Ambiguous,
@@ -381,6 +407,18 @@ impl EffectStage {
                 self.wait(&hop, due_ms, hop.attempt, failure, Some(outcome))
                     .await;
             }
+            Probed::Absent if hop.attempt > self.plan.nodes[self.node].retry.attempts => {
+                let failure = Failure::new(
+                    Class::Ambiguous,
+                    "no answer came to any attempt, and the target says that it does not have it",
+                );
+                let exchange = Exchange {
+                    request: Some(unknown.request.bytes),
+                    answer: None,
+                };
+                self.fail(&hop, failure, None, exchange).await;
+            }
+            Probed::Absent => self.take_over(hop, unknown.request, false).await,
             Probed::Failed(failure) => {
                 let failure = Failure {
                     class: Class::Ambiguous,
@@ -396,8 +434,18 @@ impl EffectStage {
         }
     }
 
-    /// Sends what was sent before: the target recognises it, or does not have it.
-    async fn take_over(&self, hop: Hop, request: Request) {
+    /// Asks the target; a part that breaks meanwhile is a probe that failed.
+    async fn probe(&self, hop: &Hop, request: &Request) -> Probed {
+        let effect = self.effect.clone();
+        let (message, request) = (hop.message.clone(), request.clone());
+        let asked = tokio::spawn(async move { effect.probe(&message, &request).await });
+        asked
+            .await
+            .unwrap_or_else(|_| Probed::Failed(panicked(&hop.step)))
+    }
+
+    /// Sends what was sent before: the target recognises it (`doubt`: it may have it), or does not have it.
+    async fn take_over(&self, hop: Hop, request: Request, doubt: bool) {
         let commit = Commit {
             intents: vec![self.intent(&hop, &request, true)],
             ..Commit::default()
@@ -417,6 +465,7 @@ impl EffectStage {
                             idempotency_key,
                         },
                         Some(first_at_ms),
+                        doubt,
                     )
                     .await;
                 }

@@ -9,7 +9,7 @@ use super::Shared;
 use super::accept::{Gate, Prepared, first_hop};
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked, Walker};
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::flow::plan::{Action, Plan};
 use crate::handoff::Hop;
 use crate::message::Message;
@@ -38,7 +38,7 @@ impl Stage {
                 hops = self.shared.handoff.take(&self.plan.flow, &step, self.shared.batch_max) => hops,
             };
             let finished = match &self.plan.nodes[self.node].action {
-                Action::Stream(stream) => self.write(&**stream, &hops).await,
+                Action::Stream(stream) => self.write(stream, &hops).await,
                 _ => hops.iter().map(|hop| self.one(hop)).collect(),
             };
             commit_batch(&self.shared, hops, finished).await;
@@ -63,7 +63,7 @@ impl Stage {
         )
     }
 
-    async fn write(&self, stream: &dyn Stream, hops: &[Hop]) -> Vec<Finished> {
+    async fn write(&self, stream: &Arc<dyn Stream>, hops: &[Hop]) -> Vec<Finished> {
         let walker = self.shared.walker(&self.plan);
         let mut taken = Vec::with_capacity(hops.len());
         for hop in hops {
@@ -75,25 +75,22 @@ impl Stage {
             .filter(|(_, takes)| matches!(takes, Ok(true)))
             .map(|(hop, _)| hop.message.clone())
             .collect();
-        let written = if messages.is_empty() {
-            Ok(())
-        } else {
-            stream.write(&messages).await
-        };
+        let mut written = put(stream, messages).await.into_iter();
         let finish = |(hop, takes): (&Hop, Result<bool, Failure>)| {
-            let walked = match (takes, &written) {
-                (Ok(true), Ok(())) => Walked {
+            let written = match takes {
+                Ok(true) => written.next().unwrap_or(Ok(true)),
+                other => other,
+            };
+            let walked = match written {
+                Ok(true) => Walked {
                     through: vec![self.node],
                     ..walker.walk(None, hop.message.clone())
                 },
-                (Ok(false), _) => Walked {
+                Ok(false) => Walked {
                     ended: vec![Ended::Filtered(self.node)],
                     ..Walked::default()
                 },
-                (Ok(true), Err(failure)) => {
-                    walker.fail(self.node, hop.message.clone(), failure.clone())
-                }
-                (Err(failure), _) => walker.fail(self.node, hop.message.clone(), failure),
+                Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
             };
             turn::over(
                 &self.shared,
@@ -163,6 +160,34 @@ impl Door {
             accepts,
         };
         Finished { end, follow }
+    }
+}
+
+/// Writes messages together; if one of them cannot be written, each alone. Gives for each that it is written, or why not.
+async fn put(stream: &Arc<dyn Stream>, messages: Vec<Message>) -> Vec<Result<bool, Failure>> {
+    let all = match write_guarded(stream, messages.clone()).await {
+        Err(failure) if failure.class != Class::Unavailable && messages.len() > 1 => None,
+        written => Some(written),
+    };
+    let mut written = Vec::with_capacity(messages.len());
+    for message in messages {
+        written.push(match &all {
+            Some(all) => all.clone(),
+            None => write_guarded(stream, vec![message]).await,
+        });
+    }
+    written
+}
+
+async fn write_guarded(stream: &Arc<dyn Stream>, messages: Vec<Message>) -> Result<bool, Failure> {
+    if messages.is_empty() {
+        return Ok(true);
+    }
+    let stream = stream.clone();
+    let writing = tokio::spawn(async move { stream.write(&messages).await });
+    match writing.await {
+        Ok(written) => written.map(|()| true),
+        Err(_) => Err(panicked("stream")),
     }
 }
 

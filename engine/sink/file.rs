@@ -140,9 +140,18 @@ impl Writing {
         });
         match why {
             Some(why) => Err(Failure::mapping(format!("{why}: `{path}`"))),
-            None => Ok(path),
+            None => Ok(plain(&path)),
         }
     }
+}
+
+/// The one spelling of a path, so that `./a//b` and `a/b` are one file with one length.
+fn plain(path: &str) -> String {
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    parts.join("/")
 }
 
 impl Append for Writing {
@@ -351,6 +360,19 @@ mod tests {
         )
         .await;
         assert_eq!(failure.unwrap_err().class, Class::Mapping);
+    }
+
+    #[test]
+    fn a_file_has_one_name_however_its_path_is_written() {
+        let bench = Bench::new();
+        for path in ["a/b.jsonl", "./a/b.jsonl", "a//b.jsonl", "a/./b.jsonl"] {
+            let entry = format!("file: {{ path: {path}, format: jsonl }}");
+            let (Some(Ready::Append(sink)), _) = bench.build::<SinkKind>(&entry) else {
+                panic!("{entry} does not append");
+            };
+            let (named, _) = sink.prepare(&bench.message("{}"), &bench.cx()).unwrap();
+            assert_eq!(named, "a/b.jsonl");
+        }
     }
 
     #[tokio::test]
