@@ -22,6 +22,8 @@ mod gate;
 mod outcome;
 pub mod request;
 #[cfg(test)]
+mod secure;
+#[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;

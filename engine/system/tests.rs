@@ -12,7 +12,7 @@ use crate::diagnostic::{File, Findings};
 use crate::step::bench::NoFormats;
 use crate::yaml;
 
-fn system(text: &str) -> System {
+pub(super) fn system(text: &str) -> System {
     let file = File::new("systems/erp.yaml", text);
     let mut findings = Findings::new();
     let node = yaml::parse(&file, &mut findings).unwrap();
@@ -21,7 +21,7 @@ fn system(text: &str) -> System {
     system.unwrap()
 }
 
-fn post() -> Sending {
+pub(super) fn post() -> Sending {
     Sending {
         method: http::Method::POST,
         path: "/orders".to_owned(),
