@@ -183,7 +183,13 @@ impl Source for Feed {
                     () = cx.stop.cancelled() => return Ok(()),
                     offer = offers.recv() => {
                         let Some((batch, verdicts)) = offer else { return Ok(()) };
-                        verdicts.send(cx.accept.accept(batch).await).ok();
+                        let accept = cx.accept.accept(batch);
+                        if verdicts.is_closed() {
+                            // Nobody waits: it goes away at its first chance.
+                            drop(tokio::time::timeout(Duration::ZERO, accept).await);
+                        } else {
+                            verdicts.send(accept.await).ok();
+                        }
                     }
                 }
             }
@@ -465,6 +471,30 @@ async fn repeats_are_acknowledged_once_and_changes_wait_for_a_person() {
     classes.sort();
     assert_eq!(classes, [Class::Validation, Class::Duplicate, Class::Parse]);
     assert_eq!(target.applied(), [ORDER]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_durable_goes_on_though_its_source_went_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Arc::new(Target::new(&[]));
+    let rig = rig(folder.path(), target.clone(), Vec::new()).await;
+    let batch = Batch {
+        arrivals: vec![Arrival {
+            body: Bytes::from_static(ORDER.as_bytes()),
+            ..Arrival::default()
+        }],
+        progress: None,
+    };
+    let (verdicts, _) = oneshot::channel();
+    rig.offers.send((batch, verdicts)).await.unwrap();
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if target.sent() > 0 {
+            break;
+        }
+    }
+    assert_eq!(rig.rest().await.delivered, 1);
     rig.stop().await;
 }
 

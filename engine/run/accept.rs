@@ -93,12 +93,13 @@ impl Gate {
         let now_ms = self.shared.world.clock.now_ms();
         let mut commit = Commit::default();
         let mut refused = Vec::new();
-        let mut messages = Vec::with_capacity(batch.arrivals.len());
+        let mut firsts = Vec::with_capacity(batch.arrivals.len());
         for arrival in batch.arrivals {
             match self.prepare(arrival, now_ms) {
                 Prepared::Run(run, message) => {
                     refused.push(None);
-                    messages.push((first_hop(&run), message));
+                    let first = first_hop(&run).zip(message);
+                    firsts.push(first.map(|(hop, message)| self.first(hop, run.run, message)));
                     commit.accepts.push(*run);
                 }
                 Prepared::Refused(failure) => refused.push(Some(failure)),
@@ -110,25 +111,18 @@ impl Gate {
         commit.progress = batch
             .progress
             .map(|progress| (self.plan.flow.clone(), progress));
-        let runs: Vec<_> = commit.accepts.iter().map(|run| run.run).collect();
-        let committed = self
-            .shared
-            .store
-            .commit(commit)
+        // On its own: a source that goes away in the middle must not leave behind what is durable and never announced.
+        let made_durable = tokio::spawn(make_durable(self.shared.clone(), commit, firsts));
+        let mut accepted = made_durable
             .await
-            .inspect_err(|_| self.turned_away(forged))?;
-        let mut accepted = committed.accepts.iter().zip(messages).zip(runs);
+            .unwrap_or_else(|_| Err(super::stage::panicked(&self.plan.nodes[0].id)))
+            .inspect_err(|_| self.turned_away(forged))?
+            .into_iter();
         let verdicts = refused.into_iter().map(|refusal| match refusal {
             Some(failure) => Verdict::Refused(failure),
             None => match accepted.next() {
-                Some(((Accepted::New, (hop, message)), run)) => {
-                    if let (Some(hop), Some(message)) = (hop, message) {
-                        self.shared.handoff.announce(self.first(hop, run, message));
-                    }
-                    Verdict::Accepted
-                }
-                Some(((Accepted::Changed(_), _), _)) => Verdict::Accepted,
-                Some(((Accepted::Duplicate(_), _), _)) | None => Verdict::Duplicate,
+                Some(Accepted::New | Accepted::Changed(_)) => Verdict::Accepted,
+                Some(Accepted::Duplicate(_)) | None => Verdict::Duplicate,
             },
         });
         Ok(verdicts.collect())
@@ -336,6 +330,21 @@ impl Gate {
         };
         MessageId::from_parts(u64::try_from(now_ms).unwrap_or(0), entropy)
     }
+}
+
+/// Commits what has arrived and announces the first hops of what is new.
+async fn make_durable(
+    shared: Arc<Shared>,
+    commit: Commit,
+    firsts: Vec<Option<Hop>>,
+) -> Result<Vec<Accepted>, Failure> {
+    let accepted = shared.store.commit(commit).await?.accepts;
+    for (accepted, first) in accepted.iter().zip(firsts) {
+        if let (Accepted::New, Some(hop)) = (accepted, first) {
+            shared.handoff.announce(hop);
+        }
+    }
+    Ok(accepted)
 }
 
 /// The hop with which a run begins, if it does not begin as an exception.
