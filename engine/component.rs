@@ -485,7 +485,10 @@ impl Build<'_> {
             let Some(name) = name.filter(|name| !known.contains(*name)) else {
                 continue;
             };
-            let known: Vec<String> = known.iter().cloned().collect();
+            let mut known: Vec<String> = known.iter().cloned().collect();
+            if noun == "variable" {
+                known.extend(["today", "received_at", "message_id"].map(str::to_owned));
+            }
             let place = Place {
                 file: self.file.clone(),
                 span: node.span_within(self.file, named.start, named.end),

@@ -424,6 +424,11 @@ mod tests {
         );
         check("a: !x y\n", "yaml-tag 1:4");
         check("a: !!str 1\n", "yaml-tag 1:4");
+        let (node, _) = parsed("a: !open\nb: [!c, d]\n");
+        assert_eq!(
+            node.unwrap().to_json().to_string(),
+            r#"{"a":"!open","b":["!c","d"]}"#
+        );
         check(
             "a: no\nb: [ON]\nyes: 'no'\n",
             "yaml-boolean 1:4, yaml-boolean 2:5",

@@ -160,8 +160,13 @@ impl Builder<'_> {
                 }
             }
             Event::Scalar(value, style, anchor, tag) => {
-                self.refuse_tag(tag.as_deref(), span);
-                self.scalar(value, style, anchor, span);
+                match self.refuse_tag(tag.as_deref(), span) {
+                    Some(word) if value.is_empty() && style == ScalarStyle::Plain => {
+                        let style = ScalarStyle::SingleQuoted;
+                        self.scalar(Cow::Owned(word), style, anchor, span);
+                    }
+                    _ => self.scalar(value, style, anchor, span),
+                }
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), span);
@@ -556,10 +561,9 @@ impl Builder<'_> {
         Next::Nothing
     }
 
-    fn refuse_tag(&mut self, tag: Option<&Tag>, span: Span) {
-        if tag.is_none() {
-            return;
-        }
+    /// Reports a tag. The answer is the word, if it may have been meant as a text, such as `!open`.
+    fn refuse_tag(&mut self, tag: Option<&Tag>, span: Span) -> Option<String> {
+        tag?;
         let rest = &self.text[span.start..];
         let at = span.start + rest.find('!').unwrap_or(0);
         let line = self.text[at..].lines().next().unwrap_or_default();
@@ -578,6 +582,7 @@ impl Builder<'_> {
             format!("`{word}` is a YAML tag, and tags are not used here"),
             help,
         );
+        (!word.starts_with("!!")).then(|| word.trim_end_matches([',', ']', '}']).to_owned())
     }
 
     fn place(&self, span: Span) -> Place {

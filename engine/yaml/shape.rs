@@ -195,7 +195,14 @@ impl<'a> Shape<'a> {
             expected.join(" or "),
             scalar::in_words(node)
         );
-        let help = scalar::type_help(types, node).unwrap_or_else(|| description(schema));
+        let nothing_needed = matches!(node.data, Data::Null)
+            && types.contains(&"object")
+            && !schema.contains_key("required");
+        let help = if nothing_needed {
+            "write `{}` to take it without settings".to_owned()
+        } else {
+            scalar::type_help(types, node).unwrap_or_else(|| description(schema))
+        };
         let span = self.place_of(node, owner);
         self.error(codes::WRONG_TYPE, span, message, help, findings);
     }
@@ -429,14 +436,20 @@ fn description(schema: &Map<String, Value>) -> String {
 /// Names for a message: all, or the first ones and how many more.
 fn listed(names: &[&str]) -> String {
     const SHOWN_MAX: usize = 30;
-    let shown: Vec<_> = names.iter().take(SHOWN_MAX).copied().collect();
-    let more = names.len().saturating_sub(SHOWN_MAX);
+    let mut once: Vec<&str> = Vec::with_capacity(names.len());
+    for name in names {
+        if !once.contains(name) {
+            once.push(name);
+        }
+    }
+    let more = once.len().saturating_sub(SHOWN_MAX);
+    once.truncate(SHOWN_MAX);
     let tail = if more > 0 {
         format!(" and {more} more")
     } else {
         String::new()
     };
-    format!("{}{tail}", shown.join(", "))
+    format!("{}{tail}", once.join(", "))
 }
 
 /// A text for a message: at most 40 characters.

@@ -12,15 +12,27 @@ const FINDINGS_MAX: usize = 20;
 
 /// Reads a table. Broken rows are told and left out, so that naming the table is no second mistake.
 pub(crate) fn read(name: &str, file: &Arc<File>, findings: &mut Findings) -> Table {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(file.text.as_bytes());
     let mut table = Rows {
         file,
         findings,
         told: 0,
     };
+    // A quote without an end takes in all that follows: the rows before it are read.
+    let open = open_quote(&file.text);
+    let readable = open.map_or(file.text.len(), |at| {
+        let span = Span::new(at, at + 1);
+        let message = "the cell that begins here with `\"` is not closed".to_owned();
+        let help = "add the closing `\"`; a quote inside of a quoted cell is written twice";
+        table.report(span, message, help);
+        file.text[..at].rfind(['\r', '\n']).map_or(0, |end| end + 1)
+    });
+    if readable == 0 && open.is_some() {
+        return empty(name);
+    }
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(&file.text.as_bytes()[..readable]);
     let mut header: Option<Vec<String>> = None;
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut lines: BTreeMap<String, usize> = BTreeMap::new();
@@ -73,6 +85,31 @@ pub(crate) fn read(name: &str, file: &Arc<File>, findings: &mut Findings) -> Tab
         return empty(name);
     };
     Table::new(name, header, rows).unwrap_or_else(|_| empty(name))
+}
+
+/// Where a quoted cell begins that never ends.
+fn open_quote(text: &str) -> Option<usize> {
+    let mut open = None;
+    let mut cell_begins = true;
+    let mut bytes = text
+        .trim_start_matches('\u{feff}')
+        .bytes()
+        .enumerate()
+        .peekable();
+    while let Some((at, byte)) = bytes.next() {
+        if open.is_some() {
+            if byte == b'"' && bytes.next_if(|(_, next)| *next == b'"').is_none() {
+                open = None;
+            }
+            continue;
+        }
+        if byte == b'"' && cell_begins {
+            open = Some(at);
+        }
+        cell_begins = matches!(byte, b',' | b'\n' | b'\r');
+    }
+    let skipped = text.len() - text.trim_start_matches('\u{feff}').len();
+    open.map(|at| at + skipped)
 }
 
 /// A table without rows, for one that is broken.
@@ -204,5 +241,14 @@ mod tests {
         );
         check("k,v,v\n", "1:5 the column `v` stands twice");
         check("", "1:1 the table is empty");
+        check(
+            "k,v\na,1\nb,\"2\nc,3\n",
+            "3:3 the cell that begins here with `\"` is not closed",
+        );
+        check(
+            "\"k,v\n",
+            "1:1 the cell that begins here with `\"` is not closed",
+        );
+        check("k,v\n5\" pipe,\"a \"\"b\"\"\nc\"\n", "1 rows");
     }
 }

@@ -293,3 +293,18 @@ fn a_file_that_is_no_mapping_is_one_mistake() {
         &["wrong-type 1:1 expected a mapping, found the text `a` (Settings for the test)"],
     );
 }
+
+#[test]
+fn a_kind_without_its_settings_is_told_how_to_have_none() {
+    expect(
+        "path: a\nformat: { csv: }\n",
+        &[
+            "wrong-type 2:11 expected a mapping, found nothing (write `{}` to take it without settings)",
+        ],
+    );
+}
+
+#[test]
+fn a_list_of_words_names_each_once() {
+    assert_eq!(listed(&["json", "csv", "json"]), "json, csv");
+}
