@@ -11,7 +11,6 @@ use crossdock::body::Body;
 use crossdock::diagnostic::{File, Findings};
 use crossdock::expression::{Scope, Tables};
 use crossdock::mapping::{self, Mapping};
-use crossdock::message::{Message, MessageId};
 use crossdock::schema::{Schema, Schemas};
 use crossdock::yaml;
 
@@ -127,10 +126,9 @@ impl Ours {
 
     fn turn(&self, order: &[u8]) -> Vec<u8> {
         let body = Body::new(Bytes::copy_from_slice(order));
-        let message = Message::new(MessageId(1), 0, body);
-        let document = message.body.document().expect("the order is JSON");
+        let document = body.document().expect("the order is JSON");
         assert!(self.schema.validate(document).is_ok());
-        let scope = Scope::of(&message, &self.tables).expect("the order is JSON");
+        let scope = Scope::bare(document, &self.tables);
         let mut out = Vec::with_capacity(1024);
         self.mapping
             .write(scope, &mut out)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossdock::flow;
 use crossdock::net::listener::Listener;
-use crossdock::run::{Engine, Start};
+use crossdock::run::supervisor::{Engine, Start};
 use crossdock::store::{Options, Store};
 use crossdock::world::World;
 

@@ -147,8 +147,13 @@ struct Slot {
 #[derive(Debug)]
 pub struct Tape {
     bytes: Bytes,
+    /// A copy of the bytes that is known to be UTF-8: of documents up to [`TEXT_BYTES_MAX`], so that no string is checked again.
+    text: Option<Box<str>>,
     slots: Vec<Slot>,
 }
+
+/// How large a document may be to be kept as text beside its bytes.
+const TEXT_BYTES_MAX: usize = 256 << 10;
 
 impl Tape {
     /// Parses one JSON document (RFC 8259). Duplicate keys, lone surrogates and bytes after the value are failures of class `parse`.
@@ -163,13 +168,24 @@ impl Tape {
                 ),
             ));
         }
+        let text = parse::text(&bytes)?;
         let slots = parse::slots(&bytes, limits)?;
-        Ok(Tape { bytes, slots })
+        let text = (bytes.len() <= TEXT_BYTES_MAX).then(|| Box::from(text));
+        Ok(Tape { bytes, text, slots })
     }
 
     /// The outermost value.
     pub fn root(&self) -> Item<'_> {
         Item { tape: self, at: 0 }
+    }
+
+    #[inline]
+    fn text(&self, start: usize, end: usize) -> &str {
+        match &self.text {
+            Some(text) => &text[start..end],
+            None => std::str::from_utf8(&self.bytes[start..end])
+                .expect("a tape is only built over UTF-8, at character borders"),
+        }
     }
 }
 
@@ -181,16 +197,19 @@ pub struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    #[inline]
     fn slot(self) -> &'a Slot {
         &self.tape.slots[self.at as usize]
     }
 
     /// What the value is.
+    #[inline]
     pub fn kind(self) -> Kind {
         self.slot().kind
     }
 
     /// Whether this is `null`.
+    #[inline]
     pub fn is_null(self) -> bool {
         self.kind() == Kind::Null
     }
@@ -207,19 +226,21 @@ impl<'a> Item<'a> {
     }
 
     /// The text between the value's first and last byte; of a string without its quotes and with its escapes.
+    #[inline]
     pub fn raw(self) -> &'a str {
         let slot = self.slot();
-        let bytes = &self.tape.bytes[slot.start as usize..slot.end as usize];
-        std::str::from_utf8(bytes).expect("a tape is only built over UTF-8, at character borders")
+        self.tape.text(slot.start as usize, slot.end as usize)
     }
 
     /// The bytes that `raw` is made of.
+    #[inline]
     pub fn raw_bytes(self) -> &'a [u8] {
         let slot = self.slot();
         &self.tape.bytes[slot.start as usize..slot.end as usize]
     }
 
     /// The bytes that `json` is made of.
+    #[inline]
     pub fn json_bytes(self) -> &'a [u8] {
         let slot = self.slot();
         let quote = usize::from(slot.kind == Kind::String);
@@ -229,26 +250,24 @@ impl<'a> Item<'a> {
     /// The value as it stands in the document, of a string with its quotes.
     pub fn json(self) -> &'a str {
         let slot = self.slot();
-        let (start, end) = if slot.kind == Kind::String {
-            (slot.start as usize - 1, slot.end as usize + 1)
-        } else {
-            (slot.start as usize, slot.end as usize)
-        };
-        std::str::from_utf8(&self.tape.bytes[start..end])
-            .expect("a tape is only built over UTF-8, at character borders")
+        let quote = usize::from(slot.kind == Kind::String);
+        self.tape
+            .text(slot.start as usize - quote, slot.end as usize + quote)
     }
 
     /// The value as it stands in the document, sharing its bytes.
     pub fn to_bytes(self) -> Bytes {
-        self.tape.bytes.slice_ref(self.json().as_bytes())
+        self.tape.bytes.slice_ref(self.json_bytes())
     }
 
     /// The number's text, if it is one: `19.90` stays `19.90`.
+    #[inline]
     pub fn as_number(self) -> Option<&'a str> {
         (self.kind() == Kind::Number).then(|| self.raw())
     }
 
     /// The string without escapes, if it is one; borrowed where it has none.
+    #[inline]
     pub fn as_str(self) -> Option<Cow<'a, str>> {
         let slot = self.slot();
         if slot.kind != Kind::String {
@@ -262,6 +281,7 @@ impl<'a> Item<'a> {
     }
 
     /// How many items a list or entries an object has; 0 for all else.
+    #[inline]
     pub fn len(self) -> usize {
         self.slot().count as usize
     }
@@ -354,6 +374,7 @@ pub struct Items<'a> {
 impl<'a> Iterator for Items<'a> {
     type Item = Item<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Item<'a>> {
         if self.left == 0 {
             return None;
@@ -387,6 +408,7 @@ impl<'a> Iterator for Entries<'a> {
     /// The key (a string; `as_str` gives its text) and the value.
     type Item = (Item<'a>, Item<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<(Item<'a>, Item<'a>)> {
         if self.left == 0 {
             return None;

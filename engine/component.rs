@@ -67,7 +67,7 @@ pub trait Registry: Sized {
 macro_rules! components {
     ($(#[$meta:meta])* $name:ident -> $ready:ty { $($kind:ident: $config:ty,)+ }) => {
         $(#[$meta])*
-        #[allow(non_camel_case_types, missing_docs)]
+        #[allow(non_camel_case_types, missing_docs, clippy::large_enum_variant)]
         pub enum $name { $($kind($config)),+ }
 
         impl $crate::component::Registry for $name {
@@ -180,6 +180,22 @@ impl Context<'_> {
 pub trait Pure: Send + Sync {
     /// Works on one message. Called once an attempt; must give the same for the same message.
     fn apply(&self, message: Message, cx: &Context<'_>) -> Result<Outcome, Failure>;
+}
+
+/// A step that lets only the first message with a key go on. The claim is durable before the message goes on; the same message finds its
+/// own claim again after a crash.
+pub trait Claiming: Send + Sync {
+    /// What the message claims. Pure.
+    fn claim(&self, message: &Message, cx: &Context<'_>) -> Result<Claimed, Failure>;
+}
+
+/// What a message claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The key, within the step.
+    pub key: String,
+    /// How long it is kept after the message's run has ended, in milliseconds.
+    pub keep_ms: i64,
 }
 
 /// What a pure step makes of a message.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::body::Body;
 use crate::diagnostic::{File, Findings, Span};
 use crate::expression::evaluate::Budget;
-use crate::expression::{Expression, RESULT_BYTES_MAX, Scope, Tables, Value};
-use crate::failure::{Class, Failure};
+use crate::expression::{Expression, Fault, FaultKind, RESULT_BYTES_MAX, Scope, Tables, Value};
+use crate::failure::Failure;
 use crate::message::Message;
 use crate::yaml::Node;
 
@@ -234,11 +234,9 @@ impl Mapping {
 }
 
 /// The result is larger than bodies may be.
-fn too_large() -> Failure {
-    Failure::new(
-        Class::TooLarge,
-        format!("the result is larger than {RESULT_BYTES_MAX} bytes; split the message first"),
-    )
+fn too_large() -> Fault {
+    let message = format!("the result is larger than {RESULT_BYTES_MAX} bytes");
+    Fault::new(FaultKind::TooLarge, message).with_help("split the message first")
 }
 
 /// Whether a value leaves its field out.

@@ -20,7 +20,7 @@ use crossdock::flow::plan::{Action, Node, OnFailure, Once, Plan, Project};
 use crossdock::flow::settings::Settings;
 use crossdock::message::Message;
 use crossdock::net::listener::Listener;
-use crossdock::run::{Engine, Start};
+use crossdock::run::supervisor::{Engine, Start};
 use crossdock::source::Ready;
 use crossdock::store::books::Counts;
 use crossdock::store::commit::Changed;

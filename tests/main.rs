@@ -1,5 +1,9 @@
 //! The one integration-test target.
 #![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at the disk and the clock themselves"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails, also outside of its `#[test]` function"
 )]

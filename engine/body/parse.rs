@@ -1,5 +1,7 @@
 //! The JSON parser behind the tape: one pass, no recursion, every limit checked. It builds slots and nothing else.
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashSet;
 
 use super::{Kind, Limits, Slot};
@@ -7,15 +9,19 @@ use crate::failure::{Class, Failure};
 
 const KEYS_COMPARED_IN_PAIRS: u32 = 12;
 
-/// The slots of the document in `bytes`.
-pub(super) fn slots(bytes: &[u8], limits: Limits) -> Result<Vec<Slot>, Failure> {
-    if let Err(error) = std::str::from_utf8(bytes) {
-        return Err(Failure::parse(format!(
+/// The bytes as text, which all JSON is.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Failure> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        Failure::parse(format!(
             "the body is not UTF-8: byte {} is {:#04x}; send UTF-8",
             error.valid_up_to(),
             bytes[error.valid_up_to()]
-        )));
-    }
+        ))
+    })
+}
+
+/// The slots of the document in `bytes`, which are UTF-8.
+pub(super) fn slots(bytes: &[u8], limits: Limits) -> Result<Vec<Slot>, Failure> {
     if bytes.len() > u32::MAX as usize - 1 {
         return Err(Failure::new(
             Class::TooLarge,
@@ -31,7 +37,8 @@ pub(super) fn slots(bytes: &[u8], limits: Limits) -> Result<Vec<Slot>, Failure> 
         bytes,
         at: start,
         limits,
-        slots: Vec::with_capacity(bytes.len() / 12 + 8),
+        slots: Vec::with_capacity((bytes.len() / 8 + 8).min(limits.nodes_max)),
+        prints: Vec::new(),
         open: Vec::with_capacity(16),
     }
     .run()
@@ -44,6 +51,8 @@ struct Parser<'a> {
     slots: Vec<Slot>,
     /// The indexes of the lists and objects that are not closed yet.
     open: Vec<u32>,
+    /// Room for the prints of the keys of one object.
+    prints: Vec<u64>,
 }
 
 impl Parser<'_> {
@@ -210,6 +219,7 @@ impl Parser<'_> {
         let start = self.at;
         let mut escapes = false;
         loop {
+            self.at = plain_until(self.bytes, self.at);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -282,40 +292,48 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn refuse_duplicate_keys(&self, container: u32, keys: u32) -> Result<(), Failure> {
-        let entries = std::iter::successors(Some(container + 1), |&key| {
-            Some(self.slots[key as usize + 1].next)
-        })
-        .take(keys as usize);
-        let escaped = entries.clone().any(|key| self.slots[key as usize].flag);
-        if keys <= KEYS_COMPARED_IN_PAIRS && !escaped {
-            for (position, key) in entries.clone().enumerate() {
-                let text = self.text(key);
-                if entries
-                    .clone()
-                    .take(position)
-                    .any(|earlier| self.text(earlier) == text)
-                {
-                    return Err(self.twice(key));
-                }
-            }
-            return Ok(());
+    /// Compares prints of the keys first: only where two are the same, or where keys have escapes, the keys themselves.
+    fn refuse_duplicate_keys(&mut self, container: u32, keys: u32) -> Result<(), Failure> {
+        let mut prints = std::mem::take(&mut self.prints);
+        prints.clear();
+        let mut escaped = false;
+        let mut key = container as usize + 1;
+        for _ in 0..keys {
+            let slot = &self.slots[key];
+            escaped |= slot.flag;
+            prints.push(print(&self.bytes[slot.start as usize..slot.end as usize]));
+            key = self.slots[key + 1].next as usize;
         }
-        if escaped {
-            let mut seen = FxHashSet::default();
-            for key in entries {
-                let text = std::str::from_utf8(self.text(key)).expect("checked at the start");
-                if !seen.insert(unescape(text)) {
-                    return Err(self.twice(key));
-                }
-            }
-            return Ok(());
+        let suspicious = if keys <= KEYS_COMPARED_IN_PAIRS {
+            prints
+                .iter()
+                .enumerate()
+                .any(|(at, print)| prints[..at].contains(print))
+        } else {
+            prints.sort_unstable();
+            prints.windows(2).any(|pair| pair[0] == pair[1])
+        };
+        self.prints = prints;
+        if suspicious || escaped {
+            self.refuse_equal_keys(container, keys)?;
         }
+        Ok(())
+    }
+
+    fn refuse_equal_keys(&self, container: u32, keys: u32) -> Result<(), Failure> {
         let mut seen = FxHashSet::with_capacity_and_hasher(keys as usize, Default::default());
-        for key in entries {
-            if !seen.insert(self.text(key)) {
+        let mut key = container + 1;
+        for _ in 0..keys {
+            let text = std::str::from_utf8(self.text(key)).expect("checked at the start");
+            let text = if self.slots[key as usize].flag {
+                Cow::Owned(unescape(text))
+            } else {
+                Cow::Borrowed(text)
+            };
+            if !seen.insert(text) {
                 return Err(self.twice(key));
             }
+            key = self.slots[key as usize + 1].next;
         }
         Ok(())
     }
@@ -363,6 +381,48 @@ impl Parser<'_> {
             + 1;
         Failure::parse(format!("not JSON at line {line}, column {column}: {what}"))
     }
+}
+
+/// Where the first byte is, from `at` on, that cannot simply stand in a string: a quote, a backslash or a control character.
+fn plain_until(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    // The lowest bit that this sets is set rightly: a borrow only goes upwards from a byte that is zero.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    while let Some(chunk) = bytes
+        .get(at..at + 8)
+        .and_then(|chunk| chunk.try_into().ok())
+    {
+        let word = u64::from_le_bytes(chunk);
+        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
+        let controls = zeros(word & (ONES * 0xE0));
+        let found = quotes | backslashes | controls;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while at < bytes.len() && !matches!(bytes[at], b'"' | b'\\' | 0..=0x1F) {
+        at += 1;
+    }
+    at
+}
+
+/// A number that differs for most keys that differ, and never for equal keys.
+fn print(key: &[u8]) -> u64 {
+    let eight = |at: usize| key.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+    let four = |at: usize| key.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let (first, last) = if let Some(first) = eight(0) {
+        (first, eight(key.len() - 8).unwrap_or_default())
+    } else if let Some(first) = four(0) {
+        let last = four(key.len() - 4).unwrap_or_default();
+        (u64::from(first), u64::from(last))
+    } else {
+        let fold = |all: u64, byte: &u8| all << 8 | u64::from(*byte);
+        (key.iter().fold(0, fold), 0)
+    };
+    (first ^ last.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ key.len() as u64
 }
 
 /// The text of a JSON string's inside without its escapes. The input must have passed the parser.

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::flow;
 use crate::flow::plan::Project;
 use crate::net::listener::Listener;
-use crate::run::{Engine, Start};
+use crate::run::supervisor::{Engine, Start};
 use crate::store::{Options, Store};
 use crate::world::World;
 

@@ -103,42 +103,48 @@ impl Runs {
             &["at (UTC)", "step", "what", "detail"],
             &lines,
         ))?;
-        for hop in &detail.hops {
-            let until = hop
-                .due_at_ms
-                .map(|due| format!(" until {}", table::time(due)))
-                .unwrap_or_default();
-            written(writeln!(
-                out,
-                "\nwaits at {} for attempt {}{until}",
-                hop.step, hop.attempt
-            ))?;
-        }
-        for effect in &detail.effects {
-            written(writeln!(
-                out,
-                "\n{} {} ({} attempts)\n{}",
-                effect.step,
-                effect.standing.name(),
-                effect.attempts,
-                table::shown(&effect.request)
-            ))?;
-            if let Some(answer) = &effect.answer {
-                written(writeln!(out, "answer\n{}", table::shown(answer)))?;
-            }
-        }
-        for exception in &detail.exceptions {
-            written(writeln!(
-                out,
-                "\nexception {} at {}: {}: {}",
-                exception.id.0, exception.step, exception.class, exception.message
-            ))?;
-        }
-        if let Some(body) = &detail.body {
-            written(writeln!(out, "\naccepted body\n{}", table::shown(body)))?;
-        }
-        Ok(GOOD)
+        show_what_it_did(detail, terminal)
     }
+}
+
+/// What waits, what was sent and answered, what a person must look at, and what came in.
+fn show_what_it_did(detail: &RunDetail, terminal: &mut Terminal) -> Result<u8, Failure> {
+    let out = &mut terminal.out;
+    for hop in &detail.hops {
+        let until = hop
+            .due_at_ms
+            .map(|due| format!(" until {}", table::time(due)))
+            .unwrap_or_default();
+        written(writeln!(
+            out,
+            "\nwaits at {} for attempt {}{until}",
+            hop.step, hop.attempt
+        ))?;
+    }
+    for effect in &detail.effects {
+        written(writeln!(
+            out,
+            "\n{} {} ({} attempts)\n{}",
+            effect.step,
+            effect.standing.name(),
+            effect.attempts,
+            table::shown(&effect.request)
+        ))?;
+        if let Some(answer) = &effect.answer {
+            written(writeln!(out, "answer\n{}", table::shown(answer)))?;
+        }
+    }
+    for exception in &detail.exceptions {
+        written(writeln!(
+            out,
+            "\nexception {} at {}: {}: {}",
+            exception.id.0, exception.step, exception.class, exception.message
+        ))?;
+    }
+    if let Some(body) = &detail.body {
+        written(writeln!(out, "\naccepted body\n{}", table::shown(body)))?;
+    }
+    Ok(GOOD)
 }
 
 /// Runs as rows.

@@ -81,7 +81,7 @@ impl fmt::Display for Duration {
             (60_000, "m"),
             (1_000, "s"),
         ] {
-            if ms >= factor && ms % factor == 0 {
+            if ms >= factor && ms.is_multiple_of(factor) {
                 return write!(f, "{}{unit}", ms / factor);
             }
         }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use regex::Regex;
 
 use super::functions::Function;
-use crate::body::Tape;
+use crate::body::{Tape, write_string};
 
 /// A node: what it is, and where it stands in the expression's text.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) enum Tree {
     /// `[a, b]`
     List(Vec<Node>),
     /// `{a: b}`
-    Object(Vec<(String, Node)>),
+    Object(Vec<(Key, Node)>),
     Call(Box<Call>),
     /// `&x`, only as an argument.
     Reference(Box<Node>),
@@ -55,6 +55,23 @@ pub(crate) enum Tree {
     Free(String),
     /// `let $a = x, $b = y in z`
     Let(Vec<Node>, Box<Node>),
+}
+
+/// A key that an expression writes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) name: String,
+    /// The name as JSON, with its colon.
+    pub(crate) prefix: Vec<u8>,
+}
+
+impl Key {
+    pub(crate) fn new(name: String) -> Key {
+        let mut prefix = Vec::with_capacity(name.len() + 3);
+        write_string(&mut prefix, &name);
+        prefix.push(b':');
+        Key { name, prefix }
+    }
 }
 
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
-use super::ast::{Call, Comparison, Node, Over, Slice, Step, Tree};
+use super::ast::{Call, Comparison, Key, Node, Over, Slice, Step, Tree};
 use super::functions::{Arguments, Function, Types, list_types};
-use super::value::{compare_numbers, equal};
+use super::value::{Elements, compare_numbers, equal};
 use super::{Fault, FaultKind, RESULT_BYTES_MAX, RESULT_DEPTH_MAX, STEPS_MAX, Scope, VALUES_MAX};
 use super::{Reference, Value};
 use crate::body::{Item, Kind};
@@ -41,12 +41,13 @@ pub(crate) fn run<'s, 'a: 's>(
     current: &Value<'a>,
     budget: &'s mut Budget,
 ) -> Outcome<'a> {
-    let mut run = Run {
-        scope,
-        locals: Vec::new(),
-        budget,
-    };
-    let value = run.value(root, current)?;
+    let value = Run::new(scope, budget).value(root, current)?;
+    check_size(&value)?;
+    Ok(value)
+}
+
+/// Refuses a computed result that is too large or too deep to be written.
+pub(crate) fn check_size(value: &Value) -> Result<(), Box<Fault>> {
     if matches!(value, Value::List(_) | Value::Object(_))
         && value.measure(RESULT_BYTES_MAX, RESULT_DEPTH_MAX).is_none()
     {
@@ -55,7 +56,7 @@ pub(crate) fn run<'s, 'a: 's>(
         );
         return Err(Fault::new(FaultKind::TooLarge, message).boxed());
     }
-    Ok(value)
+    Ok(())
 }
 
 /// One evaluation under way.
@@ -66,6 +67,14 @@ pub(crate) struct Run<'s, 'a> {
 }
 
 impl<'s, 'a: 's> Run<'s, 'a> {
+    pub(crate) fn new(scope: &'s Scope<'a>, budget: &'s mut Budget) -> Run<'s, 'a> {
+        Run {
+            scope,
+            locals: Vec::new(),
+            budget,
+        }
+    }
+
     /// The value of a node on a current value.
     pub(crate) fn value(&mut self, node: &'a Node, current: &Value<'a>) -> Outcome<'a> {
         self.step(1)?;
@@ -177,24 +186,30 @@ impl<'s, 'a: 's> Run<'s, 'a> {
 
     fn follow(&mut self, start: &Value<'a>, steps: &[Step]) -> Outcome<'a> {
         if let Value::Item(item) = start {
-            return self.follow_item(*item, steps);
+            let found = self.follow_item(*item, steps)?;
+            return Ok(found.map_or(Value::Null, Value::Item));
         }
         let found = walk(start, steps).into_owned_or_copy();
         self.found(found)
     }
 
     /// Follows steps in a document. A search among many keys or elements is charged.
-    fn follow_item(&mut self, mut item: Item<'a>, steps: &[Step]) -> Outcome<'a> {
+    #[inline]
+    fn follow_item(
+        &mut self,
+        mut item: Item<'a>,
+        steps: &[Step],
+    ) -> Result<Option<Item<'a>>, Box<Fault>> {
         for step in steps {
             if item.len() > SEARCHED_FREELY {
                 self.step(item.len() as u64 / 16)?;
             }
-            match walk_item(item, std::slice::from_ref(step)) {
+            match step_down(item, step) {
                 Some(next) => item = next,
-                None => return Ok(Value::Null),
+                None => return Ok(None),
             }
         }
-        Ok(Value::Item(item))
+        Ok(Some(item))
     }
 
     /// Charges for a value that was copied out of a computed one.
@@ -245,14 +260,14 @@ impl<'s, 'a: 's> Run<'s, 'a> {
         Ok(Value::List(list))
     }
 
-    fn object(&mut self, entries: &'a [(String, Node)], current: &Value<'a>) -> Outcome<'a> {
+    fn object(&mut self, entries: &'a [(Key, Node)], current: &Value<'a>) -> Outcome<'a> {
         if current.is_null() {
             return Ok(Value::Null);
         }
         self.make(entries.len() as u64)?;
         let mut object = Vec::with_capacity(entries.len());
         for (key, node) in entries {
-            object.push((Cow::Borrowed(key.as_str()), self.value(node, current)?));
+            object.push((Cow::Borrowed(key.name.as_str()), self.value(node, current)?));
         }
         Ok(Value::Object(object))
     }
@@ -292,6 +307,50 @@ impl<'s, 'a: 's> Run<'s, 'a> {
         Ok(equal(a, b))
     }
 
+    /// What a path leads to in a document, where that is all there is to do.
+    #[inline]
+    pub(crate) fn shortcut(
+        &mut self,
+        node: &'a Node,
+        current: &Value<'a>,
+    ) -> Result<Option<Option<Item<'a>>>, Box<Fault>> {
+        let (Tree::Path { of: None, steps }, Value::Item(item)) = (&node.tree, current) else {
+            return Ok(None);
+        };
+        self.step(1)?;
+        self.follow_item(*item, steps).map(Some)
+    }
+
+    /// What a projection goes over, before its filter; nothing if it cannot go over it.
+    fn sources(
+        &mut self,
+        of: Option<&'a Node>,
+        over: &Over,
+        current: &Value<'a>,
+    ) -> Result<Option<Elements<'a>>, Box<Fault>> {
+        let source = match of {
+            Some(of) => self.value(of, current)?,
+            None => self.copy(current)?,
+        };
+        Ok(match over {
+            Over::Values => source.into_values(),
+            _ => source.into_items(),
+        })
+    }
+
+    /// The elements of a projection, filtered, flattened or sliced.
+    pub(crate) fn elements(
+        &mut self,
+        of: Option<&'a Node>,
+        over: &'a Over,
+        current: &Value<'a>,
+    ) -> Result<Option<Elements<'a>>, Box<Fault>> {
+        match over {
+            Over::List | Over::Values => self.sources(of, over, current),
+            _ => Ok(self.project(of, over, None, current)?.into_items()),
+        }
+    }
+
     fn project(
         &mut self,
         of: Option<&'a Node>,
@@ -299,15 +358,7 @@ impl<'s, 'a: 's> Run<'s, 'a> {
         each: Option<&'a Node>,
         current: &Value<'a>,
     ) -> Outcome<'a> {
-        let source = match of {
-            Some(of) => self.value(of, current)?,
-            None => self.copy(current)?,
-        };
-        let elements = match over {
-            Over::Values => source.into_values(),
-            _ => source.into_items(),
-        };
-        let Some(elements) = elements else {
+        let Some(elements) = self.sources(of, over, current)? else {
             return Ok(Value::Null);
         };
         let mut list = Vec::new();
@@ -497,14 +548,16 @@ fn walk<'v, 'a>(start: &'v Value<'a>, steps: &[Step]) -> Found<'v, 'a> {
     Found::Value(at)
 }
 
-fn walk_item<'a>(mut item: Item<'a>, steps: &[Step]) -> Option<Item<'a>> {
-    for step in steps {
-        item = match step {
-            Step::Field(name) => item.get(name)?,
-            Step::Index(index) => item.at(place(*index, item.len())?)?,
-        };
+fn walk_item<'a>(item: Item<'a>, steps: &[Step]) -> Option<Item<'a>> {
+    steps.iter().try_fold(item, step_down)
+}
+
+#[inline]
+fn step_down<'a>(item: Item<'a>, step: &Step) -> Option<Item<'a>> {
+    match step {
+        Step::Field(name) => item.get(name),
+        Step::Index(index) => item.at(place(*index, item.len())?),
     }
-    Some(item)
 }
 
 /// The place that an index means in a list of this length.

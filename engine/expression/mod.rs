@@ -14,7 +14,7 @@ use crate::body::Item;
 use crate::failure::{Class, Failure};
 use crate::message::Message;
 
-mod ast;
+pub(crate) mod ast;
 mod check;
 mod decide;
 pub(crate) mod evaluate;
@@ -122,6 +122,11 @@ impl Expression {
         budget: &'s mut Budget,
     ) -> Result<Value<'a>, Fault> {
         evaluate::run(&self.root, scope, current, budget).map_err(|fault| *fault)
+    }
+
+    /// The tree, for those who write results without building them first.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
     }
 
     /// The value as a condition: anything but a boolean is a failure of class `mapping`.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::ast::{Call, Comparison, Node, Over, Slice, Step, Tree};
+use super::ast::{Call, Comparison, Key, Node, Over, Slice, Step, Tree};
 use super::lexer::{Lexeme, Token, tokens};
 use super::{DEPTH_MAX, Fault, FaultKind, HEIGHT_MAX, LENGTH_MAX, functions};
 
@@ -453,12 +453,12 @@ impl Parser {
 
     fn object(&mut self, start: usize) -> Result<Node, Fault> {
         self.at += 1;
-        let mut entries: Vec<(String, Node)> = Vec::new();
+        let mut entries: Vec<(Key, Node)> = Vec::new();
         loop {
             let key = match self.peek() {
                 Token::Name(_) | Token::Quoted(_) => match self.take() {
-                    Token::Name(key) | Token::Quoted(key) => key,
-                    _ => String::new(),
+                    Token::Name(key) | Token::Quoted(key) => Key::new(key),
+                    _ => Key::new(String::new()),
                 },
                 _ => return Err(self.unexpected("a name")),
             };

@@ -1,4 +1,8 @@
 //! JSON Schemas of a project's files, for editors and CI, from the same types that the engine reads. What they cannot say, `check` does.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "writes schemas into the project on request, and nothing depends on them"
+)]
 
 use std::path::Path;
 

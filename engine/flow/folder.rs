@@ -1,4 +1,8 @@
 //! The files of a project: which there are, and their text. It knows their folders, not what they mean.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a plan is made from the project's files and opens no others"
+)]
 
 use std::fs;
 use std::io::Read;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::component::common::RetryRule;
-use crate::component::{Append, Effect, Library, Pure};
+use crate::component::{Append, Claiming, Effect, Library, Pure};
 use crate::expression::Expression;
 use crate::failure::Class;
 use crate::schema::Schema;
@@ -100,6 +100,8 @@ pub enum Action {
     Pure(Box<dyn Pure>),
     /// A step or sink with an outside effect.
     Effect(Arc<dyn Effect>),
+    /// A step that lets only the first message with a key go on.
+    Claim(Arc<dyn Claiming>),
     /// A sink that appends to files.
     Append(Arc<dyn Append>),
     /// A sink that writes a stream.

@@ -344,6 +344,10 @@ fn is_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests look at the disk themselves"
+)]
 mod tests {
     use super::*;
     use crate::world::env::FixedEnvironment;

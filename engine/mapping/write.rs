@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::target::Form;
 use super::{Entry, Leaf, Mapping, Shape, left_out, too_large};
 use crate::body::{Item, Kind, write_string};
-use crate::expression::evaluate::Budget;
+use crate::expression::ast::{Key, Node, Over, Tree};
+use crate::expression::evaluate::{Budget, Run, check_size};
 use crate::expression::{Fault, FaultKind, RESULT_BYTES_MAX, Scope, Value};
 use crate::failure::Failure;
 
@@ -33,14 +34,7 @@ impl<'a> Writer<'_, 'a> {
     fn shape(&mut self, shape: &'a Shape, current: &Value<'a>) -> Result<bool, Failure> {
         match shape {
             Shape::Expression(leaf) => {
-                let value = self.evaluate(leaf, current)?;
-                if left_out(&value) {
-                    return Ok(false);
-                }
-                write_value(&value, &leaf.form, self.out);
-                if self.out.len() - self.start > RESULT_BYTES_MAX as usize {
-                    return Err(self.mapping.failure(leaf, too_large(), &self.places));
-                }
+                return self.expression(leaf, current);
             }
             Shape::Literal(json, form) => write_number(json, form, self.out),
             Shape::Object(fields) => {
@@ -70,6 +64,18 @@ impl<'a> Writer<'_, 'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Writes the result of an expression. Objects that it builds are written as they come, none is built in memory.
+    fn expression(&mut self, leaf: &'a Leaf, current: &Value<'a>) -> Result<bool, Failure> {
+        self.scope.set_site(Cow::Borrowed(&leaf.path));
+        let mut stream = Stream {
+            run: Run::new(&self.scope, &mut self.budget),
+            length_max: self.start + RESULT_BYTES_MAX as usize,
+            out: self.out,
+        };
+        let written = stream.node(leaf.expression.root(), current, &leaf.form);
+        written.map_err(|fault| self.fault(leaf, *fault))
     }
 
     fn entry(
@@ -135,6 +141,134 @@ impl<'a> Writer<'_, 'a> {
     fn fault(&self, leaf: &Leaf, fault: Fault) -> Failure {
         let failure = fault.into_failure(leaf.expression.text());
         self.mapping.failure(leaf, failure, &self.places)
+    }
+}
+
+/// One expression whose result goes straight into the bytes.
+struct Stream<'s, 'a> {
+    run: Run<'s, 'a>,
+    length_max: usize,
+    out: &'s mut Vec<u8>,
+}
+
+impl<'s, 'a: 's> Stream<'s, 'a> {
+    /// Writes what a node gives. False if that is null and was not written.
+    fn node(
+        &mut self,
+        node: &'a Node,
+        current: &Value<'a>,
+        form: &Form,
+    ) -> Result<bool, Box<Fault>> {
+        if let Some(found) = self.run.shortcut(node, current)? {
+            return match found {
+                Some(item) if !item.is_null() => {
+                    self.item(item, form)?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            };
+        }
+        match &node.tree {
+            Tree::Object(entries) => self.object(entries, current, form),
+            Tree::Pipe(left, right) => {
+                let left = self.run.value(left, current)?;
+                self.node(right, &left, form)
+            }
+            Tree::Project { of, over, each } => match each.as_deref() {
+                Some(each) if matches!(each.tree, Tree::Object(_)) => {
+                    self.objects(of.as_deref(), over, each, current, form)
+                }
+                _ => self.value(node, current, form),
+            },
+            _ => self.value(node, current, form),
+        }
+    }
+
+    fn item(&mut self, item: Item<'a>, form: &Form) -> Result<(), Box<Fault>> {
+        match form {
+            Form::AsIs => write_item_as_is(item, self.out),
+            _ => write_item(item, form, self.out),
+        }
+        self.check_length()
+    }
+
+    fn check_length(&self) -> Result<(), Box<Fault>> {
+        if self.out.len() > self.length_max {
+            return Err(too_large().boxed());
+        }
+        Ok(())
+    }
+
+    fn value(
+        &mut self,
+        node: &'a Node,
+        current: &Value<'a>,
+        form: &Form,
+    ) -> Result<bool, Box<Fault>> {
+        let value = self.run.value(node, current)?;
+        if left_out(&value) {
+            return Ok(false);
+        }
+        check_size(&value)?;
+        write_value(&value, form, self.out);
+        self.check_length()?;
+        Ok(true)
+    }
+
+    fn object(
+        &mut self,
+        entries: &'a [(Key, Node)],
+        current: &Value<'a>,
+        form: &Form,
+    ) -> Result<bool, Box<Fault>> {
+        if current.is_null() {
+            return Ok(false);
+        }
+        self.out.push(b'{');
+        let mut first = true;
+        for (key, node) in entries {
+            let before = self.out.len();
+            if !first {
+                self.out.push(b',');
+            }
+            self.out.extend_from_slice(&key.prefix);
+            if self.node(node, current, form.property(&key.name))? {
+                first = false;
+            } else {
+                self.out.truncate(before);
+            }
+        }
+        self.out.push(b'}');
+        Ok(true)
+    }
+
+    /// A projection that makes an object of each element.
+    fn objects(
+        &mut self,
+        of: Option<&'a Node>,
+        over: &'a Over,
+        each: &'a Node,
+        current: &Value<'a>,
+        form: &Form,
+    ) -> Result<bool, Box<Fault>> {
+        let Some(elements) = self.run.elements(of, over, current)? else {
+            return Ok(false);
+        };
+        self.out.push(b'[');
+        let mut first = true;
+        for element in elements {
+            let before = self.out.len();
+            if !first {
+                self.out.push(b',');
+            }
+            if self.node(each, &element, form.items())? {
+                first = false;
+            } else {
+                self.out.truncate(before);
+            }
+        }
+        self.out.push(b']');
+        Ok(true)
     }
 }
 

@@ -200,31 +200,13 @@ impl EffectStage {
                 first_at_ms,
                 ..
             } => {
-                self.send(
-                    hop,
-                    Request {
-                        bytes: request,
-                        idempotency_key,
-                    },
-                    Some(first_at_ms),
-                    false,
-                )
-                .await;
+                let request = Request {
+                    bytes: request,
+                    idempotency_key,
+                };
+                self.send(hop, request, Some(first_at_ms), false).await;
             }
-            Intended::Done(answer) => {
-                let answer = Answer { bytes: answer };
-                let walked = self.after(&hop, &answer);
-                self.over(
-                    &hop,
-                    walked,
-                    None,
-                    Exchange {
-                        request: None,
-                        answer: Some(answer.bytes),
-                    },
-                )
-                .await;
-            }
+            Intended::Done(answer) => self.done_before(hop, answer).await,
             Intended::Unknown {
                 request,
                 idempotency_key,
@@ -236,16 +218,13 @@ impl EffectStage {
                     bytes: request,
                     idempotency_key,
                 };
-                self.find_out(
-                    hop,
-                    Unknown {
-                        request,
-                        first_at_ms,
-                        last_at_ms,
-                        absent,
-                    },
-                )
-                .await;
+                let unknown = Unknown {
+                    request,
+                    first_at_ms,
+                    last_at_ms,
+                    absent,
+                };
+                self.find_out(hop, unknown).await;
             }
             Intended::Busy(until_ms) => {
                 let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
@@ -256,13 +235,29 @@ impl EffectStage {
                     Class::Conflict,
                     "this effect was tried before with another request; nothing was sent: compare both and decide",
                 );
-                let exchange = Exchange {
-                    request: Some(stored),
-                    answer: None,
-                };
-                self.fail(&hop, failure, None, exchange).await;
+                self.fail(
+                    &hop,
+                    failure,
+                    None,
+                    Exchange {
+                        request: Some(stored),
+                        answer: None,
+                    },
+                )
+                .await;
             }
         }
+    }
+
+    /// It took effect in an earlier attempt: no second effect, the message goes on with that answer.
+    async fn done_before(&self, hop: Hop, answer: bytes::Bytes) {
+        let answer = Answer { bytes: answer };
+        let walked = self.after(&hop, &answer);
+        let exchange = Exchange {
+            request: None,
+            answer: Some(answer.bytes),
+        };
+        self.over(&hop, walked, None, exchange).await;
     }
 
     /// With `doubt` an earlier try of the same request may have taken effect: what is said of this one says nothing about that.
@@ -469,10 +464,7 @@ impl EffectStage {
                     )
                     .await;
                 }
-                Some(Intended::Done(answer)) => {
-                    let walked = self.after(&hop, &Answer { bytes: answer });
-                    self.over(&hop, walked, None, Exchange::default()).await;
-                }
+                Some(Intended::Done(answer)) => self.done_before(hop, answer).await,
                 _ => self.shared.handoff.give_back(hop),
             },
             Err(failure) => {

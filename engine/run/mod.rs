@@ -21,12 +21,10 @@ mod due;
 mod effect;
 mod failing;
 mod stage;
-mod supervisor;
+pub mod supervisor;
 mod sweep;
 mod turn;
 mod walk;
-
-pub use supervisor::{Engine, Recovered, Start};
 
 /// What all stages of an engine share.
 pub(crate) struct Shared {

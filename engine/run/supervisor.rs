@@ -211,7 +211,7 @@ impl Engine {
                     .run(),
                 );
             }
-            Action::Stream(_) => {
+            Action::Stream(_) | Action::Claim(_) => {
                 self.stages
                     .spawn(Arc::new(Stage { shared, plan, node }).run());
             }

@@ -130,7 +130,7 @@ impl Walker<'_> {
             Err(failure) => return self.failed(at, message, failure, waiting, walked),
         }
         match &node.action {
-            Action::Effect(_) | Action::Append(_) | Action::Stream(_) => {
+            Action::Effect(_) | Action::Claim(_) | Action::Append(_) | Action::Stream(_) => {
                 walked.next.push((at, message))
             }
             Action::Flow(flow) => {

@@ -231,7 +231,7 @@ impl Source {
     }
 
     fn place(&self, item: Item<'_>) -> Place {
-        let json = item.json();
+        let json = item.json_bytes();
         let start = json.as_ptr() as usize - self.bytes.as_ptr() as usize + self.bytes_at;
         Place {
             file: self.file.clone(),

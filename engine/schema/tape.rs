@@ -136,7 +136,7 @@ impl<'a> Node<'a, TapeJson> for TapeNode<'a> {
     fn identity(&self) -> Option<NodeIdentity> {
         match self {
             TapeNode::Item(item) => Some(NodeIdentity::tagged(
-                item.raw().as_ptr() as usize,
+                item.raw_bytes().as_ptr() as usize,
                 u32::try_from(item.index()).ok()?,
             )),
             TapeNode::Name(_) => None,
@@ -171,6 +171,7 @@ pub(super) struct Members<'a>(Entries<'a>);
 impl<'a> Iterator for Members<'a> {
     type Item = (Cow<'a, str>, TapeNode<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (key, value) = self.0.next()?;
         let name = key.as_str().unwrap_or_default();

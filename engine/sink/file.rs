@@ -298,6 +298,10 @@ impl Effect for Writing {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests look at the disk themselves"
+)]
 mod tests {
     use super::*;
     use crate::failure::Class;

@@ -71,15 +71,15 @@ impl Cache {
             let message = "another message asks the same, and gets no answer in time";
             return Attempt::NotApplied(Failure::new(Class::Timeout, message));
         };
-        if let Some((answer, at)) = &last.answer {
-            if at.elapsed() < self.fresh {
-                return Attempt::Applied(answer.clone());
-            }
+        if let Some((answer, at)) = &last.answer
+            && at.elapsed() < self.fresh
+        {
+            return Attempt::Applied(answer.clone());
         }
-        if let Some((failure, at)) = &last.failure {
-            if *at >= asked_at {
-                return self.fall_back(&last, failure.clone());
-            }
+        if let Some((failure, at)) = &last.failure
+            && *at >= asked_at
+        {
+            return self.fall_back(&last, failure.clone());
         }
         match ask().await {
             Attempt::Applied(answer) => {

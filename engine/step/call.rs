@@ -97,10 +97,8 @@ impl Part for Call {
             upsert: self.upsert,
         }
         .build(cx);
-        let answer = match &self.answer {
-            Some(name) => Some(cx.schema(&["answer"], name)),
-            None => None,
-        };
+        let answer = self.answer.as_deref();
+        let answer = answer.map(|name| cx.schema(&["answer"], name));
         let ask = ask?;
         if ask.reads() && cx.common.into.is_none() && self.head.is_none() && self.answer.is_none() {
             let place = cx.place(&[]);

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::component::{Effect, Pure, components};
+use crate::component::{Claiming, Effect, Pure, components};
 
 #[cfg(test)]
 pub(crate) mod bench;
 mod cache;
 pub mod call;
 pub mod decode;
+pub mod dedupe;
 pub mod emit;
 pub mod encode;
 pub mod filter;
@@ -26,6 +27,8 @@ pub enum Ready {
     Pure(Box<dyn Pure>),
     /// Acts on the outside: a stage of its own.
     Effect(Arc<dyn Effect>),
+    /// Lets only the first with a key go on: a stage of its own, because the store is asked.
+    Claim(Arc<dyn Claiming>),
 }
 
 components! {
@@ -41,6 +44,7 @@ components! {
         template: template::Template,
         emit: emit::Emit,
         log: log::Log,
+        dedupe: dedupe::Dedupe,
         decode: decode::Decode,
         encode: encode::Encode,
     }
@@ -58,4 +62,35 @@ pub mod codes {
 
     /// All of them, for the reference.
     pub const ALL: &[Code] = &[UNUSED_ANSWER];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::Registry;
+    use crate::diagnostic::{File, Findings};
+    use crate::sink::SinkKind;
+    use crate::yaml;
+
+    /// Parses every example of a registry: its entry is a list's item or a mapping's value.
+    fn check<R: Registry>() {
+        for kind in R::KINDS {
+            let file = File::new("example.yaml", kind.example);
+            let mut findings = Findings::new();
+            let node = yaml::parse(&file, &mut findings).unwrap();
+            let entry = match node.items() {
+                [entry] => entry,
+                _ => &node.entries()[0].1,
+            };
+            let config = entry.get(kind.name).unwrap();
+            let parsed = R::parse(kind.name, config.to_json()).unwrap();
+            assert!(findings.is_empty() && parsed.is_ok(), "{}", kind.example);
+        }
+    }
+
+    #[test]
+    fn examples_are_entries() {
+        check::<StepKind>();
+        check::<SinkKind>();
+    }
 }

@@ -29,6 +29,9 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         committed.ends.push(applied);
         committed.ends_accepts.push(accepts);
     }
+    for (run, claim) in &commit.claims {
+        committed.claims.push(claims::first(writing, *run, claim)?);
+    }
     for intent in &commit.intents {
         committed.intents.push(effects::intend(writing, intent)?);
     }

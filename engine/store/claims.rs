@@ -66,6 +66,20 @@ pub(super) fn take(writing: &Writing<'_>, run: RunId, claims: &[Claim]) -> Sql<S
     Ok(Standing::Repeat(first))
 }
 
+/// Whether the message that the claim's hash names is the first one with the key; then the claim is its own from now on.
+pub(super) fn first(writing: &Writing<'_>, run: RunId, claim: &Claim) -> Sql<bool> {
+    if insert(writing, run, claim, &claim.key)? {
+        return Ok(true);
+    }
+    match live(writing, claim, &claim.key)? {
+        Some((first, hash)) => Ok(first.run == run && hash == claim.hash),
+        None => {
+            replace(writing, run, claim)?;
+            Ok(true)
+        }
+    }
+}
+
 /// No claim is held by the same content: either none is held at all any more, or the content has changed.
 fn differs(
     writing: &Writing<'_>,
@@ -274,6 +288,30 @@ mod tests {
             &[NEW, repeat(1), NEW],
         )
         .await;
+    }
+
+    #[tokio::test]
+    async fn the_first_message_with_a_key_keeps_it() {
+        let sample = Sample::new();
+        let (one, two) = (sample.order("A", "1"), sample.order("B", "1"));
+        sample.accept(vec![one.clone(), two.clone()]).await;
+        let first = async |run: super::RunId, content: &str| {
+            let claims = vec![(run, claim("orders/once", "K", content))];
+            let commit = Commit {
+                claims,
+                ..Commit::default()
+            };
+            sample.store.commit(commit).await.unwrap().claims[0]
+        };
+        assert!(first(one.run, "part 1").await);
+        assert!(first(one.run, "part 1").await);
+        assert!(!first(one.run, "part 2").await);
+        assert!(!first(two.run, "part 1").await);
+        let end = over(&one, first_hop(&one), vec![], vec![Leaf::Delivered]);
+        sample.end(vec![end]).await;
+        assert!(!first(two.run, "part 1").await);
+        sample.clock.advance(Duration::from_secs(1));
+        assert!(first(two.run, "part 1").await);
     }
 
     #[tokio::test]

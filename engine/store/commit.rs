@@ -30,6 +30,8 @@ pub struct Commit {
     pub accepts: Vec<NewRun>,
     /// Hops that end or wait, with what comes after them.
     pub ends: Vec<End>,
+    /// Claims of messages in the middle of a flow. A claim's hash names the message, so that it finds its own claim again.
+    pub claims: Vec<(RunId, Claim)>,
     /// Effects that are about to be tried.
     pub intents: Vec<Intent>,
     /// Effects whose outcome is known now, though their hop goes on.
@@ -49,6 +51,8 @@ pub struct Committed {
     pub accepts: Vec<Accepted>,
     /// For each of `ends`: whether the hop was there with this fence. If not, nothing of that end was applied.
     pub ends: Vec<bool>,
+    /// For each of `claims`: whether the message is the first one with that key.
+    pub claims: Vec<bool>,
     /// For each of `intents`.
     pub intents: Vec<Intended>,
     /// For each of `ends`: the verdicts of its own accepts.

@@ -81,10 +81,8 @@ impl Wanted<'_> {
             self.nothing_to_write(cx);
         }
         let content = self.content(cx, method == Some(&Method::DELETE) || bare);
-        let key = match self.idempotency_key {
-            Some(text) => Some(cx.expression(&["idempotency_key"], &text.0)),
-            None => None,
-        };
+        let key = self.idempotency_key;
+        let key = key.map(|text| cx.expression(&["idempotency_key"], &text.0));
         if self.kept.is_some() && self.idempotency_key.is_none() {
             let help = "add `idempotency_key`, or leave `kept` out";
             let message = "`kept` says how long the target keeps keys, and none is sent";

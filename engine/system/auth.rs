@@ -254,10 +254,9 @@ fn reason(body: &Bytes) -> String {
 fn read_token(bytes: Bytes) -> Option<(String, Duration)> {
     let body = Body::new(bytes);
     let root = body.document().ok()?;
-    if let Some(kind) = root.get("token_type").and_then(|kind| kind.as_str()) {
-        if !kind.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
+    let kind = root.get("token_type").and_then(|kind| kind.as_str());
+    if kind.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return None;
     }
     let value = root.get("access_token")?.as_str()?.into_owned();
     let seconds = root.get("expires_in").and_then(|life| match life.as_str() {

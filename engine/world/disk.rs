@@ -232,6 +232,15 @@ impl Appending {
     }
 }
 
+impl Drop for Appending {
+    /// A process that is being started at this moment holds a copy of the file: closing ours alone would not unlock it.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!("{}", failure("unlock", &self.path, &error).message);
+        }
+    }
+}
+
 /// What went wrong on the disk, as a failure that names the path.
 pub fn failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
     let path = path.display();

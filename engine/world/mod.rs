@@ -1,4 +1,8 @@
 //! The only doors to clock, disk, environment, secrets and randomness; each has a test double.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these are the doors that everything else must use"
+)]
 
 use std::future::Future;
 use std::pin::Pin;

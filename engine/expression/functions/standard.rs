@@ -556,7 +556,13 @@ fn to_string<'a>(run: &mut Run<'_, 'a>, mut arguments: Arguments<'a>) -> Outcome
     let value = arguments.take(0);
     match value.kind() {
         Kind::String => Ok(value),
-        _ => Ok(Value::text(json_text(run, &value)?)),
+        _ => match &value {
+            // A number is its text already.
+            Value::Item(item) if item.kind() == Kind::Number => {
+                Ok(Value::Text(Cow::Borrowed(item.raw())))
+            }
+            _ => Ok(Value::text(json_text(run, &value)?)),
+        },
     }
 }
 

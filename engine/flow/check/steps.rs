@@ -180,6 +180,11 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
             filter_decides(cx, &entry);
             Action::Pure(pure)
         }
+        Ready::Claim(claim) => {
+            let why = "it asks the engine's own store, which needs none of that";
+            parts::meaningless(cx, &entry, &["retry", "timeout", "probe", "into"], why);
+            Action::Claim(claim)
+        }
         Ready::Effect(effect) => {
             parts::guard(cx, &entry, &id, &effect);
             parts::bind(cx, &entry);

@@ -1,4 +1,8 @@
 //! Promises of the file source: every message of a file once, whatever happens in the middle; what cannot be read is shown.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at the disk themselves"
+)]
 
 use std::fs;
 use std::time::Duration;
