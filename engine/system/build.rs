@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::auth::{Credentials, Tokens};
 use super::file::{Auth, Http, SystemFile};
 use super::gate::Gate;
-use super::{ANSWER, CONCURRENCY, REDIRECTS, System, TIMEOUT};
+use super::{ANSWER, CONCURRENCY, REDIRECTS, System, TIMEOUT, codes};
 use crate::component::codes as common;
 use crate::diagnostic::{Code, Diagnostic, File, Findings};
 use crate::failure::Class;
@@ -20,25 +20,6 @@ use crate::net::http::Options;
 use crate::net::tls;
 use crate::yaml::Node;
 use crate::yaml::shape::{self, Formats};
-
-/// The diagnostic codes of systems.
-pub mod codes {
-    use crate::diagnostic::Code;
-
-    /// A system is reached without TLS.
-    pub const PLAIN_HTTP: Code = Code {
-        name: "plain-http",
-        meaning: "A system on another machine is reached without TLS: anybody on the way can read and change what is sent.",
-    };
-    /// A system trusts every certificate.
-    pub const ANY_CERTIFICATE: Code = Code {
-        name: "any-certificate",
-        meaning: "A system accepts any certificate: anybody on the way can take its place.",
-    };
-
-    /// All of them, for the reference.
-    pub const ALL: &[Code] = &[PLAIN_HTTP, ANY_CERTIFICATE];
-}
 
 /// The most that making a connection may take; where the timeout is short, half of it, so that a connection that does not come about
 /// is told from an answer that does not come.

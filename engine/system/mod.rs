@@ -29,10 +29,28 @@ pub(crate) mod stub;
 mod tests;
 
 use auth::Credentials;
-pub use build::codes;
 use gate::{Gate, Shut};
 use outcome::{Asked, Miss};
 use request::{Answered, Sending};
+
+/// The diagnostic codes of systems.
+pub mod codes {
+    use crate::diagnostic::Code;
+
+    /// A system is reached without TLS.
+    pub const PLAIN_HTTP: Code = Code {
+        name: "plain-http",
+        meaning: "A system on another machine is reached without TLS: anybody on the way can read and change what is sent.",
+    };
+    /// A system trusts every certificate.
+    pub const ANY_CERTIFICATE: Code = Code {
+        name: "any-certificate",
+        meaning: "A system accepts any certificate: anybody on the way can take its place.",
+    };
+
+    /// All of them, for the reference.
+    pub const ALL: &[Code] = &[PLAIN_HTTP, ANY_CERTIFICATE];
+}
 
 /// How long one exchange may take where nobody says so.
 pub const TIMEOUT: words::Duration = words::Duration { ms: 10_000 };
