@@ -116,3 +116,228 @@ fn a_project_full_of_mistakes_shows_them_all_at_their_places() {
         .collect();
     assert!(codes.len() >= 40, "{} codes", codes.len());
 }
+
+#[test]
+fn a_project_of_other_mistakes_shows_them_all_at_their_places() {
+    check("more");
+}
+
+#[test]
+fn correct_projects_have_no_findings() {
+    for folder in [
+        golden().join("correct"),
+        Path::new(env!("CARGO_MANIFEST_DIR")).to_owned(),
+    ] {
+        let variables = ["SET", "ERP_TOKEN", "STOREFRONT_SECRET"].map(|name| (name, "value"));
+        let variables: Vec<_> = variables
+            .into_iter()
+            .chain([("ERP_URL", "http://127.0.0.1:1")])
+            .collect();
+        let found: Vec<String> = findings(&folder, &variables).iter().map(shown).collect();
+        assert_eq!(found, [""; 0], "{}", folder.display());
+    }
+}
+
+/// A project of these files.
+fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// The findings of a folder as `code file:line:column`, sorted by place.
+fn places(folder: &Path) -> Vec<String> {
+    findings(folder, &[])
+        .iter()
+        .map(|finding| {
+            let word = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+            format!(
+                "{} {}:{}:{}",
+                word("code"),
+                word("file"),
+                finding["line"],
+                finding["column"]
+            )
+        })
+        .collect()
+}
+
+const FLOW: &str =
+    "flow: a\nsource: { generate: { count: 1, body: {} } }\nsinks:\n  out: { discard: {} }\n";
+
+#[test]
+fn a_folder_without_flows_says_so() {
+    let folder = project(&[("README.md", "nothing")]);
+    assert_eq!(places(folder.path()), ["no-flows flows:1:1"]);
+    assert_eq!(places(&folder.path().join("nowhere")), ["unreadable .:1:1"]);
+}
+
+#[test]
+fn files_that_cannot_be_read_are_one_finding_each() {
+    let folder = project(&[
+        ("flows/a.yaml", FLOW),
+        ("flows/big.yaml", &"#".repeat((1 << 20) + 1)),
+    ]);
+    std::os::unix::fs::symlink("nowhere", folder.path().join("flows/gone.yaml")).unwrap();
+    assert_eq!(
+        places(folder.path()),
+        [
+            "file-too-large flows/big.yaml:1:1",
+            "unreadable flows/gone.yaml:1:1"
+        ]
+    );
+}
+
+#[test]
+fn a_project_has_a_limit_of_files() {
+    let folder = project(&[("flows/a.yaml", FLOW)]);
+    fs::create_dir(folder.path().join("mappings")).unwrap();
+    for number in 0..10_000 {
+        fs::write(
+            folder
+                .path()
+                .join(format!("mappings/m{number:05}.jmespath")),
+            "a",
+        )
+        .unwrap();
+    }
+    assert_eq!(
+        places(folder.path()),
+        ["too-many-files mappings/m09999.jmespath:1:1"]
+    );
+}
+
+#[test]
+fn a_flow_that_nobody_feeds_is_told_when_all_flows_are_known() {
+    let unfed = "flow: b\nsource: { flow: {} }\nsinks: { out: { discard: {} } }\n";
+    let folder = project(&[("flows/a.yaml", FLOW), ("flows/b.yaml", unfed)]);
+    assert_eq!(places(folder.path()), ["unfed-flow flows/b.yaml:2:1"]);
+    fs::write(folder.path().join("flows/c.yaml"), "flow: c\nsinks: ]\n").unwrap();
+    let told = places(folder.path());
+    assert!(
+        told.iter().all(|place| !place.starts_with("unfed")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_comma_in_braces_is_one_mistake() {
+    let flow = FLOW.replace(
+        "sinks:",
+        "steps:\n  - set: { body: add(a, b) }\n  - set: { variables: { n: add(a, b) } }\nsinks:",
+    );
+    let mapping = "mapping: m\nfields: { total: add(a, b), other: c }\n";
+    let folder = project(&[("flows/a.yaml", &flow), ("mappings/m.yaml", mapping)]);
+    assert_eq!(
+        places(folder.path()),
+        [
+            "expression-syntax flows/a.yaml:4:23",
+            "expression-syntax flows/a.yaml:5:33",
+            "expression-syntax mappings/m.yaml:2:23"
+        ]
+    );
+}
+
+/// The revision of a flow in a project.
+fn revision(folder: &Path, flow: &str, variables: &[(&str, &str)]) -> String {
+    let loaded = flow::load(folder, &world(variables));
+    let project = loaded.project.unwrap();
+    project.plans[flow].revision.to_string()
+}
+
+#[test]
+fn a_revision_is_the_content_of_a_flow_and_all_that_it_names() {
+    let flow = FLOW.replace(
+        "sinks:",
+        "steps:\n  - map: m\n  - call: { system: erp, get: \"/x\" }\n    into: x\nsinks:",
+    );
+    let files = [
+        ("flows/a.yaml", flow.as_str()),
+        (
+            "mappings/m.yaml",
+            "mapping: m\nto: s\nfields: { a: \"lookup('t', a)\" }\n",
+        ),
+        (
+            "schemas/s.json",
+            "{ \"properties\": { \"b\": { \"$ref\": \"other.json\" } } }",
+        ),
+        ("schemas/other.json", "{}"),
+        ("tables/t.csv", "k,v\na,b\n"),
+        ("tables/unused.csv", "k,v\na,b\n"),
+        (
+            "systems/erp.yaml",
+            "system: erp\nhttp: { base_url: \"https://${env:HOST}\", auth: { bearer: { token: \"${env:TOKEN}\" } } }\n",
+        ),
+    ];
+    let folder = project(&files);
+    let now = |variables: &[(&str, &str)]| revision(folder.path(), "a", variables);
+    let variables = [("HOST", "one.example"), ("TOKEN", "1")];
+    let first = now(&variables);
+    assert_eq!(first.len(), 32);
+    assert_eq!(
+        first,
+        now(&[("HOST", "one.example"), ("TOKEN", "2")]),
+        "a secret does not count"
+    );
+    assert_ne!(
+        first,
+        now(&[("HOST", "two.example"), ("TOKEN", "1")]),
+        "another variable does"
+    );
+    for (path, text, counts) in [
+        ("flows/a.yaml", format!("# a comment\n{flow}"), false),
+        ("tables/unused.csv", "k,v\nx,y\n".to_owned(), false),
+        ("tables/t.csv", "k,v\nx,y\n".to_owned(), true),
+        (
+            "schemas/other.json",
+            "{ \"type\": \"string\" }".to_owned(),
+            true,
+        ),
+        (
+            "mappings/m.yaml",
+            "mapping: m\nto: s\nfields: { b: \"lookup('t', a)\" }\n".to_owned(),
+            true,
+        ),
+        ("flows/a.yaml", flow.replace("/x", "/y"), true),
+    ] {
+        let before = fs::read_to_string(folder.path().join(path)).unwrap();
+        fs::write(folder.path().join(path), text).unwrap();
+        assert_eq!(now(&variables) != first, counts, "{path}");
+        fs::write(folder.path().join(path), before).unwrap();
+    }
+}
+
+#[test]
+fn every_code_is_shown_by_a_golden_project() {
+    let mut shown: BTreeSet<String> = [
+        "no-flows",
+        "unreadable",
+        "file-too-large",
+        "too-many-files",
+        "unfed-flow",
+    ]
+    .map(str::to_owned)
+    .into();
+    for name in ["broken", "more"] {
+        let text = fs::read_to_string(golden().join(format!("{name}.expected.json"))).unwrap();
+        let list: Vec<Value> = serde_json::from_str(&text).unwrap();
+        shown.extend(
+            list.iter()
+                .filter_map(|finding| finding[0].as_str().map(str::to_owned)),
+        );
+    }
+    let all: BTreeSet<String> = flow::reference::all_codes()
+        .iter()
+        .map(|code| code.name.to_owned())
+        .collect();
+    let missing: Vec<_> = all.difference(&shown).collect();
+    let unknown: Vec<_> = shown.difference(&all).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "not shown: {missing:?}; not in the reference: {unknown:?}"
+    );
+}

@@ -18,4 +18,5 @@ mod effects;
 mod fuzz;
 mod hostile;
 mod parts;
+mod reference;
 mod tidy;

@@ -91,10 +91,15 @@ fn fragment() -> Value {
     let mut schema = of::<file::Fragment>("A fragment of a Crossdock project");
     let mut definitions = Definitions::of(&mut schema);
     definitions.entries();
+    // The fragment's own parameters are no place for parameters; all that the entries need is.
     for name in ["step", "sink"] {
         if let Some(entry) = definitions.map.get_mut(name) {
             take_parameters(entry);
         }
+    }
+    for (name, mut definition) in definitions.generator.take_definitions(true) {
+        take_parameters(&mut definition);
+        definitions.map.entry(name).or_insert(definition);
     }
     put(&mut schema, &["properties", "steps"], reference("steps"));
     put(&mut schema, &["properties", "sink"], reference("sink"));

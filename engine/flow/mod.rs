@@ -8,10 +8,12 @@ mod folder;
 pub mod graph;
 pub mod plan;
 mod project;
+pub mod reference;
 mod revision;
 pub mod settings;
 pub(crate) mod shapes;
 mod substitute;
+mod told;
 
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use super::plan::Project;
 use super::revision::{self, Hash};
 use super::settings::Settings;
 use super::substitute::{self, Values};
-use super::{Loaded, codes};
+use super::{Loaded, codes, told};
 use crate::component::Library;
 use crate::component::common::RetryRule;
 use crate::diagnostic::{Diagnostic, File, Findings, Place, Severity, Span, closest};
@@ -58,7 +58,7 @@ pub(super) fn load(root: &Path, world: &World) -> Loaded {
                 .help("name the project's folder, or begin one with `crossdock new`"),
         );
     }
-    let findings = told_once(findings);
+    let findings = told::once(findings);
     let project =
         (!findings.has_errors()).then(|| assemble(settings, known, checked, &flows, &hashes));
     Loaded {
@@ -168,40 +168,6 @@ fn unused_fragments(known: &Known, checked: &[Checked], findings: &mut Findings)
             findings.extend(flow::check_fragment(known, name, fragment));
         }
     }
-}
-
-/// A value that seems to be cut off by ` #` and is broken is broken because of that: one finding, an error.
-fn told_once(all: Findings) -> Findings {
-    let cut: Vec<Diagnostic> = all
-        .iter()
-        .filter(|finding| finding.code == yaml::codes::COMMENT_CUT)
-        .cloned()
-        .collect();
-    if cut.is_empty() {
-        return all;
-    }
-    let within = |finding: &Diagnostic, cut: &Diagnostic| {
-        let (place, whole) = (&finding.place, &cut.place);
-        finding.code != cut.code
-            && finding.severity == Severity::Error
-            && place.file.path == whole.file.path
-            && whole.span.start <= place.span.start
-            && place.span.end <= whole.span.end
-    };
-    let mut kept = Findings::new();
-    for finding in all.iter() {
-        if cut.iter().any(|cut| within(finding, cut)) {
-            continue;
-        }
-        let mut finding = finding.clone();
-        if finding.code == yaml::codes::COMMENT_CUT
-            && all.iter().any(|other| within(other, &finding))
-        {
-            finding.severity = Severity::Error;
-        }
-        kept.push(finding);
-    }
-    kept
 }
 
 /// What the parts of a flow's revision are: the hashes of all that a flow can refer to.

@@ -28,7 +28,9 @@ pub(super) fn report(
         span: borders(&file.text, fault.span),
     };
     findings.push(Diagnostic::error(fault.code, place, fault.message).help(fault.help));
-    let value = &text[fault.span.start..fault.span.end];
+    let value = text
+        .get(fault.span.start..fault.span.end)
+        .unwrap_or_default();
     if fault.code == codes::QUOTE && !value.is_empty() && !value.contains('\n') {
         return Skip::Value(fault.span);
     }
@@ -51,7 +53,7 @@ pub(super) fn fill(text: &str, value: Span) -> String {
 /// The lines of the innermost list item at a place, if it is one of several lines or begins on its own.
 fn item(text: &str, at: usize) -> Option<Span> {
     let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
-    let mut start = line_start(text, at);
+    let mut start = line_start(text, text.floor_char_boundary(at));
     let mut most = indent(&text[start..line_end(text, start)]);
     loop {
         let line = &text[start..line_end(text, start)];

@@ -81,6 +81,7 @@ fn context<'k>(known: &'k Known, source: &Source) -> Cx<'k> {
         missing: source.missing.clone(),
         flow: Arc::from(node.get("flow").and_then(Node::as_text).unwrap_or_default()),
         accepts: None,
+        contract: None,
         variables: BTreeSet::new(),
         variables_uncertain: false,
         keys: BTreeSet::new(),
@@ -109,6 +110,10 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
     });
     let accepts = accepts(&mut cx, &head, node);
     cx.accepts = accepts.as_ref().map(|accepts| accepts.schema.clone());
+    cx.contract = accepts
+        .as_ref()
+        .filter(|_| !cx.lost.contains("steps"))
+        .map(|accepts| accepts.name.to_string());
     let keys = keys(&mut cx, node);
     process(&mut cx, &head, node);
     let (source_kind, ready) = read_source(&mut cx, node);

@@ -173,6 +173,7 @@ pub(crate) fn used_step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         .and_then(|when| condition::condition(cx, when));
     let Some((name, body)) = used_body(cx, node, used, "steps").filter(|_| sound) else {
         cx.variables_uncertain = true;
+        cx.contract = None;
         return;
     };
     if cycle(cx, used, &name) {
@@ -197,8 +198,12 @@ pub(crate) fn used_step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
             within(cx, used, &name, |cx| steps::sequence(cx, draft, &body));
         });
     };
+    let contract = cx.contract.clone();
     match condition {
-        Some(condition) => steps::guarded(cx, draft, &prefix, condition, inside),
+        Some(condition) => {
+            steps::guarded(cx, draft, &prefix, condition, inside);
+            cx.contract = contract.filter(|before| cx.contract.as_ref() == Some(before));
+        }
         None => inside(cx, draft),
     }
 }

@@ -12,6 +12,7 @@ use fragments::Fragment;
 
 pub(crate) mod across;
 pub(crate) mod condition;
+pub(crate) mod contract;
 pub(crate) mod entry;
 pub(crate) mod flow;
 pub(crate) mod fragments;
@@ -89,6 +90,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) flow: Arc<str>,
     /// The contract of arriving bodies.
     pub(crate) accepts: Option<Arc<crate::schema::Schema>>,
+    /// The schema that the body keeps to at the entry at hand, where that is certain.
+    pub(crate) contract: Option<String>,
     /// What `into` and `set` have bound above the entry at hand.
     pub(crate) variables: BTreeSet<String>,
     /// Whether something above that is broken may have bound more.

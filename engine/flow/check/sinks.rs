@@ -90,6 +90,10 @@ pub(crate) fn all(cx: &mut Cx<'_>, draft: &mut Draft, sinks: &mut Sinks, node: &
 pub(crate) fn sink(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node, name: &Key) -> Option<usize> {
     let entry = entry::read(cx, Role::Sink, node, name.span)?;
     draft.note_hand_over(cx, &entry);
+    // What fails on its way gets to a sink as it was before the step.
+    if !draft.late.iter().any(|late| late.to == name.text) {
+        super::contract::sink(cx, &entry);
+    }
     let when = parts::when(cx, &entry);
     let nothing_after = "nothing comes behind a sink that could use it";
     parts::meaningless(cx, &entry, &["into"], nothing_after);

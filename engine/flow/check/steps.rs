@@ -159,11 +159,13 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         return branch(cx, draft, node);
     }
     let Some(entry) = entry::read(cx, Role::Step, node, node.span) else {
-        // What it might have bound nobody knows.
+        // What it might have bound or made of the body nobody knows.
         cx.variables_uncertain = true;
+        cx.contract = None;
         return;
     };
     draft.note_hand_over(cx, &entry);
+    super::contract::step(cx, &entry);
     let id = id(cx, draft, entry.kind, entry.common.id.as_deref(), node);
     let when = parts::when(cx, &entry);
     let known_before = cx.variables.clone();
@@ -383,12 +385,15 @@ fn arms_of(
     let mut ends = vec![at];
     let before = cx.variables.clone();
     let mut after = before.clone();
+    let contract = cx.contract.clone();
+    let mut kept = true;
     let heads = super::routes::arms(cx, arms, &super::routes::BRANCH, sound);
     for (arm, head) in arms.items().iter().zip(heads) {
         let steps = arm
             .find(&["otherwise", "steps"])
             .or_else(|| arm.get("steps"));
         cx.variables.clone_from(&before);
+        cx.contract.clone_from(&contract);
         draft.open.clear();
         let first = draft.nodes.len();
         if let Some(steps) = steps {
@@ -400,6 +405,7 @@ fn arms_of(
             Vec::new()
         };
         let empty = targets.is_empty();
+        kept &= cx.contract == contract;
         ends.append(&mut draft.open);
         after.append(&mut cx.variables);
         if let Action::Route(route) = &mut draft.nodes[at].action {
@@ -416,6 +422,7 @@ fn arms_of(
         }
     }
     cx.variables = after;
+    cx.contract = contract.filter(|_| kept);
     draft.open = ends;
 }
 
