@@ -70,10 +70,10 @@ pub(crate) fn first_arguments(root: &Node, names: &[&str]) -> Vec<(String, usize
             return;
         };
         let first = call.arguments.first();
-        if let (true, Some(first)) = (names.contains(&call.name.as_str()), first) {
-            if let Some(text) = first.literal_text() {
-                all.push((text, first.start, first.end));
-            }
+        if let (true, Some(first)) = (names.contains(&call.name.as_str()), first)
+            && let Some(text) = first.literal_text()
+        {
+            all.push((text, first.start, first.end));
         }
     });
     all

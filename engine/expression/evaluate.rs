@@ -485,7 +485,7 @@ fn check_type(
             return Ok(());
         }
     }
-    let what = if given == Types::ARRAY && value.len() > 0 {
+    let what = if given == Types::ARRAY && !value.is_empty() {
         "an array with other elements".to_owned()
     } else {
         value.described()

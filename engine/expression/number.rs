@@ -70,10 +70,10 @@ impl Decimal {
     /// The number that is written as `text` (JSON's form), if it fits without rounding.
     pub(crate) fn parse(text: &str) -> Option<Decimal> {
         let bytes = text.as_bytes();
-        if bytes.len() <= 18 {
-            if let Some(short) = parse_short(bytes) {
-                return Some(short);
-            }
+        if bytes.len() <= 18
+            && let Some(short) = parse_short(bytes)
+        {
+            return Some(short);
         }
         let digits = Digits::of(text)?;
         let mut mantissa: i128 = 0;
@@ -257,10 +257,10 @@ pub(crate) fn compare_text(a: &str, b: &str) -> Ordering {
     if a == b {
         return Ordering::Equal;
     }
-    if let (Some(a), Some(b)) = (Decimal::parse(a), Decimal::parse(b)) {
-        if let Some((a, b, _)) = aligned(a, b) {
-            return a.cmp(&b);
-        }
+    if let (Some(a), Some(b)) = (Decimal::parse(a), Decimal::parse(b))
+        && let Some((a, b, _)) = aligned(a, b)
+    {
+        return a.cmp(&b);
     }
     match (Digits::of(a), Digits::of(b)) {
         (Some(a), Some(b)) => a.compare(&b),

@@ -169,7 +169,8 @@ impl Embedded {
         self.0.state().places.insert(hop, Place::Waiting);
     }
 
-    /// A taker could not end what it has taken: the hop is the next one again.
+    /// A taker could not end what it has taken: the hop is the next one again. Of several the last is given back first, so that they keep
+    /// their order.
     pub fn give_back(&self, hop: Hop) {
         let mut state = self.0.state();
         if !matches!(

@@ -1,5 +1,6 @@
 //! The way in: arrivals become durable runs, duplicates or exceptions in one commit. Used by sources and by the doors between flows.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::Shared;
 use super::failing;
+use super::stage::panicked;
+use super::turn::DOOR;
 use crate::body::Body;
 use crate::component::{Accept, Arrival, Batch, Verdict};
 use crate::expression::Scope;
@@ -115,7 +118,7 @@ impl Gate {
         let made_durable = tokio::spawn(make_durable(self.shared.clone(), commit, firsts));
         let mut accepted = made_durable
             .await
-            .unwrap_or_else(|_| Err(super::stage::panicked(&self.plan.nodes[0].id)))
+            .unwrap_or_else(|_| Err(panicked(&self.plan.nodes[0].id)))
             .inspect_err(|_| self.turned_away(forged))?
             .into_iter();
         let verdicts = refused.into_iter().map(|refusal| match refusal {
@@ -143,11 +146,6 @@ impl Gate {
         }
     }
 
-    /// A message at the door that brought the engine down: kept as an exception.
-    pub(super) fn broken_at_the_door(&self, message: Message, failure: Failure) -> Prepared {
-        Prepared::Run(Box::new(self.broken(message, None, failure)), None)
-    }
-
     fn prepare(&self, arrival: Arrival, now_ms: i64) -> Prepared {
         let id = self.message_id(arrival.identity.as_deref(), now_ms);
         let mut message = Message::new(id, now_ms, Body::new(arrival.body));
@@ -172,8 +170,27 @@ impl Gate {
         }
     }
 
-    /// Checks the contract, finds the keys and makes a run of the message.
+    /// Checks the contract, finds the keys and makes a run of the message. A message that brings a part down is kept as an exception.
     pub(super) fn admit(
+        &self,
+        message: Message,
+        delivery: Option<Claim>,
+        may_refuse: bool,
+    ) -> Prepared {
+        let spare = (message.clone(), delivery.clone());
+        let admitted = catch_unwind(AssertUnwindSafe(|| {
+            self.check_in(message, delivery, may_refuse)
+        }));
+        admitted.unwrap_or_else(|_| {
+            let (message, delivery) = spare;
+            Prepared::Run(
+                Box::new(self.broken(message, delivery, panicked(DOOR))),
+                None,
+            )
+        })
+    }
+
+    fn check_in(
         &self,
         mut message: Message,
         delivery: Option<Claim>,
@@ -303,7 +320,7 @@ impl Gate {
 
     fn broken(&self, message: Message, delivery: Option<Claim>, failure: Failure) -> NewRun {
         let mut run = self.new_run(&message, delivery);
-        let step: Arc<str> = Arc::from("@accept");
+        let step: Arc<str> = Arc::from(DOOR);
         run.first = First::Exception(failing::exception(
             &self.plan.flow,
             &step,

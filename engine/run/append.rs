@@ -219,7 +219,7 @@ impl AppendStage {
                     "the store refused a commit"
                 };
                 tracing::error!(%failure, "{class}; what was written is cut off and written again");
-                for (hop, _) in finished {
+                for (hop, _) in finished.into_iter().rev() {
                     self.shared.handoff.give_back(hop);
                 }
                 self.shared.world.clock.sleep(STORE_PAUSE).await;

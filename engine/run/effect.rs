@@ -124,7 +124,7 @@ impl EffectStage {
             }
             Err(failure) => {
                 tracing::error!(%failure, step = &*self.plan.nodes[self.node].id, "the store refused intents; nothing was sent");
-                for (hop, _) in announced {
+                for (hop, _) in announced.into_iter().rev() {
                     self.shared.handoff.give_back(hop);
                 }
                 self.shared
@@ -356,16 +356,7 @@ impl EffectStage {
             return self.take_over(hop, unknown.request, true).await;
         }
         let Some(settle_ms) = self.promises.probe_settle_ms else {
-            let failure = Failure::new(
-                Class::Ambiguous,
-                "the request was sent and its answer never came; the target keeps no idempotency key and there is no probe",
-            );
-            let outcome = self.outcome(&hop, &unknown.request, EffectState::Unknown);
-            let exchange = Exchange {
-                request: Some(unknown.request.bytes),
-                answer: None,
-            };
-            return self.fail(&hop, failure, Some(outcome), exchange).await;
+            return self.nobody_knows(&hop, unknown.request).await;
         };
         let settled_ms = unknown.last_at_ms + i64::try_from(settle_ms).unwrap_or(i64::MAX / 4);
         if self.shared.world.clock.now_ms() < settled_ms {
@@ -427,6 +418,20 @@ impl EffectStage {
                 self.retry_or_fail(&hop, failure, None, exchange).await;
             }
         }
+    }
+
+    /// Sent, unanswered, and nobody can be asked: a person decides.
+    async fn nobody_knows(&self, hop: &Hop, request: Request) {
+        let failure = Failure::new(
+            Class::Ambiguous,
+            "the request was sent and its answer never came; the target keeps no idempotency key and there is no probe",
+        );
+        let outcome = self.outcome(hop, &request, EffectState::Unknown);
+        let exchange = Exchange {
+            request: Some(request.bytes),
+            answer: None,
+        };
+        self.fail(hop, failure, Some(outcome), exchange).await;
     }
 
     /// Asks the target; a part that breaks meanwhile is a probe that failed.

@@ -44,7 +44,7 @@ impl Stage {
                     Ok(finished) => finished,
                     Err(failure) => {
                         tracing::error!(%failure, step = &*step, "the store refused claims; the messages wait");
-                        for hop in hops {
+                        for hop in hops.into_iter().rev() {
                             self.shared.handoff.give_back(hop);
                         }
                         self.shared.world.clock.sleep(STORE_PAUSE).await;
@@ -197,11 +197,7 @@ impl Door {
         let plan = &self.gate.plan;
         let mut message = hop.message.clone();
         message.received_at_ms = self.gate.shared.world.clock.now_ms();
-        let admitted = catch_unwind(AssertUnwindSafe(|| {
-            self.gate.admit(message.clone(), None, false)
-        }));
-        let prepared = admitted
-            .unwrap_or_else(|_| self.gate.broken_at_the_door(message, panicked(turn::DOOR)));
+        let prepared = self.gate.admit(message, None, false);
         let (accepts, follow) = match prepared {
             Prepared::Run(run, message) => {
                 let first = message
@@ -304,7 +300,7 @@ async fn commit_batch(shared: &Shared, hops: Vec<Hop>, finished: Vec<Finished>) 
         }
         Err(failure) => {
             tracing::error!(%failure, "the store refused a commit; its messages are kept and tried again");
-            for hop in hops {
+            for hop in hops.into_iter().rev() {
                 shared.handoff.give_back(hop);
             }
             tokio::select! {

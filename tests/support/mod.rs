@@ -1,5 +1,6 @@
 //! A sandbox for tests of the program: a temporary project, a free port, the engine as a child that never outlives the test.
 
+#[allow(dead_code, reason = "the unit tests of sources use all of it")]
 pub mod fake;
 
 use std::io::{Read, Write};
@@ -233,12 +234,6 @@ impl Sandbox {
 }
 
 impl Running {
-    /// `kill -9`, and waits until it is gone.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
     /// SIGTERM; gives the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         Command::new("kill")

@@ -1,7 +1,6 @@
 //! The function library: one table that drives the checks, the documentation and the tests. Nothing here reads a clock or a random source.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::ops::BitOr;
 use std::sync::OnceLock;
 
@@ -257,7 +256,7 @@ pub fn reference() -> String {
          may be repeated. Where null as the first argument gives null, the type says so.\n",
     );
     for (group, title, words) in Group::ALL {
-        let _: std::fmt::Result = write!(page, "\n## {title}\n\n{words}\n");
+        page.push_str(&format!("\n## {title}\n\n{words}\n"));
         for function in all().filter(|function| function.group == group) {
             let (expression, document, result) = function.example;
             let on = if document == "null" {
@@ -265,13 +264,12 @@ pub fn reference() -> String {
             } else {
                 format!(" on `{document}`")
             };
-            let _: std::fmt::Result = write!(
-                page,
+            page.push_str(&format!(
                 "\n### {}\n\n`{}`\n\n{}\n\nExample: ``{expression}``{on} gives `{result}`\n",
                 function.name,
                 function.signature(),
                 function.doc
-            );
+            ));
         }
     }
     page

@@ -17,15 +17,8 @@ pub(crate) fn read(name: &str, file: &Arc<File>, findings: &mut Findings) -> Tab
         findings,
         told: 0,
     };
-    // A quote without an end takes in all that follows: the rows before it are read.
     let open = open_quote(&file.text);
-    let readable = open.map_or(file.text.len(), |at| {
-        let span = Span::new(at, at + 1);
-        let message = "the cell that begins here with `\"` is not closed".to_owned();
-        let help = "add the closing `\"`; a quote inside of a quoted cell is written twice";
-        table.report(span, message, help);
-        file.text[..at].rfind(['\r', '\n']).map_or(0, |end| end + 1)
-    });
+    let readable = table.readable(open);
     if readable == 0 && open.is_some() {
         return empty(name);
     }
@@ -125,6 +118,17 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// How many bytes can be read: a quote without an end takes in all that follows, the rows before it are read.
+    fn readable(&mut self, open: Option<usize>) -> usize {
+        let text = &self.file.text;
+        let Some(at) = open else { return text.len() };
+        let message = "the cell that begins here with `\"` is not closed".to_owned();
+        let help = "add the closing `\"`; a quote inside of a quoted cell is written twice";
+        let end = text[..at].rfind(['\r', '\n']).map_or(0, |end| end + 1);
+        self.report(Span::new(at, at + 1), message, help);
+        end
+    }
+
     fn header(&mut self, start: usize, columns: &[String]) -> bool {
         let span = self.line(start);
         if columns.len() < 2 {
