@@ -6,6 +6,8 @@
 )]
 #![allow(unreachable_pub, reason = "what measures share says so with `pub`")]
 
+use std::io::Write;
+
 mod absolutes;
 mod durability;
 mod mapping;
@@ -15,8 +17,11 @@ mod throughput;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A group of measures.
+type Measure = fn(&mut Vec<measure::Line>);
+
 fn main() -> std::process::ExitCode {
-    let groups: [(&str, fn(&mut Vec<measure::Line>)); 4] = [
+    let groups: [(&str, Measure); 4] = [
         ("mapping", mapping::run),
         ("durability", durability::run),
         ("throughput", throughput::run),
@@ -26,6 +31,7 @@ fn main() -> std::process::ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
+    let mut out = std::io::stdout();
     let mut met = true;
     for (name, run) in groups {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
@@ -35,7 +41,7 @@ fn main() -> std::process::ExitCode {
         run(&mut lines);
         for line in lines {
             met &= line.met();
-            println!("{line}");
+            writeln!(out, "{line}").expect("standard output is open");
         }
     }
     if met {

@@ -210,7 +210,7 @@ async fn start(folder: &Path) -> Running {
         )
     });
     let store = Store::open(
-        Options::at(&folder.join(".crossdock/store.db")),
+        Options::at(folder.join(".crossdock/store.db")),
         world.clone(),
     )
     .expect("a store");
