@@ -227,7 +227,7 @@ fn every_mistake_is_found_at_once_at_its_place() {
             "11:7 missing-field `each` needs `fields` or `value`",
             "12:11 expression-syntax expected a name, `*`, `[` or `{`, found `.`",
             "13:13 string-ordering only numbers have an order: a comparison with a string gives null",
-            "14:7 mapping-shape an expression is missing here",
+            "14:3 mapping-shape an expression is missing here",
             "15:10 bad-value the number `0x10` has no form in JSON",
         ]
     );
