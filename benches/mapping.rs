@@ -169,7 +169,8 @@ impl Theirs {
     fn turn(&self, order: &[u8]) -> Vec<u8> {
         let value = self.document(order);
         let found = self.whole.search(&value).expect("the order can be mapped");
-        serde_json::to_vec(&found).expect("a result is JSON")
+        let value = serde_json::to_value(&found).expect("a result is JSON");
+        serde_json::to_vec(&value).expect("a value is JSON")
     }
 }
 

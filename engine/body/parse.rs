@@ -28,257 +28,231 @@ pub(super) fn slots(bytes: &[u8], limits: Limits) -> Result<Vec<Slot>, Failure> 
             "the body is larger than 4 GiB",
         ));
     }
-    let start = if bytes.starts_with(b"\xEF\xBB\xBF") {
-        3
-    } else {
-        0
-    };
-    Parser {
-        bytes,
-        at: start,
-        limits,
-        slots: Vec::with_capacity((bytes.len() / 8 + 8).min(limits.nodes_max)),
-        prints: Vec::new(),
+    let mut tree = Tree {
+        slots: Vec::with_capacity(room(bytes.len(), limits)),
         open: Vec::with_capacity(16),
-    }
-    .run()
+        prints: Vec::new(),
+        limits,
+    };
+    tree.fill(bytes).map_err(|failure| *failure)?;
+    Ok(tree.slots)
 }
 
-struct Parser<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    limits: Limits,
+/// For how many slots there is room at first: enough for small documents without blanks, for large ones what most of them need.
+fn room(length: usize, limits: Limits) -> usize {
+    let bytes_a_slot = if length < 64 << 10 { 5 } else { 12 };
+    (length / bytes_a_slot + 8).min(limits.nodes_max)
+}
+
+type Parsed<T> = Result<T, Box<Failure>>;
+
+/// What has been read. The place in the bytes is kept apart from it, in a register.
+struct Tree {
     slots: Vec<Slot>,
     /// The indexes of the lists and objects that are not closed yet.
     open: Vec<u32>,
     /// Room for the prints of the keys of one object.
     prints: Vec<u64>,
+    limits: Limits,
 }
 
-impl Parser<'_> {
-    fn run(mut self) -> Result<Vec<Slot>, Failure> {
-        self.space();
-        if self.at == self.bytes.len() {
-            return Err(Failure::parse(
-                "the body is empty, a JSON value was expected",
-            ));
-        }
-        self.value()?;
-        while let Some(&container) = self.open.last() {
-            self.space();
-            if self.slots[container as usize].kind == Kind::List {
-                self.list_goes_on(container)?;
-            } else {
-                self.object_goes_on(container)?;
-            }
-        }
-        self.space();
-        if self.at < self.bytes.len() {
-            return Err(self.fault("there are bytes after the end of the JSON value"));
-        }
-        Ok(self.slots)
-    }
-
-    fn list_goes_on(&mut self, container: u32) -> Result<(), Failure> {
-        let first = self.slots[container as usize].count == 0;
-        match self.peek() {
-            Some(b']') => return self.close(container),
-            Some(b',') if !first => {
-                self.at += 1;
-                self.space();
-            }
-            Some(_) if first => {}
-            Some(_) => return Err(self.fault("expected `,` or `]` in a list")),
-            None => return Err(self.fault("the body ends inside a list")),
-        }
-        self.slots[container as usize].count += 1;
-        self.value()
-    }
-
-    fn object_goes_on(&mut self, container: u32) -> Result<(), Failure> {
-        let first = self.slots[container as usize].count == 0;
-        match self.peek() {
-            Some(b'}') => return self.close(container),
-            Some(b',') if !first => {
-                self.at += 1;
-                self.space();
-            }
-            Some(_) if first => {}
-            Some(_) => return Err(self.fault("expected `,` or `}` in an object")),
-            None => return Err(self.fault("the body ends inside an object")),
-        }
-        match self.peek() {
-            Some(b'"') => self.string()?,
-            Some(_) => return Err(self.fault("expected a key in quotes")),
-            None => return Err(self.fault("the body ends inside an object")),
-        }
-        self.space();
-        if self.peek() != Some(b':') {
-            return Err(self.fault("expected `:` after a key"));
-        }
-        self.at += 1;
-        self.space();
-        self.slots[container as usize].count += 1;
-        self.value()
-    }
-
-    fn close(&mut self, container: u32) -> Result<(), Failure> {
-        self.at += 1;
-        let next = self.slots.len() as u32;
-        let slot = &mut self.slots[container as usize];
-        slot.end = self.at as u32;
-        slot.next = next;
-        let keys = if slot.kind == Kind::Object {
-            slot.count
+impl Tree {
+    fn fill(&mut self, bytes: &[u8]) -> Parsed<()> {
+        let mut at = if bytes.starts_with(b"\xEF\xBB\xBF") {
+            3
         } else {
             0
         };
-        self.open.pop();
-        if keys > 1 {
-            self.refuse_duplicate_keys(container, keys)?;
-        }
-        Ok(())
-    }
-
-    fn value(&mut self) -> Result<(), Failure> {
-        match self.peek() {
-            Some(b'"') => self.string(),
-            Some(b'{') => self.open(Kind::Object),
-            Some(b'[') => self.open(Kind::List),
-            Some(b't') => self.word("true", Kind::Bool, true),
-            Some(b'f') => self.word("false", Kind::Bool, false),
-            Some(b'n') => self.word("null", Kind::Null, false),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(_) => Err(self.fault("expected a value")),
-            None => Err(self.fault("the body ends where a value was expected")),
-        }
-    }
-
-    fn open(&mut self, kind: Kind) -> Result<(), Failure> {
-        if self.open.len() >= self.limits.depth_max {
-            return Err(self.fault(&format!(
-                "lists and objects nest deeper than {} levels",
-                self.limits.depth_max
+        at = space(bytes, at);
+        if at == bytes.len() {
+            return Err(Box::new(Failure::parse(
+                "the body is empty, a JSON value was expected",
             )));
         }
-        self.open.push(self.slots.len() as u32);
-        let start = self.at;
-        self.at += 1;
-        self.push(kind, start, start + 1, false)
-    }
-
-    fn word(&mut self, word: &str, kind: Kind, flag: bool) -> Result<(), Failure> {
-        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.fault("expected a value"));
-        }
-        let start = self.at;
-        self.at += word.len();
-        self.push(kind, start, self.at, flag)
-    }
-
-    fn number(&mut self) -> Result<(), Failure> {
-        let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            Some(b'1'..=b'9') => self.digits()?,
-            _ => return Err(self.fault("a number needs a digit here")),
-        }
-        if matches!(self.peek(), Some(b'0'..=b'9')) {
-            return Err(self.fault("a number must not begin with 0"));
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
+        loop {
+            let opened = self.open.len();
+            at = self.value(bytes, at)?;
+            if self.open.len() > opened {
+                at = space(bytes, at);
+                if !self.is_closed(bytes, at) {
+                    at = self.element(bytes, at)?;
+                    continue;
+                }
             }
-            self.digits()?;
+            match self.next(bytes, at)? {
+                Some(value) => at = value,
+                None => return Ok(()),
+            }
         }
-        self.push(Kind::Number, start, self.at, false)
     }
 
-    fn digits(&mut self) -> Result<(), Failure> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
+    /// Whether the innermost list or object ends here, before its first element.
+    #[inline(always)]
+    fn is_closed(&self, bytes: &[u8], at: usize) -> bool {
+        matches!(bytes.get(at), Some(b']' | b'}')) && self.closes(bytes[at])
+    }
+
+    #[inline(always)]
+    fn closes(&self, byte: u8) -> bool {
+        let list = self.in_list();
+        (list && byte == b']') || (!list && byte == b'}')
+    }
+
+    #[inline(always)]
+    fn in_list(&self) -> bool {
+        self.open
+            .last()
+            .is_some_and(|&container| self.slots[container as usize].kind == Kind::List)
+    }
+
+    /// Counts one more element of the innermost list or object and reads up to its value.
+    #[inline(always)]
+    fn element(&mut self, bytes: &[u8], at: usize) -> Parsed<usize> {
+        let container = self.open.last().map_or(0, |&container| container as usize);
+        let slot = &mut self.slots[container];
+        slot.count += 1;
+        if slot.kind == Kind::List {
+            return match bytes.get(at) {
+                None if slot.count == 1 => Err(fault(bytes, at, "the body ends inside a list")),
+                _ => Ok(at),
+            };
         }
-        if self.at == start {
-            return Err(self.fault("a number needs a digit here"));
+        match bytes.get(at) {
+            Some(b'"') => {}
+            Some(_) => return Err(fault(bytes, at, "expected a key in quotes")),
+            None => return Err(fault(bytes, at, "the body ends inside an object")),
+        }
+        let mut at = self.string(bytes, at)?;
+        if bytes.get(at) != Some(&b':') {
+            at = space(bytes, at);
+            if bytes.get(at) != Some(&b':') {
+                return Err(fault(bytes, at, "expected `:` after a key"));
+            }
+        }
+        Ok(space(bytes, at + 1))
+    }
+
+    /// What follows a value: the place of the next one, or nothing at the end of the document.
+    #[inline(always)]
+    fn next(&mut self, bytes: &[u8], mut at: usize) -> Parsed<Option<usize>> {
+        loop {
+            at = space(bytes, at);
+            if self.open.is_empty() {
+                return match bytes.get(at) {
+                    None => Ok(None),
+                    Some(_) => Err(fault(
+                        bytes,
+                        at,
+                        "there are bytes after the end of the JSON value",
+                    )),
+                };
+            }
+            match bytes.get(at) {
+                Some(b',') => {
+                    let at = space(bytes, at + 1);
+                    return self.element(bytes, at).map(Some);
+                }
+                Some(&byte @ (b']' | b'}')) if self.closes(byte) => {
+                    at += 1;
+                    self.close(bytes, at)?;
+                }
+                other => return Err(self.not_closed(bytes, at, other.is_none())),
+            }
+        }
+    }
+
+    #[cold]
+    fn not_closed(&self, bytes: &[u8], at: usize, end: bool) -> Box<Failure> {
+        let what = match (self.in_list(), end) {
+            (true, true) => "the body ends inside a list",
+            (true, false) => "expected `,` or `]` in a list",
+            (false, true) => "the body ends inside an object",
+            (false, false) => "expected `,` or `}` in an object",
+        };
+        fault(bytes, at, what)
+    }
+
+    #[inline(always)]
+    fn close(&mut self, bytes: &[u8], end: usize) -> Parsed<()> {
+        let next = self.slots.len() as u32;
+        let Some(container) = self.open.pop() else {
+            return Ok(());
+        };
+        let slot = &mut self.slots[container as usize];
+        slot.end = end as u32;
+        slot.next = next;
+        if slot.kind == Kind::Object && slot.count > 1 {
+            let keys = slot.count;
+            self.refuse_duplicate_keys(bytes, container, keys)?;
         }
         Ok(())
     }
 
-    fn string(&mut self) -> Result<(), Failure> {
-        self.at += 1;
-        let start = self.at;
+    /// Reads a value, or the beginning of a list or an object.
+    #[inline(always)]
+    fn value(&mut self, bytes: &[u8], at: usize) -> Parsed<usize> {
+        match bytes.get(at) {
+            Some(b'"') => self.string(bytes, at),
+            Some(b'{') => self.begin(bytes, at, Kind::Object),
+            Some(b'[') => self.begin(bytes, at, Kind::List),
+            Some(b't') => self.word(bytes, at, b"true", Kind::Bool, true),
+            Some(b'f') => self.word(bytes, at, b"false", Kind::Bool, false),
+            Some(b'n') => self.word(bytes, at, b"null", Kind::Null, false),
+            Some(b'-' | b'0'..=b'9') => {
+                let end = number(bytes, at)?;
+                self.push(Kind::Number, at, end, false)?;
+                Ok(end)
+            }
+            Some(_) => Err(fault(bytes, at, "expected a value")),
+            None => Err(fault(bytes, at, "the body ends where a value was expected")),
+        }
+    }
+
+    fn begin(&mut self, bytes: &[u8], at: usize, kind: Kind) -> Parsed<usize> {
+        if self.open.len() >= self.limits.depth_max {
+            let depth = self.limits.depth_max;
+            let what = format!("lists and objects nest deeper than {depth} levels");
+            return Err(fault(bytes, at, &what));
+        }
+        self.open.push(self.slots.len() as u32);
+        self.push(kind, at, at + 1, false)?;
+        Ok(at + 1)
+    }
+
+    #[inline(always)]
+    fn word(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        word: &[u8],
+        kind: Kind,
+        flag: bool,
+    ) -> Parsed<usize> {
+        if !bytes[at..].starts_with(word) {
+            return Err(fault(bytes, at, "expected a value"));
+        }
+        self.push(kind, at, at + word.len(), flag)?;
+        Ok(at + word.len())
+    }
+
+    /// Reads a string, from its quote on.
+    #[inline(always)]
+    fn string(&mut self, bytes: &[u8], at: usize) -> Parsed<usize> {
+        let start = at + 1;
+        let mut end = plain_until(bytes, start);
         let mut escapes = false;
-        loop {
-            self.at = plain_until(self.bytes, self.at);
-            match self.peek() {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escapes = true;
-                    self.escape()?;
-                }
-                Some(0..=0x1F) => {
-                    return Err(self.fault("a control character in a string needs an escape"));
-                }
-                Some(_) => self.at += 1,
-                None => return Err(self.fault("the body ends inside a string")),
-            }
+        if bytes.get(end) != Some(&b'"') {
+            escapes = true;
+            end = rest_of_string(bytes, end)?;
         }
-        let end = self.at;
-        self.at += 1;
-        self.push(Kind::String, start, end, escapes)
+        self.push(Kind::String, start, end, escapes)?;
+        Ok(end + 1)
     }
 
-    fn escape(&mut self) -> Result<(), Failure> {
-        match self.bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') => {
-                let unit = self.unit(self.at + 2)?;
-                match unit {
-                    0xD800..=0xDBFF => {
-                        let follows = self.bytes[self.at + 6..].starts_with(b"\\u");
-                        if !follows || !(0xDC00..=0xDFFF).contains(&self.unit(self.at + 8)?) {
-                            return Err(self.fault("a lone surrogate is no character"));
-                        }
-                        self.at += 12;
-                    }
-                    0xDC00..=0xDFFF => return Err(self.fault("a lone surrogate is no character")),
-                    _ => self.at += 6,
-                }
-                Ok(())
-            }
-            _ => Err(self.fault("an unknown escape in a string")),
-        }
-    }
-
-    fn unit(&self, at: usize) -> Result<u32, Failure> {
-        let digits = self.bytes.get(at..at + 4).unwrap_or_default();
-        if digits.len() < 4 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(self.fault("the escape \\u needs four hexadecimal digits"));
-        }
-        Ok(digits.iter().fold(0, |unit, &digit| {
-            unit * 16 + (digit as char).to_digit(16).unwrap_or(0)
-        }))
-    }
-
-    fn push(&mut self, kind: Kind, start: usize, end: usize, flag: bool) -> Result<(), Failure> {
+    #[inline(always)]
+    fn push(&mut self, kind: Kind, start: usize, end: usize, flag: bool) -> Parsed<()> {
         if self.slots.len() >= self.limits.nodes_max {
-            return Err(Failure::new(
-                Class::TooLarge,
-                format!("the body has more than {} values", self.limits.nodes_max),
-            ));
+            return Err(too_many(self.limits.nodes_max));
         }
         let next = self.slots.len() as u32 + 1;
         self.slots.push(Slot {
@@ -293,15 +267,15 @@ impl Parser<'_> {
     }
 
     /// Compares prints of the keys first: only where two are the same, or where keys have escapes, the keys themselves.
-    fn refuse_duplicate_keys(&mut self, container: u32, keys: u32) -> Result<(), Failure> {
-        let mut prints = std::mem::take(&mut self.prints);
+    fn refuse_duplicate_keys(&mut self, bytes: &[u8], container: u32, keys: u32) -> Parsed<()> {
+        let prints = &mut self.prints;
         prints.clear();
         let mut escaped = false;
         let mut key = container as usize + 1;
         for _ in 0..keys {
             let slot = &self.slots[key];
             escaped |= slot.flag;
-            prints.push(print(&self.bytes[slot.start as usize..slot.end as usize]));
+            prints.push(print(&bytes[slot.start as usize..slot.end as usize]));
             key = self.slots[key + 1].next as usize;
         }
         let suspicious = if keys <= KEYS_COMPARED_IN_PAIRS {
@@ -313,74 +287,145 @@ impl Parser<'_> {
             prints.sort_unstable();
             prints.windows(2).any(|pair| pair[0] == pair[1])
         };
-        self.prints = prints;
         if suspicious || escaped {
-            self.refuse_equal_keys(container, keys)?;
+            self.refuse_equal_keys(bytes, container, keys)?;
         }
         Ok(())
     }
 
-    fn refuse_equal_keys(&self, container: u32, keys: u32) -> Result<(), Failure> {
+    fn refuse_equal_keys(&self, bytes: &[u8], container: u32, keys: u32) -> Parsed<()> {
         let mut seen = FxHashSet::with_capacity_and_hasher(keys as usize, Default::default());
-        let mut key = container + 1;
+        let mut key = container as usize + 1;
         for _ in 0..keys {
-            let text = std::str::from_utf8(self.text(key)).expect("checked at the start");
-            let text = if self.slots[key as usize].flag {
+            let slot = &self.slots[key];
+            let text = std::str::from_utf8(&bytes[slot.start as usize..slot.end as usize])
+                .expect("checked at the start");
+            let name = if slot.flag {
                 Cow::Owned(unescape(text))
             } else {
                 Cow::Borrowed(text)
             };
-            if !seen.insert(text) {
-                return Err(self.twice(key));
+            if !seen.insert(name) {
+                let name: String = text.chars().take(60).collect();
+                let what = format!("the key `{name}` stands twice in one object");
+                return Err(fault(bytes, slot.start as usize, &what));
             }
-            key = self.slots[key as usize + 1].next;
+            key = self.slots[key + 1].next as usize;
         }
         Ok(())
     }
+}
 
-    fn text(&self, key: u32) -> &[u8] {
-        let slot = &self.slots[key as usize];
-        &self.bytes[slot.start as usize..slot.end as usize]
-    }
-
-    fn twice(&self, key: u32) -> Failure {
-        let name = String::from_utf8_lossy(self.text(key))
-            .chars()
-            .take(60)
-            .collect::<String>();
-        self.fault_at(
-            self.slots[key as usize].start as usize,
-            &format!("the key `{name}` stands twice in one object"),
-        )
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-            self.at += 1;
+/// The place of the quote that ends a string, from where something other than plain characters stands in it.
+fn rest_of_string(bytes: &[u8], mut at: usize) -> Parsed<usize> {
+    loop {
+        match bytes.get(at) {
+            Some(b'"') => return Ok(at),
+            Some(b'\\') => at = escape(bytes, at)?,
+            Some(0..=0x1F) => {
+                let what = "a control character in a string needs an escape";
+                return Err(fault(bytes, at, what));
+            }
+            Some(_) => at += 1,
+            None => return Err(fault(bytes, at, "the body ends inside a string")),
         }
+        at = plain_until(bytes, at);
     }
+}
 
-    fn fault(&self, what: &str) -> Failure {
-        self.fault_at(self.at, what)
+/// The place after an escape.
+fn escape(bytes: &[u8], at: usize) -> Parsed<usize> {
+    match bytes.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => match unit(bytes, at, at + 2)? {
+            0xD800..=0xDBFF => {
+                let follows = bytes[at + 6..].starts_with(b"\\u");
+                if !follows || !(0xDC00..=0xDFFF).contains(&unit(bytes, at, at + 8)?) {
+                    return Err(fault(bytes, at, "a lone surrogate is no character"));
+                }
+                Ok(at + 12)
+            }
+            0xDC00..=0xDFFF => Err(fault(bytes, at, "a lone surrogate is no character")),
+            _ => Ok(at + 6),
+        },
+        _ => Err(fault(bytes, at, "an unknown escape in a string")),
     }
+}
 
-    fn fault_at(&self, at: usize, what: &str) -> Failure {
-        let before = &self.bytes[..at.min(self.bytes.len())];
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let line_start = before
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let column = String::from_utf8_lossy(&before[line_start..])
-            .chars()
-            .count()
-            + 1;
-        Failure::parse(format!("not JSON at line {line}, column {column}: {what}"))
+fn unit(bytes: &[u8], at: usize, digits: usize) -> Parsed<u32> {
+    let digits = bytes.get(digits..digits + 4).unwrap_or_default();
+    if digits.len() < 4 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        let what = "the escape \\u needs four hexadecimal digits";
+        return Err(fault(bytes, at, what));
     }
+    Ok(digits.iter().fold(0, |unit, &digit| {
+        unit * 16 + (digit as char).to_digit(16).unwrap_or(0)
+    }))
+}
+
+/// The place after a number.
+fn number(bytes: &[u8], start: usize) -> Parsed<usize> {
+    let mut at = start + usize::from(bytes[start] == b'-');
+    match bytes.get(at) {
+        Some(b'0') => at += 1,
+        Some(b'1'..=b'9') => at = digits(bytes, at)?,
+        _ => return Err(fault(bytes, at, "a number needs a digit here")),
+    }
+    if matches!(bytes.get(at), Some(b'0'..=b'9')) {
+        return Err(fault(bytes, at, "a number must not begin with 0"));
+    }
+    if bytes.get(at) == Some(&b'.') {
+        at = digits(bytes, at + 1)?;
+    }
+    if matches!(bytes.get(at), Some(b'e' | b'E')) {
+        let signed = matches!(bytes.get(at + 1), Some(b'+' | b'-'));
+        at = digits(bytes, at + 1 + usize::from(signed))?;
+    }
+    Ok(at)
+}
+
+fn digits(bytes: &[u8], start: usize) -> Parsed<usize> {
+    let mut at = start;
+    while matches!(bytes.get(at), Some(b'0'..=b'9')) {
+        at += 1;
+    }
+    if at == start {
+        return Err(fault(bytes, at, "a number needs a digit here"));
+    }
+    Ok(at)
+}
+
+#[inline(always)]
+fn space(bytes: &[u8], mut at: usize) -> usize {
+    while matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        at += 1;
+    }
+    at
+}
+
+#[cold]
+fn too_many(nodes_max: usize) -> Box<Failure> {
+    Box::new(Failure::new(
+        Class::TooLarge,
+        format!("the body has more than {nodes_max} values"),
+    ))
+}
+
+#[cold]
+fn fault(bytes: &[u8], at: usize, what: &str) -> Box<Failure> {
+    let before = &bytes[..at.min(bytes.len())];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let line_start = before
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(&before[line_start..])
+        .chars()
+        .count()
+        + 1;
+    Box::new(Failure::parse(format!(
+        "not JSON at line {line}, column {column}: {what}"
+    )))
 }
 
 /// Where the first byte is, from `at` on, that cannot simply stand in a string: a quote, a backslash or a control character.
