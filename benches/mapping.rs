@@ -129,7 +129,7 @@ impl Ours {
         let document = body.document().expect("the order is JSON");
         assert!(self.schema.validate(document).is_ok());
         let scope = Scope::bare(document, &self.tables);
-        let mut out = Vec::with_capacity(1024);
+        let mut out = Vec::with_capacity(order.len());
         self.mapping
             .write(scope, &mut out)
             .expect("the order can be mapped");

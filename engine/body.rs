@@ -179,7 +179,7 @@ impl Tape {
         Item { tape: self, at: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&self, start: usize, end: usize) -> &str {
         match &self.text {
             Some(text) => &text[start..end],
@@ -197,19 +197,19 @@ pub struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    #[inline]
+    #[inline(always)]
     fn slot(self) -> &'a Slot {
         &self.tape.slots[self.at as usize]
     }
 
     /// What the value is.
-    #[inline]
+    #[inline(always)]
     pub fn kind(self) -> Kind {
         self.slot().kind
     }
 
     /// Whether this is `null`.
-    #[inline]
+    #[inline(always)]
     pub fn is_null(self) -> bool {
         self.kind() == Kind::Null
     }
@@ -226,21 +226,21 @@ impl<'a> Item<'a> {
     }
 
     /// The text between the value's first and last byte; of a string without its quotes and with its escapes.
-    #[inline]
+    #[inline(always)]
     pub fn raw(self) -> &'a str {
         let slot = self.slot();
         self.tape.text(slot.start as usize, slot.end as usize)
     }
 
     /// The bytes that `raw` is made of.
-    #[inline]
+    #[inline(always)]
     pub fn raw_bytes(self) -> &'a [u8] {
         let slot = self.slot();
         &self.tape.bytes[slot.start as usize..slot.end as usize]
     }
 
     /// The bytes that `json` is made of.
-    #[inline]
+    #[inline(always)]
     pub fn json_bytes(self) -> &'a [u8] {
         let slot = self.slot();
         let quote = usize::from(slot.kind == Kind::String);
@@ -261,13 +261,13 @@ impl<'a> Item<'a> {
     }
 
     /// The number's text, if it is one: `19.90` stays `19.90`.
-    #[inline]
+    #[inline(always)]
     pub fn as_number(self) -> Option<&'a str> {
         (self.kind() == Kind::Number).then(|| self.raw())
     }
 
     /// The string without escapes, if it is one; borrowed where it has none.
-    #[inline]
+    #[inline(always)]
     pub fn as_str(self) -> Option<Cow<'a, str>> {
         let slot = self.slot();
         if slot.kind != Kind::String {
@@ -281,7 +281,7 @@ impl<'a> Item<'a> {
     }
 
     /// How many items a list or entries an object has; 0 for all else.
-    #[inline]
+    #[inline(always)]
     pub fn len(self) -> usize {
         self.slot().count as usize
     }
@@ -374,7 +374,7 @@ pub struct Items<'a> {
 impl<'a> Iterator for Items<'a> {
     type Item = Item<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Item<'a>> {
         if self.left == 0 {
             return None;
@@ -408,7 +408,7 @@ impl<'a> Iterator for Entries<'a> {
     /// The key (a string; `as_str` gives its text) and the value.
     type Item = (Item<'a>, Item<'a>);
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<(Item<'a>, Item<'a>)> {
         if self.left == 0 {
             return None;

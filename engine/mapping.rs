@@ -180,7 +180,9 @@ impl Mapping {
 
     /// The body that the mapping makes in a scope.
     pub fn apply_scope<'a>(&'a self, scope: Scope<'a>) -> Result<Body, Failure> {
-        let mut out = Vec::with_capacity(1024);
+        // A mapped body is seldom larger than the one that it comes from.
+        let size = scope.body().len_hint();
+        let mut out = Vec::with_capacity(size);
         self.write(scope, &mut out)?;
         Ok(Body::new(out))
     }

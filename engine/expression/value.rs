@@ -134,6 +134,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// How many bytes to make room for where something of this size is written: 256 to 65,536.
+    pub(crate) fn len_hint(&self) -> usize {
+        match self {
+            Value::Item(item) => item.raw_bytes().len().clamp(256, 64 << 10),
+            _ => 1024,
+        }
+    }
+
     /// Whether a list or an object has nothing in it; true for all else.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -175,8 +175,8 @@ impl<'s, 'a: 's> Stream<'s, 'a> {
                 self.node(right, &left, form)
             }
             Tree::Project { of, over, each } => match each.as_deref() {
-                Some(each) if matches!(each.tree, Tree::Object(_)) => {
-                    self.objects(of.as_deref(), over, each, current, form)
+                Some(each) if never_keeps_null(each) => {
+                    self.projection(of.as_deref(), over, each, current, form)
                 }
                 _ => self.value(node, current, form),
             },
@@ -242,8 +242,8 @@ impl<'s, 'a: 's> Stream<'s, 'a> {
         Ok(true)
     }
 
-    /// A projection that makes an object of each element.
-    fn objects(
+    /// A projection, written element by element.
+    fn projection(
         &mut self,
         of: Option<&'a Node>,
         over: &'a Over,
@@ -270,6 +270,11 @@ impl<'s, 'a: 's> Stream<'s, 'a> {
         self.out.push(b']');
         Ok(true)
     }
+}
+
+/// Whether a node gives no null that is kept: a projection drops every null.
+fn never_keeps_null(node: &Node) -> bool {
+    matches!(node.tree, Tree::Object(_) | Tree::Path { of: None, .. })
 }
 
 /// Writes a value: numbers in the form of the target; entries that are null are left out of objects that the expression has built.

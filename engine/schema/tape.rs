@@ -44,6 +44,7 @@ pub(super) enum TapeNode<'a> {
 }
 
 impl<'a> TapeNode<'a> {
+    #[inline(always)]
     fn item(self, kind: Kind) -> Option<Item<'a>> {
         match self {
             TapeNode::Item(item) if item.kind() == kind => Some(item),
@@ -57,14 +58,17 @@ impl<'a> Node<'a, TapeJson> for TapeNode<'a> {
     type Array = Elements<'a>;
     type Number = Number<'a>;
 
+    #[inline(always)]
     fn as_object(&self) -> Option<Fields<'a>> {
         self.item(Kind::Object).map(Fields)
     }
 
+    #[inline(always)]
     fn as_array(&self) -> Option<Elements<'a>> {
         self.item(Kind::List).map(Elements)
     }
 
+    #[inline(always)]
     fn as_string(&self) -> Option<Cow<'a, str>> {
         match self {
             TapeNode::Item(item) => item.as_str(),
@@ -72,6 +76,7 @@ impl<'a> Node<'a, TapeJson> for TapeNode<'a> {
         }
     }
 
+    #[inline(always)]
     fn as_number(&self) -> Option<Number<'a>> {
         match self {
             TapeNode::Item(item) => item.as_number().map(Number),
@@ -86,14 +91,17 @@ impl<'a> Node<'a, TapeJson> for TapeNode<'a> {
         }
     }
 
+    #[inline(always)]
     fn is_null(&self) -> bool {
         self.item(Kind::Null).is_some()
     }
 
+    #[inline(always)]
     fn is_number(&self) -> bool {
         self.item(Kind::Number).is_some()
     }
 
+    #[inline(always)]
     fn json_type(&self) -> JsonType {
         match self {
             TapeNode::Name(_) => JsonType::String,
@@ -171,7 +179,7 @@ pub(super) struct Members<'a>(Entries<'a>);
 impl<'a> Iterator for Members<'a> {
     type Item = (Cow<'a, str>, TapeNode<'a>);
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let (key, value) = self.0.next()?;
         let name = key.as_str().unwrap_or_default();
