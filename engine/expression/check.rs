@@ -70,7 +70,8 @@ pub(crate) fn first_arguments(root: &Node, names: &[&str]) -> Vec<(String, usize
             return;
         };
         let first = call.arguments.first();
-        if let (true, Some(first)) = (names.contains(&call.name.as_str()), first)
+        if names.contains(&call.name.as_str())
+            && let Some(first) = first
             && let Some(text) = first.literal_text()
         {
             all.push((text, first.start, first.end));

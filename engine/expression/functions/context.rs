@@ -17,7 +17,6 @@ const fn context(
     name: &'static str,
     group: Group,
     parameters: &'static [Parameter],
-    optional: usize,
     gives: Types,
     doc: &'static str,
     example: (&'static str, &'static str, &'static str),
@@ -27,13 +26,21 @@ const fn context(
         name,
         group,
         parameters,
-        optional,
+        optional: 0,
         repeats: false,
         null_gives_null: false,
         gives,
         doc,
         example,
         run,
+    }
+}
+
+/// The same function, its last parameter being optional.
+const fn last_optional(function: Function) -> Function {
+    Function {
+        optional: 1,
+        ..function
     }
 }
 
@@ -46,7 +53,6 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "header",
         Group::Context,
         NAME,
-        0,
         TEXT_OR_NULL,
         "A header of the message, whatever the case of its name; null where there is none",
         ("header('X-Channel')", "null", "\"web\""),
@@ -56,7 +62,6 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "key",
         Group::Context,
         NAME,
-        0,
         TEXT_OR_NULL,
         "A business key of the message; null where it has none of this name",
         ("key('order')", "null", "\"SO-1001\""),
@@ -66,27 +71,24 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "received_at",
         Group::Context,
         &[],
-        0,
         Types::STRING,
         "When the message was accepted",
         ("received_at()", "null", "\"2026-11-02T08:30:00Z\""),
         received_at,
     ),
-    context(
+    last_optional(context(
         "today",
         Group::Context,
         &[takes("zone", Types::STRING)],
-        1,
         Types::STRING,
         "The date on which the message was accepted, in UTC unless a zone is given",
         ("today('America/Los_Angeles')", "null", "\"2026-11-02\""),
         today,
-    ),
+    )),
     context(
         "message_id",
         Group::Context,
         &[],
-        0,
         Types::STRING,
         "The id of the message",
         (
@@ -100,17 +102,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "item_key",
         Group::Context,
         &[],
-        0,
         Types::STRING,
         "The keys of the splits on the way from the whole message, joined by /; empty for the whole",
         ("item_key()", "null", "\"\""),
         item_key,
     ),
-    context(
+    last_optional(context(
         "uuid",
         Group::Identity,
         &[takes("name", Types::STRING.or(Types::NUMBER))],
-        1,
         Types::STRING,
         "An id in the form of a UUID (version 8): without a name one for this message and this place in the flow, with a name the same wherever the name is the same",
         (
@@ -119,12 +119,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
             "\"8b5c907e-9fd9-893a-9029-65cada5bd823\"",
         ),
         uuid,
-    ),
+    )),
     context(
         "sha256",
         Group::Identity,
         &[ANY],
-        0,
         Types::STRING,
         "The SHA-256 hash in hexadecimal: of a text its bytes, of all else its JSON",
         (
@@ -138,23 +137,21 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "keep_null",
         Group::Mapping,
         &[ANY],
-        0,
         Types::VALUE,
         "The value, and null as a null that a mapping writes instead of leaving the field out",
         ("keep_null(@)", "null", "null"),
         keep_null,
     ),
-    context(
+    last_optional(context(
         "required",
         Group::Mapping,
         &[ANY, takes("message", Types::STRING)],
-        1,
         Types::VALUE,
         "The value; null is a failure with this message",
         ("required(a, 'an order needs a number')", "{\"a\": 1}", "1"),
         required,
-    ),
-    context(
+    )),
+    last_optional(context(
         "if",
         Group::Mapping,
         &[
@@ -162,19 +159,17 @@ pub(super) const FUNCTIONS: &[Function] = &[
             takes("then", Types::VALUE),
             takes("else", Types::VALUE),
         ],
-        1,
         Types::VALUE,
         "The second argument where the condition is truthy, else the third, or null; only the chosen one is evaluated",
         ("if(paid, 'paid', 'open')", "{\"paid\": false}", "\"open\""),
         choose,
-    ),
+    )),
     Function {
         repeats: true,
         ..context(
             "one_of",
             Group::Mapping,
             &[ANY, takes("choice", Types::VALUE)],
-            0,
             Types::BOOLEAN,
             "Whether the value equals one of the choices",
             (
