@@ -123,6 +123,11 @@ fn a_project_of_other_mistakes_shows_them_all_at_their_places() {
 }
 
 #[test]
+fn habits_of_other_languages_are_told_at_their_places() {
+    check("slips");
+}
+
+#[test]
 fn correct_projects_have_no_findings() {
     for folder in [
         golden().join("correct"),
@@ -322,7 +327,7 @@ fn every_code_is_shown_by_a_golden_project() {
     ]
     .map(str::to_owned)
     .into();
-    for name in ["broken", "more"] {
+    for name in ["broken", "more", "slips"] {
         let text = fs::read_to_string(golden().join(format!("{name}.expected.json"))).unwrap();
         let list: Vec<Value> = serde_json::from_str(&text).unwrap();
         shown.extend(

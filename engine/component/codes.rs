@@ -111,6 +111,10 @@ pub fn expression(
             .help(fault.help)
         })
         .collect();
+    found.extend(compiled.quoted_names().into_iter().map(|fault| {
+        let place = place(fault.start, fault.end);
+        Diagnostic::warning(expression::codes::QUOTED_NAME, place, fault.message).help(fault.help)
+    }));
     for (name, start, end) in compiled.free_variables() {
         if !variables.contains(&name) {
             found.push(unknown_variable(&name, place(start, end), variables));

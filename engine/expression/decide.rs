@@ -1,6 +1,6 @@
 //! Whether an expression can be a condition, as far as its text tells. It guesses nothing: a path may hold anything.
 
-use super::ast::{Node, Tree};
+use super::ast::{Node, Step, Tree};
 use super::functions::Types;
 use super::{Expression, Fault, FaultKind};
 use crate::body::Kind;
@@ -9,6 +9,31 @@ impl Expression {
     /// The part of the expression, if there is one, whose value is the result at times and can never be true or false.
     pub fn never_decides(&self) -> Option<Fault> {
         never(&self.root)
+    }
+
+    /// Plain words in double quotes on the right of a comparison: names of fields, where most people mean a string.
+    pub fn quoted_names(&self) -> Vec<Fault> {
+        let mut found = Vec::new();
+        self.root.walk(&mut |node| {
+            let Tree::Compare(_, _, right) = &node.tree else {
+                return;
+            };
+            let Tree::Path { of: None, steps } = &right.tree else {
+                return;
+            };
+            if let ([Step::Field(name)], Some(written)) =
+                (steps.as_slice(), self.text().get(right.start..right.end))
+                && written.starts_with('"')
+                && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+            {
+                let message =
+                    format!("\"{name}\" in double quotes is the field `{name}`, not a string");
+                let fault = Fault::new(FaultKind::InvalidValue, message);
+                let help = format!("write '{name}' for the string, or {name} for the field");
+                found.push(fault.at(right.start, right.end).with_help(help));
+            }
+        });
+        found
     }
 
     /// The text that the expression always gives, if it is nothing but that.
@@ -99,6 +124,9 @@ mod tests {
         check("a[?b]", Some("a[?b]"));
         check("a | length(@)", Some("length(@)"));
         check("let $x = a in `1`", Some("`1`"));
+        let quoted = |text| Expression::compile(text).unwrap().quoted_names().len();
+        assert_eq!(quoted("a == \"open\" && b != \"x\""), 2);
+        assert_eq!(quoted("a == \"an id\" || \"a\" == 'b' || a == 'c'"), 0);
         assert_eq!(Expression::compile("`true`").unwrap().always(), Some(true));
         assert_eq!(Expression::compile("a").unwrap().always(), None);
         let text = |text| Expression::compile(text).unwrap().literal_text();

@@ -244,6 +244,11 @@ pub mod codes {
         name: "unknown-variable",
         meaning: "an expression uses a variable that nothing binds",
     };
+    /// A name in double quotes where a string is meant.
+    pub const QUOTED_NAME: Code = Code {
+        name: "quoted-name",
+        meaning: "a plain word in double quotes is compared: it is the name of a field, strings stand in single quotes",
+    };
     /// `<` and its kin between strings.
     pub const STRING_ORDERING: Code = Code {
         name: "string-ordering",
@@ -266,13 +271,14 @@ pub mod codes {
     }
 
     /// All codes of this module, for the reference.
-    pub const ALL: [Code; 7] = [
+    pub const ALL: [Code; 8] = [
         EXPRESSION_SYNTAX,
         UNKNOWN_FUNCTION,
         WRONG_ARITY,
         WRONG_ARGUMENT_TYPE,
         WRONG_ARGUMENT_VALUE,
         UNKNOWN_VARIABLE,
+        QUOTED_NAME,
         STRING_ORDERING,
     ];
 }

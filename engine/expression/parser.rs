@@ -614,6 +614,7 @@ impl Parser {
             Token::Name(_) | Token::Quoted(_) | Token::Variable(_) => return None,
             other => match symbol(other) {
                 "=" => "compare with ==",
+                "." => "remove the dot, or write the name that stands before it",
                 "&" => "write && for and",
                 ")" | "]" | "}" => "remove it, or write what is missing before it",
                 _ => return None,

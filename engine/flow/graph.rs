@@ -337,3 +337,70 @@ fn as_dot(picture: &Picture) -> String {
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(out, "{text}").expect("a text takes text");
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test lays out its project")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_routes_failures_and_systems_are_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            (
+                "flows/a.yaml",
+                "flow: a\nsource: { webhook: { path: /a, verify: none } }\nsteps:\n  - call: { system: erp, get: /x }\n    into: x\n    on_failure: { not_found: { to: lost } }\n  - id: live\n    filter: \"a == 'b'\"\nroutes:\n  first:\n    - when: x > `1`\n      to: [b]\n    - otherwise: [lost]\nsinks:\n  b: { flow: b }\n  lost: { discard: {} }\n",
+            ),
+            (
+                "flows/b.yaml",
+                "flow: b\nsource: { flow: {} }\nsinks: { out: { discard: {} } }\n",
+            ),
+            (
+                "systems/erp.yaml",
+                "system: erp\nhttp: { base_url: \"https://erp.example.com\" }\n",
+            ),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let loaded = crate::flow::load(folder.path(), &crate::world::World::real());
+        let project = loaded.project.unwrap();
+        let drawn = mermaid(&project);
+        let expected = r##"flowchart LR
+  subgraph g0 ["a"]
+    f0(["webhook"])
+    f0n0["call"]
+    f0n1["live: filter"]
+    f0n2{"routes"}
+    f0n3[/"b: flow"/]
+    f0n4[/"lost: discard"/]
+  end
+  subgraph g1 ["b"]
+    f1(["flow"])
+    f1n0[/"out: discard"/]
+  end
+  s_erp[("erp")]
+  f0 --> f0n0
+  f0n0 --> f0n1
+  f0n0 -.->|"not_found"| f0n4
+  f0n0 -.-> s_erp
+  f0n1 --> f0n2
+  f0n2 -->|"x #gt; `1`"| f0n3
+  f0n2 -->|"otherwise"| f0n4
+  f0n3 --> f1
+  f1 --> f1n0
+"##;
+        assert_eq!(drawn, expected);
+        let one = dot_of(&project.plans["b"]);
+        assert!(
+            one.starts_with("digraph project {") && one.ends_with("}\n"),
+            "{one}"
+        );
+        assert!(
+            one.contains("f0 -> f0n0;") && !one.contains("s_erp"),
+            "{one}"
+        );
+        assert!(dot(&project).contains("f0n0 -> f0n4 [label=\"not_found\", style=dashed];"));
+    }
+}

@@ -90,6 +90,7 @@ impl Parsed {
             settings: folder
                 .settings
                 .as_ref()
+                .filter(|file| !is_blank(&file.text))
                 .and_then(|file| parse(file, root, world, false, findings))
                 .filter(|source| source.lost.is_empty()),
             flows: read(&folder.flows, false, findings),
@@ -99,6 +100,13 @@ impl Parsed {
             processes: whole(read(&folder.processes, false, findings)),
         }
     }
+}
+
+/// Whether a file holds nothing but comments: then all settings are the defaults.
+fn is_blank(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}');
+    text.lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
 /// Only flows are checked past entries that could not be read.

@@ -7,7 +7,7 @@ use super::target::Form;
 use super::{Entry, Field, Leaf, Mapping, Outline, Shape, Uses};
 use crate::body::write_string;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span, closest};
-use crate::expression::codes::{STRING_ORDERING, UNKNOWN_VARIABLE};
+use crate::expression::codes::{QUOTED_NAME, STRING_ORDERING, UNKNOWN_VARIABLE};
 use crate::expression::number::is_json_number;
 use crate::expression::{self, Expression, Fault};
 use crate::yaml::shape::codes::{BAD_VALUE, MISSING_FIELD, UNKNOWN_FIELD, WRONG_TYPE};
@@ -268,6 +268,11 @@ impl Compiler<'_> {
                 );
                 None
             }
+            (None, None)
+                if misspelt(entries, &ITEM, "fields") || misspelt(entries, &ITEM, "value") =>
+            {
+                None
+            }
             (None, None) => {
                 self.error(
                     MISSING_FIELD,
@@ -334,6 +339,14 @@ impl Compiler<'_> {
         };
         for caution in expression.cautions() {
             self.fault(STRING_ORDERING, caution, within);
+        }
+        for quoted in expression.quoted_names() {
+            let place = Place {
+                file: Arc::clone(self.file),
+                span: within(quoted.start, quoted.end),
+            };
+            let finding = Diagnostic::warning(QUOTED_NAME, place, quoted.message);
+            self.findings.push(finding.help(quoted.help));
         }
         for (name, start, end) in expression.free_variables() {
             let span = within(start, end);

@@ -70,6 +70,13 @@ impl Schemas {
         self.by_name.get(name).cloned()
     }
 
+    /// The name as it is kept here, if there is a schema with it.
+    pub fn known(&self, name: &str) -> Option<&str> {
+        self.by_name
+            .get_key_value(name)
+            .map(|(name, _)| name.as_str())
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)

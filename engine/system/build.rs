@@ -14,12 +14,12 @@ use super::file::{Auth, Http, SystemFile};
 use super::gate::Gate;
 use super::{ANSWER, CONCURRENCY, REDIRECTS, System, TIMEOUT, codes};
 use crate::component::codes as common;
-use crate::diagnostic::{Code, Diagnostic, File, Findings};
+use crate::diagnostic::{Code, Diagnostic, File, Findings, Span};
 use crate::failure::Class;
 use crate::net::http::Options;
 use crate::net::tls;
-use crate::yaml::Node;
 use crate::yaml::shape::{self, Formats};
+use crate::yaml::{Data, Node};
 
 /// The most that making a connection may take; where the timeout is short, half of it, so that a connection that does not come about
 /// is told from an answer that does not come.
@@ -38,10 +38,26 @@ impl System {
         let mut found = Findings::new();
         shape::check_with(&schema, node, file, formats, &mut found);
         let sound = !found.has_errors();
+        // A value of the right shape that must not stand there, such as a secret in the open, can be used.
+        let broken: Vec<Span> = found
+            .iter()
+            .filter(|finding| shape::codes::ALL.contains(&finding.code))
+            .map(|finding| finding.place.span)
+            .collect();
+        let found_codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
         findings.extend(found);
         let config = match serde_json::from_value::<SystemFile>(node.to_json()) {
             Ok(config) => config,
-            Err(_) if !sound => return None,
+            Err(_) if !sound => {
+                // What is broken is told; the rest is looked at without it.
+                let names = [shape::codes::UNKNOWN_FIELD, shape::codes::MISSING_FIELD];
+                let values_only = !found_codes.iter().any(|code| names.contains(code));
+                let rest = without(node, &broken).to_json();
+                if let (true, Ok(config)) = (values_only, serde_json::from_value(rest)) {
+                    System::from_file(&config, file, node, findings);
+                }
+                return None;
+            }
             Err(error) => {
                 let place = node.place(file);
                 findings.push(Diagnostic::error(
@@ -118,6 +134,24 @@ impl System {
             gate: Gate::new(concurrency, rate),
             client: OnceLock::new(),
         })
+    }
+}
+
+/// The tree without the fields whose values are at these places.
+fn without(node: &Node, broken: &[Span]) -> Node {
+    let data = match &node.data {
+        Data::Map(entries) => Data::Map(
+            entries
+                .iter()
+                .filter(|(key, value)| !broken.contains(&value.span) && !broken.contains(&key.span))
+                .map(|(key, value)| (key.clone(), without(value, broken)))
+                .collect(),
+        ),
+        other => other.clone(),
+    };
+    Node {
+        span: node.span,
+        data,
     }
 }
 

@@ -211,7 +211,12 @@ impl Builder<'_> {
         };
         if empty {
             if !again {
-                self.stop(codes::DOCUMENT, Span::new(0, 0), "the file is empty", "");
+                self.stop(
+                    codes::DOCUMENT,
+                    Span::new(0, 0),
+                    "the file is empty",
+                    "write what it is for, or remove it",
+                );
             }
             return None;
         }

@@ -200,6 +200,8 @@ impl<'a> Shape<'a> {
             && !schema.contains_key("required");
         let help = if nothing_needed {
             "write `{}` to take it without settings".to_owned()
+        } else if let Some(help) = scalar::unit_help(schema, node) {
+            help
         } else {
             scalar::type_help(types, node).unwrap_or_else(|| description(schema))
         };
@@ -245,7 +247,11 @@ impl<'a> Shape<'a> {
         let mut meant: Vec<&str> = Vec::new();
         for (key, node) in entries {
             if let Some(field) = fields.and_then(|fields| fields.get(&key.text)) {
-                self.check(field, node, key.span, findings);
+                if self.is_blank(field, node) {
+                    self.blank(key, findings);
+                } else {
+                    self.check(field, node, key.span, findings);
+                }
             } else if closed && !names.contains(&key.text.as_str()) {
                 let free = names
                     .iter()
@@ -274,6 +280,28 @@ impl<'a> Shape<'a> {
             "entries",
             findings,
         );
+    }
+
+    /// Whether nothing stands behind the key of a field that may be left out: the value was forgotten. A written `null` is no slip.
+    fn is_blank(&self, field: &'a Value, node: &Node) -> bool {
+        let blank = matches!(node.data, Data::Null) && node.span.start == node.span.end;
+        let Some(field) = self.resolved(field).as_object().filter(|_| blank) else {
+            return false;
+        };
+        let takes_null = |schema: &Value| match schema.get("type") {
+            Some(Value::Array(types)) => types.iter().any(|name| name == "null"),
+            one => one.and_then(Value::as_str) == Some("null"),
+        };
+        takes_null(&Value::Object(field.clone()))
+            || ["anyOf", "oneOf"]
+                .iter()
+                .any(|word| branches(field, word).iter().any(takes_null))
+    }
+
+    fn blank(&self, key: &Key, findings: &mut Findings) {
+        let message = format!("nothing stands behind `{}`", cut(&key.text));
+        let help = "give it a value, or remove the key".to_owned();
+        self.error(codes::WRONG_TYPE, key.span, message, help, findings);
     }
 
     /// Adds the fields that `oneOf`, `anyOf` and `allOf` know, for `unevaluatedProperties`.

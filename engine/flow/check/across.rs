@@ -99,6 +99,12 @@ fn unfed(flows: &[Checked], findings: &mut Findings) {
 /// Flows that hand over in a circle: a message could go round for ever.
 fn circles(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
     let mut done: BTreeSet<&str> = BTreeSet::new();
+    // What hands over to another kind of flow is told already.
+    let takes_from_flows = |name: &str| {
+        by_name
+            .get(name)
+            .is_some_and(|flow| flow.source_kind == Some("flow"))
+    };
     for flow in flows {
         let Some((start, _)) = &flow.name else {
             continue;
@@ -112,7 +118,10 @@ fn circles(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut
                 continue;
             };
             *next += 1;
-            if let Some(at) = path.iter().position(|(name, _)| name == to) {
+            if let Some(at) = path
+                .iter()
+                .position(|(name, _)| name == to && takes_from_flows(to))
+            {
                 let mut names: Vec<&str> = path[at..].iter().map(|(name, _)| *name).collect();
                 names.push(to);
                 let message = format!("messages can go round for ever: {}", names.join(" -> "));
@@ -120,7 +129,7 @@ fn circles(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut
                     Diagnostic::warning(codes::FLOW_CYCLE, place.clone(), message)
                         .help("make sure that a condition on the way ends it, or break the circle"),
                 );
-            } else if !done.contains(to.as_str()) && by_name.contains_key(to.as_str()) {
+            } else if !done.contains(to.as_str()) && takes_from_flows(to) {
                 path.push((to, 0));
             }
         }

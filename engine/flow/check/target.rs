@@ -22,10 +22,8 @@ pub(crate) struct At<'s> {
 impl<'s> At<'s> {
     /// The schema with this name.
     pub(crate) fn named(schemas: &'s Schemas, name: &str) -> Option<At<'s>> {
-        let (base, root) = schemas
-            .names()
-            .find(|known| *known == name)
-            .and_then(|known| Some((known, schemas.raw(known)?)))?;
+        let base = schemas.known(name)?;
+        let root = schemas.raw(base)?;
         Some(At {
             schemas,
             root,
@@ -267,10 +265,7 @@ fn resolve<'s>(schemas: &'s Schemas, base: &str, address: &str) -> Option<&'s st
         }
     }
     let name = parts.join("/");
-    schemas
-        .names()
-        .find(|known| *known == name)
-        .or_else(|| by_id(address))
+    schemas.known(&name).or_else(|| by_id(address))
 }
 
 /// The schemas that a schema refers to, by name.

@@ -193,7 +193,10 @@ impl<'a> Shape<'a> {
             cut(&key.text),
             listed(names)
         );
-        let help = near.map_or(String::new(), |near| format!("did you mean `{near}`?"));
+        let help = near.map_or_else(
+            || "put the rest below one of them".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
         self.error(codes::UNKNOWN_FIELD, key.span, message, help, findings);
     }
 

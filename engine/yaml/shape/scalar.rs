@@ -48,6 +48,20 @@ pub(super) fn in_words(node: &Node) -> String {
     }
 }
 
+/// What to do about a number where a length of time, a size or a rate is expected.
+pub(super) fn unit_help(schema: &Map<String, Value>, node: &Node) -> Option<String> {
+    let Data::Number(number) = &node.data else {
+        return None;
+    };
+    let unit = match schema.get("format").and_then(Value::as_str)? {
+        "duration-text" => "s",
+        "size" => "MB",
+        "rate" => "/s",
+        _ => return None,
+    };
+    Some(format!("write it with its unit, such as `{number}{unit}`"))
+}
+
 /// What to do about a value of the wrong type, where that is clear.
 pub(super) fn type_help(types: &[&str], node: &Node) -> Option<String> {
     let expects = |name: &str| types.contains(&name);
