@@ -346,3 +346,75 @@ fn every_code_is_shown_by_a_golden_project() {
         "not shown: {missing:?}; not in the reference: {unknown:?}"
     );
 }
+
+/// A plan's nodes as `id -> next`, routes with their arms.
+fn drawn(plan: &flow::plan::Plan) -> Vec<String> {
+    use crossdock::flow::plan::{Action, OnFailure};
+    let name = |at: usize| plan.nodes[at].id.to_string();
+    let names = |list: &[usize]| {
+        list.iter()
+            .map(|at| name(*at))
+            .collect::<Vec<_>>()
+            .join("+")
+    };
+    plan.nodes
+        .iter()
+        .map(|node| {
+            let mut line = node.id.to_string();
+            if let Action::Route(route) = &node.action {
+                for (when, targets) in &route.arms {
+                    line += &format!(" [{}: {}]", when.text(), names(targets));
+                }
+                match &route.otherwise {
+                    Some(targets) => line += &format!(" [else: {}]", names(targets)),
+                    None => line += " [else fails]",
+                }
+            }
+            for (class, choice) in &node.on_failure {
+                if let OnFailure::To(to) = choice {
+                    line += &format!(" ({class}: {})", name(*to));
+                }
+            }
+            match node.next {
+                Some(next) => line + " -> " + &name(next),
+                None => line,
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn branches_join_fragments_unfold_and_routes_lead_to_sinks() {
+    let loaded = flow::load(&golden().join("correct"), &world(&[("SET", "value")]));
+    let project = loaded.project.unwrap();
+    assert_eq!(
+        drawn(&project.plans["orders"]),
+        [
+            "customer.read -> customer.filter",
+            "customer.filter -> customer.set",
+            "customer.set -> again",
+            "again [kind == 'urgent': again.read] [else: ] -> size",
+            "again.read -> again.filter",
+            "again.filter -> again.set",
+            "again.set -> size",
+            "size [length(lines) > `100`: set] [kind == `null`: log-2] [else: lookup] -> log-2",
+            "set -> branch",
+            "branch [contains(number, 'X'): log] [else: ] -> log-2",
+            "log -> log-2",
+            "lookup -> log-2",
+            "log-2 -> map",
+            "map (mapping: broken) -> validate",
+            "validate -> emit",
+            "emit -> template",
+            "template -> routes",
+            "routes [$customer.active || starts_with($text, 'Order'): erp+archive] [$code == 'C-1': shown] [else: none]",
+            "erp",
+            "archive",
+            "shown",
+            "none",
+            "broken",
+        ]
+    );
+    assert_eq!(drawn(&project.plans["pipe"]), ["map -> out", "out"]);
+    assert_eq!(drawn(&project.plans["inbox"]), ["out"]);
+}

@@ -210,13 +210,9 @@ impl Builder<'_> {
             Some(root) => matches!(root.data, Data::Null) && root.span.start == root.span.end,
         };
         if empty {
+            let help = "write what it is for, or remove it";
             if !again {
-                self.stop(
-                    codes::DOCUMENT,
-                    Span::new(0, 0),
-                    "the file is empty",
-                    "write what it is for, or remove it",
-                );
+                self.stop(codes::DOCUMENT, Span::new(0, 0), "the file is empty", help);
             }
             return None;
         }

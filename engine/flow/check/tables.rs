@@ -43,29 +43,10 @@ pub(crate) fn read(name: &str, file: &Arc<File>, findings: &mut Findings) -> Tab
             return empty(name);
         };
         let span = table.line(start);
-        let (line, _) = file.line_column(span.start);
-        if cells.len() != columns.len() {
-            let message = format!(
-                "the row has {} cells, the header has {}",
-                cells.len(),
-                columns.len()
-            );
-            let help = "give every row as many cells as the header; put a cell with a comma in double quotes";
-            table.report(span, message, help);
-        } else if cells[0].trim().is_empty() {
-            table.report(
-                span,
-                "the row has no key: its first cell is empty".to_owned(),
-                "fill it, or remove the row",
-            );
-        } else if let Some(first) = lines.get(&cells[0]) {
-            let message = format!(
-                "the key `{}` stands twice; the first one is in line {first}",
-                cells[0]
-            );
-            table.report(span, message, "remove one of the two rows");
+        if let Some(fault) = row_fault(&cells, columns.len(), &lines) {
+            table.report(span, fault.0, fault.1);
         } else {
-            lines.insert(cells[0].clone(), line);
+            lines.insert(cells[0].clone(), file.line_column(span.start).0);
             rows.push(cells);
         }
     }
@@ -103,6 +84,31 @@ fn open_quote(text: &str) -> Option<usize> {
     }
     let skipped = text.len() - text.trim_start_matches('\u{feff}').len();
     open.map(|at| at + skipped)
+}
+
+/// What is wrong with a row, and what to do; `lines` says where the keys above stand.
+fn row_fault(
+    cells: &[String],
+    columns: usize,
+    lines: &BTreeMap<String, usize>,
+) -> Option<(String, &'static str)> {
+    if cells.len() != columns {
+        let message = format!(
+            "the row has {} cells, the header has {columns}",
+            cells.len()
+        );
+        let help =
+            "give every row as many cells as the header; put a cell with a comma in double quotes";
+        return Some((message, help));
+    }
+    let key = cells.first()?;
+    if key.trim().is_empty() {
+        let message = "the row has no key: its first cell is empty".to_owned();
+        return Some((message, "fill it, or remove the row"));
+    }
+    let first = lines.get(key)?;
+    let message = format!("the key `{key}` stands twice; the first one is in line {first}");
+    Some((message, "remove one of the two rows"))
 }
 
 /// A table without rows, for one that is broken.
