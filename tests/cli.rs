@@ -146,6 +146,12 @@ fn a_broken_project_is_not_started_and_says_why() {
 }
 
 #[test]
+fn a_demo_without_orders_is_a_failure() {
+    let demo = Sandbox::new().crossdock(&["demo", "--orders", "0"]);
+    assert_eq!(demo.status.code(), Some(1), "{}", text(&demo.stderr));
+}
+
+#[test]
 fn every_command_has_help_with_an_example() {
     let sandbox = Sandbox::new();
     let commands = [

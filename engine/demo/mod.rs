@@ -109,6 +109,12 @@ pub struct DemoArgs {
 
 /// Runs the demo. True if nothing was lost, doubled or changed, and the books balance.
 pub async fn demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<bool, String> {
+    if args.orders == 0 {
+        return Err(
+            "no orders were asked for, so nothing can be shown; `--orders` takes at least 1"
+                .to_owned(),
+        );
+    }
     let stage = Stage::set(args)?;
     let plan = Plan::new(args.orders, args.seed);
     say(out, &format!("project    {}\n", stage.project.display()))?;
