@@ -128,6 +128,11 @@ fn habits_of_other_languages_are_told_at_their_places() {
 }
 
 #[test]
+fn settings_that_are_misused_are_told_at_their_places() {
+    check("misuse");
+}
+
+#[test]
 fn correct_projects_have_no_findings() {
     for folder in [
         golden().join("correct"),
@@ -327,7 +332,7 @@ fn every_code_is_shown_by_a_golden_project() {
     ]
     .map(str::to_owned)
     .into();
-    for name in ["broken", "more", "slips"] {
+    for name in ["broken", "more", "slips", "misuse"] {
         let text = fs::read_to_string(golden().join(format!("{name}.expected.json"))).unwrap();
         let list: Vec<Value> = serde_json::from_str(&text).unwrap();
         shown.extend(

@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Findings, Severity};
 use crate::expression::codes::EXPRESSION_SYNTAX;
 use crate::yaml::codes::COMMENT_CUT;
+use crate::yaml::shape::codes::{MISSING_FIELD, UNKNOWN_FIELD};
 
 /// The findings, without those that follow from others.
 pub(super) fn once(all: Findings) -> Findings {
@@ -16,11 +17,12 @@ pub(super) fn once(all: Findings) -> Findings {
         .filter(|finding| is_split(finding))
         .cloned()
         .collect();
-    if cut.is_empty() && split.is_empty() {
-        return all;
-    }
     let mut kept = Findings::new();
     for finding in all.iter() {
+        let named = name_of(finding);
+        if named.is_some() && all.iter().any(|other| is_name_key(other, finding)) {
+            continue;
+        }
         if cut.iter().any(|cut| within(finding, cut))
             || split.iter().any(|split| is_rest(finding, split))
         {
@@ -30,6 +32,13 @@ pub(super) fn once(all: Findings) -> Findings {
         if finding.code == COMMENT_CUT && all.iter().any(|other| within(other, &finding)) {
             finding.severity = Severity::Error;
         }
+        if let Some(key) = all
+            .iter()
+            .filter(|other| is_name_key(&finding, other))
+            .find_map(name_of)
+        {
+            finding.help = format!("the name stands behind `{key}`: write `{key}: ..`");
+        }
         if is_split(&finding) {
             finding.help =
                 "between `{` and `}` a comma ends the value: quote the whole expression".to_owned();
@@ -37,6 +46,27 @@ pub(super) fn once(all: Findings) -> Findings {
         kept.push(finding);
     }
     kept
+}
+
+/// The key for the name of what a file declares, if the finding is that it is missing.
+fn name_of(finding: &Diagnostic) -> Option<&'static str> {
+    let keys = ["flow", "fragment", "mapping", "system"];
+    keys.into_iter().find(|key| {
+        finding.code == MISSING_FIELD
+            && finding.place.line_column().1 == 1
+            && (finding.message == format!("the field `{key}` is missing")
+                || finding.message == format!("a {key} needs `{key}`"))
+    })
+}
+
+/// Whether the name is there, behind `name`.
+fn is_name_key(finding: &Diagnostic, missing: &Diagnostic) -> bool {
+    let (place, file) = (&finding.place, &missing.place.file);
+    finding.code == UNKNOWN_FIELD
+        && name_of(missing).is_some()
+        && place.file.path == file.path
+        && place.line_column().1 == 1
+        && place.file.text.get(place.span.start..place.span.end) == Some("name")
 }
 
 /// Whether something is broken because its value is cut off by ` #`.

@@ -53,6 +53,7 @@ pub(crate) fn read<'n>(
     let kind = sorted.kind(cx, role, node, owner)?;
     sorted.strangers(cx, role, &kind);
     let (name, key, config) = kind;
+    let misplaced = misplaced(cx, role, name, config);
     let broken = shape_of(cx, role, name, &sorted, (key, config), node);
     let common = common(cx, &sorted, &broken);
     Some(Entry {
@@ -61,7 +62,7 @@ pub(crate) fn read<'n>(
         config,
         node,
         common,
-        sound: !broken.contains(&key.span) && !cx.holds_missing(config.span),
+        sound: !misplaced && !broken.contains(&key.span) && !cx.holds_missing(config.span),
     })
 }
 
@@ -200,7 +201,7 @@ impl<'n> Sorted<'n> {
         &self,
         cx: &mut Cx<'_>,
         role: Role,
-        (kind, _, config): &(&'static str, &'n Key, &'n Node),
+        (kind, _, _): &(&'static str, &'n Key, &'n Node),
     ) {
         let free: Vec<&str> = match role {
             Role::Source => Vec::new(),
@@ -233,20 +234,27 @@ impl<'n> Sorted<'n> {
             let message = format!("unknown key `{name}` beside `{kind}`");
             cx.error(shape::codes::UNKNOWN_FIELD, key.span, message, help);
         }
-        if let Data::Map(inside) = &config.data
-            && role != Role::Source
-        {
-            let known = shapes::common_keys();
-            for (key, _) in inside {
-                let name = key.text.as_str();
-                if known.contains(&name) && !fields.contains(&name) && !fields.is_empty() {
-                    let message = format!("`{name}` stands inside `{kind}` and belongs beside it");
-                    let help = format!("move it out, to the column of `{kind}`");
-                    cx.error(codes::MISPLACED_KEY, key.span, message, help);
-                }
-            }
+    }
+}
+
+/// Reports keys inside the config that belong beside the kind; says whether there are any.
+fn misplaced(cx: &mut Cx<'_>, role: Role, kind: &str, config: &Node) -> bool {
+    let fields = shapes::fields_of(role, kind);
+    if role == Role::Source || fields.is_empty() {
+        return false;
+    }
+    let known = shapes::common_keys();
+    let mut any = false;
+    for (key, _) in config.entries() {
+        let name = key.text.as_str();
+        if known.contains(&name) && !fields.contains(&name) {
+            let message = format!("`{name}` stands inside `{kind}` and belongs beside it");
+            let help = format!("move it out, to the column of `{kind}`");
+            cx.error(codes::MISPLACED_KEY, key.span, message, help);
+            any = true;
         }
     }
+    any
 }
 
 /// Checks the shape of the kind's config and of the keys beside it; gives the keys whose values are broken.

@@ -290,18 +290,13 @@ fn lost_text() -> Data {
 /// The contract of arriving bodies.
 fn accepts(cx: &mut Cx<'_>, head: &Flow, node: &Node) -> Option<plan::Accepts> {
     let at = node.get("accepts")?;
-    let (name, at, refuse) = match head.accepts.as_ref()? {
-        Accepts::Name(name) => (name, at, false),
-        Accepts::Contract(contract) => (
-            &contract.schema,
-            at.get("schema").unwrap_or(at),
-            contract.on_breach == Some(OnBreach::Refuse),
-        ),
-    };
+    let at = at.get("schema").unwrap_or(at);
+    let name = at.as_text().filter(|_| !cx.holds_missing(at.span))?;
+    let refuse = matches!(&head.accepts, Some(Accepts::Contract(contract)) if contract.on_breach == Some(OnBreach::Refuse));
     let common = Common::default();
     let schema = cx.with_build(at, &common, |build| build.schema(&[], name))?;
     Some(plan::Accepts {
-        name: Arc::from(name.as_str()),
+        name: Arc::from(name),
         schema,
         refuse,
     })

@@ -71,6 +71,18 @@ pub(crate) fn when(cx: &mut Cx<'_>, entry: &Entry<'_>) -> Option<crate::expressi
 
 /// The retry that holds, with findings if its settings contradict each other.
 pub(crate) fn retry(cx: &mut Cx<'_>, entry: &Entry<'_>) -> RetryRule {
+    if let (Some(0), Some((_, node))) = (
+        entry.common.timeout.map(|timeout| timeout.ms),
+        entry.beside("timeout"),
+    ) {
+        let message = "a timeout of nothing leaves no time";
+        cx.error(
+            part_codes::BAD_VALUE,
+            node.span,
+            message,
+            "write at least `1ms`",
+        );
+    }
     let rule = cx.known.retry.with(entry.common.retry.as_ref());
     if let Some(retry) = &entry.common.retry
         && let Some((key, node)) = entry.beside("retry")
