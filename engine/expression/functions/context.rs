@@ -9,10 +9,6 @@ use crate::body::Kind;
 use crate::expression::Value;
 use crate::expression::evaluate::{Outcome, Run};
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one row of a table of functions, read as such"
-)]
 const fn context(
     name: &'static str,
     group: Group,
