@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::component::common::Retry;
-use crate::component::words::{Duration, Size};
+use crate::component::words::Duration;
 
 /// The project's settings. No file means all defaults, on loopback.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -54,8 +54,6 @@ pub struct Retention {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The largest body that a source accepts. Default 4MB.
-    pub body: Option<Size>,
     /// How many hops may be in flight before sources are slowed down. Default 20000.
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
