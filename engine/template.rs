@@ -120,11 +120,6 @@ impl Template {
         compile::template(text)
     }
 
-    /// Whether it names nothing and always renders the same.
-    pub fn is_constant(&self) -> bool {
-        self.paths.is_empty()
-    }
-
     /// The paths that it names, in their order.
     pub fn paths(&self) -> &[NamedPath] {
         &self.paths

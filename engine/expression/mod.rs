@@ -95,11 +95,6 @@ impl Expression {
         check::reads_current(&self.root)
     }
 
-    /// Whether the expression is nothing but a path of names: `customer.email`.
-    pub fn is_path(&self) -> bool {
-        matches!(&self.root.tree, ast::Tree::Path { of: None, .. })
-    }
-
     /// The value of the expression on the scope's body.
     pub fn evaluate<'s, 'a: 's>(&'a self, scope: &'s Scope<'a>) -> Result<Value<'a>, Fault> {
         self.evaluate_on(scope, &scope.body)

@@ -116,19 +116,11 @@ impl Gate {
             .map(|progress| (self.plan.flow.clone(), progress));
         // On its own: a source that goes away in the middle must not leave behind what is durable and never announced.
         let made_durable = tokio::spawn(make_durable(self.shared.clone(), commit, firsts));
-        let mut accepted = made_durable
+        let accepted = made_durable
             .await
             .unwrap_or_else(|_| Err(panicked(&self.plan.nodes[0].id)))
-            .inspect_err(|_| self.turned_away(forged))?
-            .into_iter();
-        let verdicts = refused.into_iter().map(|refusal| match refusal {
-            Some(failure) => Verdict::Refused(failure),
-            None => match accepted.next() {
-                Some(Accepted::New | Accepted::Changed(_)) => Verdict::Accepted,
-                Some(Accepted::Duplicate(_)) | None => Verdict::Duplicate,
-            },
-        });
-        Ok(verdicts.collect())
+            .inspect_err(|_| self.turned_away(forged))?;
+        verdicts(refused, accepted)
     }
 
     /// The first hop of a run, as the hand-off takes it.
@@ -364,6 +356,25 @@ async fn make_durable(
     Ok(accepted)
 }
 
+/// What each arrival's sender is told. The store gives one verdict a run: without one nothing may be acknowledged.
+fn verdicts(
+    refused: Vec<Option<Failure>>,
+    accepted: Vec<Accepted>,
+) -> Result<Vec<Verdict>, Failure> {
+    let mut accepted = accepted.into_iter();
+    let verdicts = refused.into_iter().map(|refusal| match refusal {
+        Some(failure) => Ok(Verdict::Refused(failure)),
+        None => match accepted.next() {
+            Some(Accepted::New | Accepted::Changed(_)) => Ok(Verdict::Accepted),
+            Some(Accepted::Duplicate(_)) => Ok(Verdict::Duplicate),
+            None => Err(Failure::internal(
+                "the store gave no verdict on a message; it is not acknowledged",
+            )),
+        },
+    });
+    verdicts.collect()
+}
+
 /// The hop with which a run begins, if it does not begin as an exception.
 pub(super) fn first_hop(run: &NewRun) -> Option<HopId> {
     match &run.first {
@@ -378,4 +389,17 @@ pub(super) fn hash(bytes: &[u8]) -> [u8; 16] {
     let mut hash = [0; 16];
     hash.copy_from_slice(&digest[..16]);
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_says_nothing_about_is_not_acknowledged() {
+        let refusal = Failure::validation("broken");
+        let told = verdicts(vec![Some(refusal.clone()), None], vec![Accepted::New]);
+        assert_eq!(told, Ok(vec![Verdict::Refused(refusal), Verdict::Accepted]));
+        assert!(verdicts(vec![None, None], vec![Accepted::New]).is_err());
+    }
 }
