@@ -60,6 +60,9 @@ pub struct Message {
     pub root: MessageId,
     /// The split keys on the way from the root, joined by `/`; empty for the whole.
     pub item: Arc<str>,
+    /// How often it has been sent as new: raised when what it did was undone, or when a person says "send as new", so that no target
+    /// takes the repeat for what it knows already. 0 for the first.
+    pub generation: u32,
     /// When the root was accepted, in milliseconds since 1970.
     pub received_at_ms: i64,
     /// Business keys, such as `order: SO-1001`.
@@ -79,6 +82,7 @@ impl Message {
             id,
             root: id,
             item: Arc::from(""),
+            generation: 0,
             received_at_ms,
             keys: Arc::default(),
             headers: Arc::default(),

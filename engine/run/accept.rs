@@ -347,7 +347,7 @@ async fn make_durable(
     commit: Commit,
     firsts: Vec<Option<Hop>>,
 ) -> Result<Vec<Accepted>, Failure> {
-    let accepted = shared.store.commit(commit).await?.accepts;
+    let accepted = shared.commit(commit).await?.accepts;
     for (accepted, first) in accepted.iter().zip(firsts) {
         if let (Accepted::New, Some(hop)) = (accepted, first) {
             shared.handoff.announce(hop);

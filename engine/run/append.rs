@@ -146,7 +146,7 @@ impl AppendStage {
                 progress: Some((Arc::from(FILES), begin)),
                 ..Commit::default()
             };
-            self.shared.store.commit(commit).await?;
+            self.shared.commit(commit).await?;
         }
         let mut bytes = BytesMut::with_capacity(lines.iter().map(|(_, line)| line.len()).sum());
         for (_, line) in lines {
@@ -205,7 +205,7 @@ impl AppendStage {
             self.shared.settling(&finished.end);
             commit.ends.push(finished.end.clone());
         }
-        match self.shared.store.commit(commit).await {
+        match self.shared.commit(commit).await {
             Ok(committed) => {
                 for (nth, (_, finished)) in finished.into_iter().enumerate() {
                     let applied = committed.ends.get(nth).copied().unwrap_or(false);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::Shared;
-use crate::handoff::Hop;
 use crate::store::commit::Commit;
 
 /// How many hops one release makes ready.
@@ -81,18 +80,8 @@ async fn release(shared: &Shared) {
         release: Some((now_ms, RELEASE_MOST)),
         ..Commit::default()
     };
-    match shared.store.commit(commit).await {
-        Ok(committed) => {
-            for stored in committed.released {
-                match Hop::from_store(stored) {
-                    Ok(hop) => shared.handoff.announce(hop),
-                    Err(failure) => tracing::error!(%failure, "a stored message cannot be read"),
-                }
-            }
-        }
-        Err(failure) => {
-            tracing::error!(%failure, "the store could not release what is due");
-            shared.world.clock.sleep(STORE_PAUSE).await;
-        }
+    if let Err(failure) = shared.commit(commit).await {
+        tracing::error!(%failure, "the store could not release what is due");
+        shared.world.clock.sleep(STORE_PAUSE).await;
     }
 }

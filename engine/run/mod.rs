@@ -12,7 +12,7 @@ use crate::handoff::Hop;
 use crate::handoff::embedded::Embedded;
 use crate::net::listener::Listener;
 use crate::store::Store;
-use crate::store::commit::{End, HopId, Turn};
+use crate::store::commit::{Commit, Committed, End, HopId, Turn};
 use crate::world::World;
 
 mod accept;
@@ -48,6 +48,18 @@ impl Shared {
             plan,
             tables: &self.project.library.tables,
         }
+    }
+
+    /// Makes a commit durable, and announces the hops that it has made ready beside what it was about.
+    async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
+        let mut committed = self.store.commit(commit).await?;
+        for stored in committed.released.drain(..) {
+            match Hop::from_store(stored) {
+                Ok(hop) => self.handoff.announce(hop),
+                Err(failure) => tracing::error!(%failure, "a stored message cannot be read"),
+            }
+        }
+        Ok(committed)
     }
 
     /// A hop has ended in the store: what follows it is announced. Not applied means that somebody else has ended it.

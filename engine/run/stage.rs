@@ -105,7 +105,7 @@ impl Stage {
         let firsts = if commit.claims.is_empty() {
             Vec::new()
         } else {
-            self.shared.store.commit(commit).await?.claims
+            self.shared.commit(commit).await?.claims
         };
         let finish = |(hop, claimed): (&Hop, Result<Option<usize>, Failure>)| {
             let message = || hop.message.clone();
@@ -287,7 +287,7 @@ async fn commit_batch(shared: &Shared, hops: Vec<Hop>, finished: Vec<Finished>) 
         commit.ends.push(one.end);
         follow.push(one.follow);
     }
-    match shared.store.commit(commit).await {
+    match shared.commit(commit).await {
         Ok(committed) => {
             for (nth, (hop, follow)) in hops.iter().zip(follow).enumerate() {
                 let applied = committed.ends.get(nth).copied().unwrap_or(false);

@@ -57,7 +57,7 @@ pub struct Committed {
     pub intents: Vec<Intended>,
     /// For each of `ends`: the verdicts of its own accepts.
     pub ends_accepts: Vec<Vec<Accepted>>,
-    /// The hops that `release` made ready.
+    /// The hops that this commit has made ready beside those that it names: what `release` found due.
     pub released: Vec<StoredHop>,
 }
 

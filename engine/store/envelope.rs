@@ -1,6 +1,7 @@
-//! The durable form of what a message carries beside its bytes: headers, variables and item. Compact, versioned, empty where there is nothing.
+//! The durable form of what a message carries beside its bytes: item, generation, headers and variables. Compact, versioned, empty where
+//! there is nothing.
 //!
-//! Layout: a version byte, then the item, the headers and the variables; a text or a body is its length and its bytes, a list its
+//! Layout: a version byte, then the item, the generation, the headers and the variables; a text or a body is its length and its bytes, a list its
 //! length and its entries; lengths are base-128 numbers, low bits first.
 
 use std::collections::BTreeMap;
@@ -16,11 +17,13 @@ use super::commit::StoredHop;
 
 const VERSION: u8 = 1;
 
-/// Headers, variables and item of a message.
+/// Item, generation, headers and variables of a message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Envelope {
     /// The split keys on the way from the root.
     pub item: Arc<str>,
+    /// How often the message has been sent as new.
+    pub generation: u32,
     /// Headers, by lowercase name.
     pub headers: Arc<Names>,
     /// Bound variables, by name.
@@ -30,12 +33,14 @@ pub struct Envelope {
 impl Envelope {
     /// The durable form of a message's headers, variables and item. Equal content gives equal bytes.
     pub fn write(message: &Message) -> Bytes {
-        if message.item.is_empty() && message.headers.is_empty() && message.variables.is_empty() {
+        let plain = message.item.is_empty() && message.generation == 0;
+        if plain && message.headers.is_empty() && message.variables.is_empty() {
             return Bytes::new();
         }
         let mut out = Vec::with_capacity(64);
         out.push(VERSION);
         put(&mut out, message.item.as_bytes());
+        length(&mut out, message.generation as usize);
         length(&mut out, message.headers.len());
         for (name, value) in message.headers.iter() {
             put(&mut out, name.as_bytes());
@@ -77,6 +82,7 @@ impl StoredHop {
             id: self.message,
             root: self.root,
             item: envelope.item,
+            generation: envelope.generation,
             received_at_ms: self.received_at_ms,
             keys: self.keys,
             headers: envelope.headers,
@@ -88,6 +94,7 @@ impl StoredHop {
 
 fn parse(left: &mut Bytes) -> Option<Envelope> {
     let item = Arc::from(text(left)?);
+    let generation = u32::try_from(number(left)?).ok()?;
     let mut headers = Names::new();
     for _ in 0..number(left)? {
         headers.insert(Arc::from(text(left)?), text(left)?);
@@ -98,6 +105,7 @@ fn parse(left: &mut Bytes) -> Option<Envelope> {
     }
     Some(Envelope {
         item,
+        generation,
         headers: Arc::new(headers),
         variables: Arc::new(variables),
     })
@@ -146,9 +154,15 @@ mod tests {
     use super::*;
     use crate::message::MessageId;
 
-    fn check(item: &str, headers: &[(&str, &str)], variables: &[(&str, &str)]) -> Bytes {
+    fn check(
+        item: &str,
+        generation: u32,
+        headers: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Bytes {
         let mut message = Message::new(MessageId(1), 0, Body::null());
         message.item = Arc::from(item);
+        message.generation = generation;
         for (name, value) in headers {
             message.set_header(name, *value);
         }
@@ -158,6 +172,7 @@ mod tests {
         let bytes = Envelope::write(&message);
         let read = Envelope::read(&bytes).unwrap();
         assert_eq!(read.item, message.item);
+        assert_eq!(read.generation, generation);
         assert_eq!(read.headers, message.headers);
         assert_eq!(read.variables, message.variables);
         bytes
@@ -165,20 +180,22 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        assert!(check("", &[], &[]).is_empty());
-        check("line-1/part-2", &[], &[]);
+        assert!(check("", 0, &[], &[]).is_empty());
+        check("line-1/part-2", 0, &[], &[]);
+        check("", 300, &[], &[]);
         check(
             "",
+            0,
             &[("content-type", "application/json"), ("x", "")],
             &[("customer", "{\"on_hold\":false}")],
         );
         let long = "ä".repeat(10_000);
-        check(&long, &[(&long, &long)], &[("v", &long)]);
+        check(&long, 1, &[(&long, &long)], &[("v", &long)]);
     }
 
     #[test]
     fn a_damaged_or_newer_envelope_is_a_failure() {
-        let whole = check("item", &[("a", "b")], &[("c", "1")]);
+        let whole = check("item", 0, &[("a", "b")], &[("c", "1")]);
         for cut in 1..whole.len() {
             assert!(Envelope::read(&whole.slice(..cut)).is_err(), "{cut}");
         }
