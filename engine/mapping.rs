@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::body::Body;
 use crate::diagnostic::{File, Findings, Span};
 use crate::expression::evaluate::Budget;
-use crate::expression::{Expression, Fault, FaultKind, RESULT_BYTES_MAX, Scope, Tables, Value};
+use crate::expression::{
+    Expression, Fault, FaultKind, RESULT_BYTES_MAX, Scope, TableUse, Tables, Value,
+};
 use crate::failure::Failure;
 use crate::message::Message;
 use crate::yaml::Node;
@@ -70,13 +72,13 @@ pub struct Outline {
     /// The schema that it names under `to`.
     pub to: Option<(String, Span)>,
     /// The tables that its expressions name.
-    pub tables: Vec<(String, Span)>,
+    pub tables: Vec<TableUse>,
 }
 
 /// What the expressions of a mapping refer to, each with its place in the file.
 #[derive(Debug, Default)]
 struct Uses {
-    tables: Vec<(String, Span)>,
+    tables: Vec<TableUse>,
     keys: Vec<(String, Span)>,
     variables: Vec<(String, Span)>,
     targets: Vec<(String, Span)>,
@@ -144,7 +146,7 @@ impl Mapping {
     }
 
     /// The tables that its expressions name.
-    pub fn tables(&self) -> &[(String, Span)] {
+    pub fn tables(&self) -> &[TableUse] {
         &self.uses.tables
     }
 

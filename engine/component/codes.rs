@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::diagnostic::{Code, Diagnostic, File, Place, closest};
-use crate::expression::{self, Expression, Tables};
+use crate::diagnostic::{Code, Diagnostic, File, Place, Span, closest};
+use crate::expression::{self, ColumnUse, Expression, TableUse, Tables};
 use crate::template::TemplateFault;
 use crate::yaml::Node;
 
@@ -37,6 +37,11 @@ pub const UNKNOWN_FLOW: Code = Code {
 pub const UNKNOWN_TABLE: Code = Code {
     name: "unknown-table",
     meaning: "A cross-reference table is named that the project does not have.",
+};
+/// A column is named that the table does not have.
+pub const UNKNOWN_COLUMN: Code = Code {
+    name: "unknown-column",
+    meaning: "A column is named that the cross-reference table does not have, or none is named where there are several.",
 };
 /// A key is named that the flow does not declare.
 pub const UNKNOWN_KEY: Code = Code {
@@ -72,6 +77,7 @@ pub const ALL: &[Code] = &[
     UNKNOWN_SYSTEM,
     UNKNOWN_FLOW,
     UNKNOWN_TABLE,
+    UNKNOWN_COLUMN,
     UNKNOWN_KEY,
     BAD_VALUE,
     CONFLICTING_SETTINGS,
@@ -120,13 +126,10 @@ pub fn expression(
             found.push(unknown_variable(&name, place(start, end), variables));
         }
     }
-    for (name, start, end) in compiled.tables() {
-        if tables.get(&name).is_none() {
-            let known: Vec<String> = tables.names().map(str::to_owned).collect();
-            let help = names_help("table", &name, &known, "tables/");
-            let message = format!("there is no table `{name}`");
-            found.push(Diagnostic::error(UNKNOWN_TABLE, place(start, end), message).help(help));
-        }
+    for used in compiled.tables() {
+        found.extend(table_use(&used, tables, &|span| {
+            place(span.start, span.end)
+        }));
     }
     for (name, start, end) in compiled.keys() {
         if !keys.contains(&name) {
@@ -137,6 +140,41 @@ pub fn expression(
         }
     }
     (Some(compiled), found)
+}
+
+/// The finding about a table that does not exist, or has no such column.
+pub fn table_use(
+    used: &TableUse,
+    tables: &Tables,
+    place: &dyn Fn(Span) -> Place,
+) -> Option<Diagnostic> {
+    let name = &used.table;
+    let Some(table) = tables.get(name) else {
+        let known: Vec<String> = tables.names().map(str::to_owned).collect();
+        let help = names_help("table", name, &known, "tables/");
+        let message = format!("there is no table `{name}`");
+        return Some(Diagnostic::error(UNKNOWN_TABLE, place(used.table_at), message).help(help));
+    };
+    let columns = table.columns();
+    match &used.column {
+        ColumnUse::Named(column, at) if !columns.contains(column) => {
+            let help = match closest(column, columns.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its columns are {}", columns.join(", ")),
+            };
+            let message = format!("the table `{name}` has no column `{column}`");
+            Some(Diagnostic::error(UNKNOWN_COLUMN, place(*at), message).help(help))
+        }
+        ColumnUse::Only if columns.len() > 2 => {
+            let message = format!("the table `{name}` has several columns, and none is named");
+            let help = format!(
+                "name one as the third argument: {}",
+                columns[1..].join(", ")
+            );
+            Some(Diagnostic::error(UNKNOWN_COLUMN, place(used.table_at), message).help(help))
+        }
+        _ => None,
+    }
 }
 
 fn unknown_variable(name: &str, place: Place, variables: &BTreeSet<String>) -> Diagnostic {

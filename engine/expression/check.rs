@@ -7,9 +7,9 @@ use regex::Regex;
 use super::Value;
 use super::ast::{Call, Node, Tree};
 use super::functions::{self, Function, Types};
-use super::{Fault, FaultKind};
+use super::{ColumnUse, Fault, FaultKind, TableUse};
 use crate::body::Kind;
-use crate::diagnostic::closest;
+use crate::diagnostic::{Span, closest};
 
 /// Everything that makes the expression fail whenever it is reached.
 pub(crate) fn faults(root: &Node) -> Vec<Fault> {
@@ -76,6 +76,39 @@ pub(crate) fn first_arguments(root: &Node, names: &[&str]) -> Vec<(String, usize
         {
             all.push((text, first.start, first.end));
         }
+    });
+    all
+}
+
+/// The tables that `lookup` and `known` name, with their columns.
+pub(crate) fn table_uses(root: &Node) -> Vec<TableUse> {
+    let mut all = Vec::new();
+    root.walk(&mut |node| {
+        let Tree::Call(call) = &node.tree else {
+            return;
+        };
+        if !matches!(call.name.as_str(), "lookup" | "known") {
+            return;
+        }
+        let Some((first, table)) = call
+            .arguments
+            .first()
+            .and_then(|first| Some((first, first.literal_text()?)))
+        else {
+            return;
+        };
+        let column = match call.arguments.get(2) {
+            _ if call.name == "known" => ColumnUse::Open,
+            None => ColumnUse::Only,
+            Some(third) => third.literal_text().map_or(ColumnUse::Open, |column| {
+                ColumnUse::Named(column, Span::new(third.start, third.end))
+            }),
+        };
+        all.push(TableUse {
+            table,
+            table_at: Span::new(first.start, first.end),
+            column,
+        });
     });
     all
 }

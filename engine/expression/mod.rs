@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::body::Item;
+use crate::diagnostic::Span;
 use crate::failure::{Class, Failure};
 use crate::message::Message;
 
@@ -80,9 +81,9 @@ impl Expression {
         check::free_variables(&self.root)
     }
 
-    /// Tables that are named in `lookup` and `known`, each with its bytes in the text.
-    pub fn tables(&self) -> Vec<(String, usize, usize)> {
-        check::first_arguments(&self.root, &["lookup", "known"])
+    /// Tables that are named in `lookup` and `known`, with their columns.
+    pub fn tables(&self) -> Vec<TableUse> {
+        check::table_uses(&self.root)
     }
 
     /// Business keys that are named in `key`, each with its bytes in the text.
@@ -380,6 +381,28 @@ pub(crate) enum Form<'a> {
 /// An expression that was handed to a function unevaluated.
 #[derive(Clone, Copy, Debug)]
 pub struct Reference<'a>(pub(crate) &'a Node);
+
+/// A cross-reference table that an expression names, each name with its bytes in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableUse {
+    /// The table.
+    pub table: String,
+    /// Where its name stands.
+    pub table_at: Span,
+    /// What is read of a row.
+    pub column: ColumnUse,
+}
+
+/// What an expression reads of a table's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnUse {
+    /// Nothing, or what is known only when it runs.
+    Open,
+    /// The only column beside the key.
+    Only,
+    /// This column, with its bytes in the text.
+    Named(String, Span),
+}
 
 /// The tables of a project, by name.
 #[derive(Debug, Default)]

@@ -220,7 +220,12 @@ fn names_that_an_expression_uses_are_known() {
         list.into_iter().map(|(name, _, _)| name).collect()
     };
     assert_eq!(names(expression.free_variables()), ["outer", "other"]);
-    assert_eq!(names(expression.tables()), ["customers", "skus"]);
+    let tables: Vec<String> = expression
+        .tables()
+        .into_iter()
+        .map(|used| used.table)
+        .collect();
+    assert_eq!(tables, ["customers", "skus"]);
     assert_eq!(names(expression.keys()), ["order"]);
     assert!(!expression.reads_body());
     assert!(Expression::compile("a").unwrap().reads_body());

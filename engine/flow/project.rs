@@ -543,8 +543,8 @@ fn parts_of(
         {
             parts.insert(format!("mapping {text}"), *hash);
             open.extend(mapping.to().map(|(name, _)| name.to_owned()));
-            for (table, _) in mapping.tables() {
-                table_part(table, hashes, &mut parts);
+            for used in mapping.tables() {
+                table_part(&used.table, hashes, &mut parts);
             }
         }
         if let Some(hash) = hashes.schemas.get(&text) {

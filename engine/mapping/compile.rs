@@ -9,7 +9,7 @@ use crate::body::write_string;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span, closest};
 use crate::expression::codes::{QUOTED_NAME, STRING_ORDERING, UNKNOWN_VARIABLE};
 use crate::expression::number::is_json_number;
-use crate::expression::{self, Expression, Fault};
+use crate::expression::{self, ColumnUse, Expression, Fault};
 use crate::yaml::shape::codes::{BAD_VALUE, MISSING_FIELD, UNKNOWN_FIELD, WRONG_TYPE};
 use crate::yaml::{Data, Key, Node};
 
@@ -362,10 +362,14 @@ impl Compiler<'_> {
                 self.uses.variables.push((name, span));
             }
         }
+        for mut used in expression.tables() {
+            used.table_at = within(used.table_at.start, used.table_at.end);
+            if let ColumnUse::Named(_, at) = &mut used.column {
+                *at = within(at.start, at.end);
+            }
+            self.uses.tables.push(used);
+        }
         let place = |(name, start, end)| (name, within(start, end));
-        self.uses
-            .tables
-            .extend(expression.tables().into_iter().map(place));
         self.uses
             .keys
             .extend(expression.keys().into_iter().map(place));

@@ -85,7 +85,7 @@ fields:
     );
     assert_eq!(mapping.name(), "storefront-order");
     assert_eq!(mapping.to().unwrap().0, "canonical/order.v1");
-    assert_eq!(mapping.tables()[0].0, "customers");
+    assert_eq!(mapping.tables()[0].table, "customers");
     let targets: Vec<_> = mapping
         .target_fields()
         .iter()

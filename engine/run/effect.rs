@@ -13,7 +13,7 @@ use super::failing;
 use super::stage::{guarded, panicked};
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked};
-use crate::component::{Answer, Attempt, Effect, Probed, Promises, Request};
+use crate::component::{Answer, Attempt, Effect, Promises, Request};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use super::tape::TapeJson;
-use super::{Schema, Schemas, codes, words};
+use super::{Schema, Schemas, codes, keywords, words};
 use crate::body::{Item, Kind, Limits, Tape};
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span, closest};
 
@@ -39,6 +39,7 @@ pub(super) fn schemas(files: &[(String, Arc<File>)], findings: &mut Findings) ->
         let before = findings.errors();
         source.check_rules(findings);
         source.check_references(&known, findings);
+        source.check_words(findings);
         let schema = if findings.errors() == before {
             source.compile(&known, findings)
         } else {
@@ -335,6 +336,18 @@ impl Source {
                     findings,
                 );
             }
+        });
+    }
+
+    /// Warns of words that are like those of JSON Schema.
+    fn check_words(&self, findings: &mut Findings) {
+        keywords::misspelt(self.tape.root(), &mut |key, near| {
+            let word = key.as_str().unwrap_or_default();
+            let message = format!("JSON Schema has no word `{word}`: it checks nothing");
+            findings.push(
+                Diagnostic::warning(codes::UNKNOWN_KEYWORD, self.place(key), message)
+                    .help(format!("did you mean `{near}`?")),
+            );
         });
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::body::Item;
 use crate::diagnostic::{File, Findings};
 
+mod keywords;
 mod load;
 mod tape;
 mod words;
@@ -43,12 +44,19 @@ pub mod codes {
         meaning: "Two schemas have the same `$id`",
     };
 
+    /// A word that is like one of JSON Schema.
+    pub const UNKNOWN_KEYWORD: Code = Code {
+        name: "unknown-keyword",
+        meaning: "A schema has a word that JSON Schema does not know and that is like one that it knows: it checks nothing",
+    };
+
     /// All of them, for the reference.
     pub const ALL: &[Code] = &[
         SCHEMA_JSON,
         INVALID_SCHEMA,
         UNKNOWN_SCHEMA_REFERENCE,
         DUPLICATE_SCHEMA_ID,
+        UNKNOWN_KEYWORD,
     ];
 }
 

@@ -83,6 +83,37 @@ impl Part for Schedule {
     }
 }
 
+fn parse(pattern: &str) -> Result<Cron, String> {
+    CronParser::builder()
+        .year(Year::Disallowed)
+        .build()
+        .parse(pattern)
+        .map_err(|error| error.to_string().trim_end_matches('.').to_owned())
+}
+
+/// The one field of a pattern that is at fault, with its name.
+fn wrong_field(pattern: &str) -> Option<(&'static str, &str)> {
+    const NAMES: [&str; 6] = ["second", "minute", "hour", "day", "month", "weekday"];
+    let fields: Vec<&str> = pattern.split_whitespace().collect();
+    let names = match fields.len() {
+        5 => &NAMES[1..],
+        6 => &NAMES[..],
+        _ => return None,
+    };
+    let mut wrong = fields
+        .iter()
+        .zip(names)
+        .enumerate()
+        .filter(|(at, (field, _))| {
+            let alone: Vec<&str> = (0..fields.len())
+                .map(|other| if other == *at { **field } else { "*" })
+                .collect();
+            parse(&alone.join(" ")).is_err()
+        });
+    let (_, (field, name)) = wrong.next()?;
+    wrong.next().is_none().then_some((*name, *field))
+}
+
 impl Schedule {
     fn zone(&self, cx: &mut Build<'_>) -> Option<TimeZone> {
         let name = self.zone.as_deref().unwrap_or("UTC");
@@ -107,22 +138,17 @@ impl Schedule {
     }
 
     fn cron(&self, cx: &mut Build<'_>) -> Option<Cron> {
-        let parsed = CronParser::builder()
-            .year(Year::Disallowed)
-            .build()
-            .parse(&self.cron);
-        let cron = match parsed {
+        let cron = match parse(&self.cron) {
             Ok(cron) => cron,
-            Err(error) => {
-                let why = error.to_string();
+            Err(why) => {
+                let part = match wrong_field(&self.cron) {
+                    Some((name, text)) => format!("`{text}` is no {name}"),
+                    None => why,
+                };
                 cx.error(
                     codes::BAD_VALUE,
                     &["cron"],
-                    format!(
-                        "`{}` is no cron pattern: {}",
-                        self.cron,
-                        why.trim_end_matches('.')
-                    ),
+                    format!("`{}` is no cron pattern: {part}", self.cron),
                     "write minute, hour, day, month and weekday, such as `0 6 * * Mon-Fri`",
                 );
                 return None;
@@ -396,6 +422,15 @@ mod tests {
             &["2026-11-20T14:00:00+00:00"],
         )
         .await;
+    }
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        assert_eq!(wrong_field("61 * * * *"), Some(("minute", "61")));
+        assert_eq!(wrong_field("0 6 * * Mon-Fry"), Some(("weekday", "Mon-Fry")));
+        assert_eq!(wrong_field("0 0 25 * * *"), Some(("hour", "25")));
+        assert_eq!(wrong_field("61 25 * * *"), None, "two are at fault");
+        assert_eq!(wrong_field("often"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Source, mapping_target};
 use crate::component::codes as part_codes;
 use crate::component::{Broken, Library};
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
-use crate::expression::Tables;
+use crate::expression::{TableUse, Tables};
 use crate::mapping::{self, Mapping};
 use crate::schema::Schemas;
 
@@ -41,9 +41,7 @@ pub(crate) fn read(
     for (name, span) in [&outline.from, &outline.to].into_iter().flatten() {
         known_schema(file, (name, *span), schemas, findings);
     }
-    for (table, span) in &outline.tables {
-        known_table(file, table, *span, tables, findings);
-    }
+    known_tables(file, &outline.tables, tables, findings);
     let mut mapping = mapping.filter(|_| source.missing.is_empty());
     if let Some((to, _)) = &outline.to
         && let Some(target) = At::named(schemas, to)
@@ -66,9 +64,7 @@ pub(crate) fn read_expression(
     findings: &mut Findings,
 ) -> Option<Mapping> {
     let mapping = mapping::compile_expression(name, file, findings)?;
-    for (table, span) in mapping.tables() {
-        known_table(file, table, *span, tables, findings);
-    }
+    known_tables(file, mapping.tables(), tables, findings);
     Some(mapping)
 }
 
@@ -94,21 +90,16 @@ fn known_schema(
     );
 }
 
-fn known_table(file: &Arc<File>, name: &str, span: Span, tables: &Tables, findings: &mut Findings) {
-    if tables.get(name).is_some() {
-        return;
-    }
-    let known: Vec<String> = tables.names().map(str::to_owned).collect();
-    let help = part_codes::names_help("table", name, &known, "tables/");
-    let message = format!("there is no table `{name}`");
-    error(
-        file,
-        part_codes::UNKNOWN_TABLE,
+fn known_tables(file: &Arc<File>, used: &[TableUse], tables: &Tables, findings: &mut Findings) {
+    let place = |span| Place {
+        file: file.clone(),
         span,
-        message,
-        help,
-        findings,
-    );
+    };
+    for used in used {
+        if let Some(finding) = part_codes::table_use(used, tables, &place) {
+            findings.push(finding);
+        }
+    }
 }
 
 fn error(
