@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench services
+.PHONY: demo test lint faults soak bench services
 
 demo: ## see it work: 10,000 orders, a stand-in ERP, balanced books
 	cargo run --release --bin crossdock -- demo
@@ -10,6 +10,14 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+SCALE ?= full
+faults: ## harm done to the engine, one line a scenario; ONLY=name plays one, SEED=number repeats one
+	@CROSSDOCK_FAULTS=$(SCALE) CROSSDOCK_FAULTS_ONLY=$(ONLY) CROSSDOCK_FAULTS_SEED=$(SEED) \
+		cargo test --quiet --test main faults::the_list -- --exact --nocapture
+
+soak: ## the same for a night
+	@$(MAKE) --no-print-directory faults SCALE=long
 
 bench: ## how far we are from the limits of the disk and the CPU, in one run
 	cargo bench --bench main

@@ -15,6 +15,7 @@ mod check;
 mod cli;
 mod durability;
 mod effects;
+mod faults;
 mod fuzz;
 mod hostile;
 mod parts;

@@ -15,26 +15,26 @@ const PAGE: usize = 1_000;
 
 /// The engine's own counts, and who waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Each flow with its counts.
-    pub(crate) flows: Vec<Books>,
+    pub flows: Vec<Books>,
     /// Hops that are not over, those between flows among them.
-    pub(crate) hops: u64,
+    pub hops: u64,
 }
 
 impl Tally {
     /// Whether the books of every flow balance.
-    pub(crate) fn balances(&self) -> bool {
+    pub fn balances(&self) -> bool {
         self.flows.iter().all(|flow| flow.counts.balanced())
     }
 
     /// The sum of one count over all flows.
-    pub(crate) fn sum(&self, count: impl Fn(&Counts) -> i64) -> i64 {
+    pub fn sum(&self, count: impl Fn(&Counts) -> i64) -> i64 {
         self.flows.iter().map(|flow| count(&flow.counts)).sum()
     }
 
     /// Whether messages came, and none is on its way.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.hops == 0
             && self.sum(|counts| counts.in_flight) == 0
             && self.sum(|counts| counts.received) > 0
@@ -42,12 +42,12 @@ impl Tally {
 }
 
 /// Opens the store of the project in a folder, to read it while the engine runs and while it does not.
-pub(crate) fn open(project: &Path) -> Result<Reader, String> {
+pub fn open(project: &Path) -> Result<Reader, String> {
     Reader::open(&project.join(STORE)).map_err(said)
 }
 
 /// The counts of now.
-pub(crate) async fn read(store: &Reader) -> Result<Tally, String> {
+pub async fn read(store: &Reader) -> Result<Tally, String> {
     let flows = store.books().await.map_err(said)?;
     let hops = store.hop_counts().await.map_err(said)?;
     Ok(Tally {
@@ -57,7 +57,7 @@ pub(crate) async fn read(store: &Reader) -> Result<Tally, String> {
 }
 
 /// The `order` keys of all messages that wait for a person.
-pub(crate) async fn read_waiting(store: &Reader) -> Result<HashSet<String>, String> {
+pub async fn read_waiting(store: &Reader) -> Result<HashSet<String>, String> {
     let mut waiting = HashSet::new();
     let mut before = None;
     loop {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// One connection to one address, opened when needed and again after it broke.
-pub(crate) struct Client {
+pub struct Client {
     address: SocketAddr,
     timeout: Duration,
     open: Option<Open>,
@@ -31,7 +31,7 @@ impl Drop for Open {
 
 impl Client {
     /// A client that gives up a request after `timeout`.
-    pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Client {
+    pub fn new(address: SocketAddr, timeout: Duration) -> Client {
         Client {
             address,
             timeout,
@@ -40,7 +40,7 @@ impl Client {
     }
 
     /// Sends the request once and reads the whole answer; any trouble closes the connection.
-    pub(crate) async fn send(
+    pub async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), String> {
@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// Asks for `path`.
-    pub(crate) async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes), String> {
+    pub async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes), String> {
         let request = Request::get(path)
             .header("host", self.address.to_string())
             .body(Full::default());

@@ -2,11 +2,11 @@
 
 /// A small generator of numbers (splitmix64) that starts from a seed.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
     /// The dice for the `n`-th thing under `seed`: things may be made in any order and still be the same.
-    pub(crate) fn of(seed: u64, n: u64) -> Dice {
+    pub fn of(seed: u64, n: u64) -> Dice {
         let mut dice = Dice(seed ^ n.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         dice.next();
         dice
@@ -22,17 +22,17 @@ impl Dice {
     }
 
     /// A number below `limit`, which is at least 1.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
     /// A fraction from 0 up to, but not including, 1.
-    pub(crate) fn fraction(&mut self) -> f64 {
+    pub fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Puts `things` in another order.
-    pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
             things.swap(last, self.below(last as u64 + 1) as usize);
         }

@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOG_LINES_SHOWN: usize = 20;
 
 /// The engine's process and all that is needed to start it again.
-pub(crate) struct Engine {
+pub struct Engine {
     program: PathBuf,
     project: PathBuf,
     address: SocketAddr,
@@ -33,7 +33,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// An engine that is not started yet; `program` is this program, `address` where it will listen.
-    pub(crate) fn new(
+    pub fn new(
         program: PathBuf,
         project: &Path,
         address: SocketAddr,
@@ -50,8 +50,25 @@ impl Engine {
         }
     }
 
+    /// Gives its next start this environment variable.
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.unset(name);
+        self.environment.push((name, value.into()));
+    }
+
+    /// Takes a variable from its next start's environment.
+    pub fn unset(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| *known != name);
+    }
+
     /// Starts the engine and comes back when it takes orders.
-    pub(crate) async fn start(&mut self) -> Result<(), String> {
+    pub async fn start(&mut self) -> Result<(), String> {
+        self.launch()?;
+        self.wait_until_ready().await
+    }
+
+    /// Starts the engine and does not wait for it.
+    pub fn launch(&mut self) -> Result<(), String> {
         let wrong = |error: std::io::Error| format!("cannot start the engine: {error}");
         let log = OpenOptions::new()
             .create(true)
@@ -75,11 +92,11 @@ impl Engine {
             .spawn()
             .map_err(wrong)?;
         self.child = Some(child);
-        self.wait_until_ready().await
+        Ok(())
     }
 
     /// Kills the engine as `kill -9` does, and waits until it is gone.
-    pub(crate) async fn kill(&mut self) -> Result<(), String> {
+    pub async fn kill(&mut self) -> Result<(), String> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
@@ -89,31 +106,37 @@ impl Engine {
             .map_err(|error| format!("cannot kill the engine: {error}"))
     }
 
+    /// The number of its process, while it has one.
+    pub fn process(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Whether it has been started and has not ended by itself.
-    pub(crate) fn is_running(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         self.child
             .as_mut()
             .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// The hops that its starts took over from earlier ones, as its log tells.
-    pub(crate) fn recovered(&self) -> u64 {
+    pub fn recovered(&self) -> u64 {
         fs::read_to_string(&self.log).map_or(0, |log| log.lines().filter_map(recovered_in).sum())
     }
 
     /// The last lines of the log.
-    pub(crate) fn log_end(&self) -> String {
+    pub fn log_end(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
 
-    async fn wait_until_ready(&mut self) -> Result<(), String> {
+    /// Comes back when it takes orders; an error if it ends by itself first.
+    pub async fn wait_until_ready(&mut self) -> Result<(), String> {
         let mut client = Client::new(self.address, Duration::from_secs(2));
         let started = Instant::now();
         while started.elapsed() < READY_WITHIN {
@@ -134,27 +157,27 @@ impl Engine {
 
 /// What killing the engine has shown.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Kills {
+pub struct Kills {
     /// How often it was killed.
-    pub(crate) done: u64,
+    pub done: u64,
     /// How often there was work in flight.
-    pub(crate) with_work: u64,
+    pub with_work: u64,
 }
 
 /// What the killing goes by.
-pub(crate) struct Load<'a> {
+pub struct Load<'a> {
     /// What the storefront has done.
-    pub(crate) progress: &'a Progress,
+    pub progress: &'a Progress,
     /// How many deliveries there will be.
-    pub(crate) deliveries: u64,
+    pub deliveries: u64,
     /// How many sales orders there will be.
-    pub(crate) sales: u64,
+    pub sales: u64,
     /// Where the ERP is.
-    pub(crate) erp: SocketAddr,
+    pub erp: SocketAddr,
 }
 
 /// Kills and restarts the engine `times` times, at points of the work chosen by `dice`; comes back after the last one.
-pub(crate) async fn kill_under_load(
+pub async fn kill_under_load(
     engine: &mut Engine,
     times: u64,
     load: &Load<'_>,
@@ -185,13 +208,13 @@ pub(crate) async fn kill_under_load(
 }
 
 /// How many sales orders the stand-in ERP has.
-pub(crate) async fn booked(erp: &mut Client) -> Option<u64> {
+pub async fn booked(erp: &mut Client) -> Option<u64> {
     let (_, body) = erp.get("/status").await.ok()?;
     serde_json::from_slice::<serde_json::Value>(&body).ok()?["booked"].as_u64()
 }
 
 /// A free port on loopback; free at this moment.
-pub(crate) fn free_address() -> Result<SocketAddr, String> {
+pub fn free_address() -> Result<SocketAddr, String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     listener.local_addr().map_err(|error| error.to_string())
 }

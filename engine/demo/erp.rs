@@ -227,7 +227,11 @@ impl Erp {
             return Ok(problem(StatusCode::UNAUTHORIZED, "show the bearer token"));
         }
         let fate = self.faults.fate(Dice::of(self.seed, seq));
-        tokio::time::sleep(fate.wait).await;
+        if !fate.wait.is_zero() {
+            self.note_fault(seq, Some("slow")).await?;
+            tokio::time::sleep(fate.wait).await;
+        }
+        self.note_fault(seq, fate.before.name()).await?;
         match fate.before {
             Before::Fail => {
                 return Ok(problem(
@@ -299,6 +303,7 @@ impl Erp {
     }
 
     async fn book(&self, asked: Asked, facts: Facts, fate: Fate) -> Result<Answer, HangUp> {
+        let seq = asked.seq;
         // Under the lock: what is booked, in which order, and the journal's lines in that order.
         let (status, sale, synced) = {
             let mut books = self.books();
@@ -337,6 +342,7 @@ impl Erp {
             }
         };
         synced.wait().await.map_err(|_| HangUp)?;
+        self.note_fault(seq, fate.after.name()).await?;
         match fate.after {
             After::Nothing => Ok(answer(status, &sale.body())),
             After::Fail => Ok(problem(
@@ -355,6 +361,17 @@ impl Erp {
         self.books
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What goes wrong on purpose is in the journal, so that a recount knows how often it did.
+    async fn note_fault(&self, seq: u64, fault: Option<&str>) -> Result<(), HangUp> {
+        match fault {
+            Some(fault) => {
+                self.note(json!({"seq": seq, "at_us": now_us(), "fault": fault}))
+                    .await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Without its journal the stand-in answers nothing, for nothing may be done that the journal does not know of.

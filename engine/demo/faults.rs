@@ -45,6 +45,29 @@ pub(crate) enum After {
     Hang,
 }
 
+impl Before {
+    /// The name in settings and in the journal; `None` for nothing.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Before::Nothing => None,
+            Before::Fail => Some("fail"),
+            Before::Throttle => Some("throttle"),
+        }
+    }
+}
+
+impl After {
+    /// The name in settings and in the journal; `None` for nothing.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            After::Nothing => None,
+            After::Fail => Some("error-after-apply"),
+            After::Drop => Some("drop-after-apply"),
+            After::Hang => Some("hang-after-apply"),
+        }
+    }
+}
+
 /// The faults of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fate {

@@ -83,7 +83,7 @@ impl Drop for Journal {
 }
 
 /// Every whole line of a journal, parsed; a last line that was never finished is not one.
-pub(crate) fn read_lines(path: &Path) -> Result<Vec<Value>, String> {
+pub fn read_lines(path: &Path) -> Result<Vec<Value>, String> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -102,7 +102,7 @@ pub(crate) fn read_lines(path: &Path) -> Result<Vec<Value>, String> {
 }
 
 /// The time in microseconds since 1970.
-pub(crate) fn now_us() -> u64 {
+pub fn now_us() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| {

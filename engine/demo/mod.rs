@@ -4,15 +4,15 @@
     reason = "the demo is a customer of the engine: it keeps its own journals and clock"
 )]
 
-mod books;
-mod client;
-mod dice;
-mod engine;
+pub mod books;
+pub mod client;
+pub mod dice;
+pub mod engine;
 pub mod erp;
 pub mod faults;
-mod journal;
+pub mod journal;
 pub mod orders;
-mod project;
+pub mod project;
 pub mod recount;
 #[cfg(test)]
 mod reference;
@@ -20,37 +20,35 @@ mod reference;
 mod rehearsal;
 mod report;
 mod sales;
-mod storefront;
+pub mod stand_in;
+pub mod storefront;
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 
 use books::Tally;
 use client::Client;
 use dice::Dice;
 use engine::{Engine, Kills, Load, booked, free_address, kill_under_load};
-use erp::Mode;
+use erp::{ErpArgs, Mode};
 use faults::Faults;
 use orders::{Kind, Plan};
 use recount::{Explained, recount};
 use report::{Bars, Findings};
+use stand_in::StandIn;
 use storefront::{Progress, Settings};
 
 use crate::store::reader::Reader;
 
-/// What the storefront signs with and the engine checks by, in the demo only.
-const SECRET: &str = "demo-storefront-secret";
-/// What the engine shows to the ERP, in the demo only.
-const TOKEN: &str = "demo-erp-token";
+/// What the storefront signs with and the engine checks by, in the demo and in tests only.
+pub const SECRET: &str = "demo-storefront-secret";
+/// What the engine shows to the ERP, in the demo and in tests only.
+pub const TOKEN: &str = "demo-erp-token";
 /// A delivery that nobody accepts for so long is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// The engine is at rest when two looks this far apart agree.
@@ -60,8 +58,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(180);
 /// How often progress is shown on a terminal, and printed elsewhere.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 const PRINT_EVERY: Duration = Duration::from_secs(2);
-/// How long the ERP's process may take to say where it listens.
-const ERP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs the reference project between a stand-in storefront and a stand-in ERP, and recounts from their journals.
 #[derive(Clone, Debug, clap::Args)]
@@ -118,7 +114,8 @@ pub async fn demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<bool,
     let stage = Stage::set(args)?;
     let plan = Plan::new(args.orders, args.seed);
     say(out, &format!("project    {}\n", stage.project.display()))?;
-    let (erp_process, erp) = start_erp(args, &stage).await?;
+    let erp_process = start_erp(args, &stage).await?;
+    let erp = erp_process.address();
     let mut engine = Engine::new(
         stage.program.clone(),
         &stage.project,
@@ -233,49 +230,18 @@ fn environment(erp: SocketAddr) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Starts the ERP's process; it ends when its standard input closes, so it ends with the demo, however that ends.
-async fn start_erp(args: &DemoArgs, stage: &Stage) -> Result<(Child, SocketAddr), String> {
-    let wrong = |error: std::io::Error| format!("cannot start the ERP: {error}");
-    let mode = clap::ValueEnum::to_possible_value(&args.erp)
-        .map_or_else(String::new, |value| value.get_name().to_owned());
-    let mut child = Command::new(&stage.program)
-        .arg("demo-erp")
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--until-stdin-closes",
-            "--mode",
-            &mode,
-        ])
-        .arg("--journal")
-        .arg(&stage.erp)
-        .args([
-            "--seed",
-            &args.seed.to_string(),
-            "--fault",
-            &args.fault.to_string(),
-        ])
-        .env("ERP_TOKEN", TOKEN)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(wrong)?;
-    let output = child
-        .stdout
-        .take()
-        .ok_or("the ERP has no standard output")?;
-    let mut lines = BufReader::new(output).lines();
-    let line = tokio::time::timeout(ERP_WITHIN, lines.next_line())
-        .await
-        .map_err(|_| "the ERP does not say where it listens".to_owned())?;
-    let address = line.map_err(wrong)?.unwrap_or_default();
-    Ok((
-        child,
-        address
-            .parse()
-            .map_err(|_| format!("the ERP says `{address}` instead of its address"))?,
-    ))
+/// Starts the ERP's process.
+async fn start_erp(args: &DemoArgs, stage: &Stage) -> Result<StandIn, String> {
+    let erp = ErpArgs {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        journal: stage.erp.clone(),
+        mode: args.erp,
+        fault: args.fault.clone(),
+        seed: args.seed,
+        token: Some(TOKEN.to_owned()),
+        until_stdin_closes: true,
+    };
+    StandIn::start(&stage.program, &erp).await
 }
 
 /// Sends, kills, waits until the engine is at rest, and recounts.
@@ -398,8 +364,8 @@ async fn show(load: &Load<'_>, out: &mut (dyn Write + Send)) -> Result<(), Strin
     }
 }
 
-/// The orders on the review list, as often as they are on it.
-fn read_review_list(project: &Path) -> Result<HashMap<String, u64>, String> {
+/// The orders on the review list of the project in a folder, as often as they are on it.
+pub fn read_review_list(project: &Path) -> Result<HashMap<String, u64>, String> {
     let mut reviewed = HashMap::new();
     let Ok(folder) = std::fs::read_dir(project.join("outbox")) else {
         return Ok(reviewed);

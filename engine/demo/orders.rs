@@ -71,7 +71,7 @@ impl Kind {
 
 /// When an order is delivered a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Again {
+pub enum Again {
     /// Never.
     No,
     /// Together with the first delivery.
@@ -82,30 +82,30 @@ pub(crate) enum Again {
 
 /// One order as the storefront sends it.
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
+pub struct Order {
     /// The number that people use.
-    pub(crate) number: String,
+    pub number: String,
     /// What it is made to show.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// What the buyer owes, in decimal digits.
-    pub(crate) total: String,
+    pub total: String,
     /// How many lines it has.
-    pub(crate) lines: usize,
+    pub lines: usize,
     /// The customer's number in the ERP.
-    pub(crate) customer: String,
+    pub customer: String,
     /// The webhook's body.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
 }
 
 impl Order {
     /// The hash of the body, in hexadecimal digits.
-    pub(crate) fn sha256(&self) -> String {
+    pub fn sha256(&self) -> String {
         hex(&Sha256::digest(&self.body))
     }
 }
 
 /// All orders of a demo: which kinds there are, and which come twice.
-pub(crate) struct Plan {
+pub struct Plan {
     seed: u64,
     kinds: Vec<Kind>,
     again: Vec<Again>,
@@ -113,7 +113,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A plan of `count` orders; the shares of kinds and duplicates are exact, their places are by chance.
-    pub(crate) fn new(count: u64, seed: u64) -> Plan {
+    pub fn new(count: u64, seed: u64) -> Plan {
         let mut kinds = Vec::new();
         for kind in Kind::ALL {
             let many = count * kind.share() / 10_000;
@@ -130,12 +130,13 @@ impl Plan {
     }
 
     /// How many orders there are.
-    pub(crate) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.kinds.len()
     }
 
     /// How many deliveries there are, duplicates included.
-    pub(crate) fn deliveries(&self) -> usize {
+    pub fn deliveries(&self) -> usize {
         self.len()
             + self
                 .again
@@ -145,23 +146,23 @@ impl Plan {
     }
 
     /// How many orders are of `kind`.
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: Kind) -> usize {
         self.kinds.iter().filter(|each| **each == kind).count()
     }
 
     /// Whether the order at `index` comes twice.
-    pub(crate) fn again(&self, index: usize) -> Again {
+    pub fn again(&self, index: usize) -> Again {
         self.again[index]
     }
 
     /// The order at `index`; the same whenever it is asked for.
-    pub(crate) fn order(&self, index: usize) -> Order {
+    pub fn order(&self, index: usize) -> Order {
         make_order(self.seed, index as u64, self.kinds[index])
     }
 }
 
 /// The ERP's answer about the customer `code`; `None` when it does not know one.
-pub(crate) fn customer(code: &str) -> Option<Value> {
+pub fn customer(code: &str) -> Option<Value> {
     let number: u64 = code.strip_prefix("C-")?.parse().ok()?;
     if !(CUSTOMER_FIRST..CUSTOMER_END).contains(&number) {
         return None;
@@ -177,7 +178,7 @@ pub(crate) fn customer(code: &str) -> Option<Value> {
 }
 
 /// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes

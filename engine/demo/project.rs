@@ -22,7 +22,7 @@ const KEY: &str = ", idempotency_key: orderNumber, kept: 24h";
 const PROBE: &str = "probe: ";
 
 /// Writes the reference project, or a copy of the one in `from`, to the folder `to`; its booking flow claims no more of the ERP than `mode` offers.
-pub(crate) fn write(from: Option<&Path>, to: &Path, mode: Mode) -> Result<(), String> {
+pub fn write(from: Option<&Path>, to: &Path, mode: Mode) -> Result<(), String> {
     match from {
         Some(from) => copy(from, to)?,
         None => unpack(to)?,

@@ -1,6 +1,6 @@
 //! The oracle: what was lost, doubled or changed on the way, counted from the stand-ins' two journals. It does not ask the engine; what waits for a person is handed in, and only explains why an order is not booked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use rust_decimal::Decimal;
@@ -54,12 +54,18 @@ pub struct Recount {
     pub booked: u64,
     /// Requests to book; more than `booked` when some were tried again.
     pub booking_requests: u64,
+    /// Requests to book an order that had been asked for before.
+    pub asked_again: u64,
     /// Requests that the ERP answered from their idempotency key.
     pub repeated: u64,
+    /// How often the ERP misbehaved on purpose, by fault.
+    pub faults: BTreeMap<String, u64>,
     /// Acknowledged orders that wait for a person.
     pub waiting: u64,
     /// Of those, the ones that must be booked.
     pub waiting_good: u64,
+    /// Orders that are booked, and wait for a person all the same: nobody knew that they were booked.
+    pub waiting_booked: u64,
     /// Acknowledged orders on the review list.
     pub reviewed: u64,
     /// Acknowledged orders of which nothing is left.
@@ -190,6 +196,7 @@ fn judge(
     let waiting = explained.waiting.contains(number);
     counts.waiting += u64::from(waiting && sales.is_empty());
     counts.waiting_good += u64::from(waiting && good && sales.is_empty());
+    counts.waiting_booked += u64::from(waiting && !sales.is_empty());
     counts.reviewed += u64::from(listed > 0);
     let found = match order.kind {
         Some(Kind::Good) => !sales.is_empty() || waiting,
@@ -267,9 +274,16 @@ fn read_sent(lines: &[Value], counts: &mut Recount) -> HashMap<String, Sent> {
 
 fn read_booked(lines: &[Value], counts: &mut Recount) -> HashMap<String, Vec<Booked>> {
     let mut booked: HashMap<String, Vec<Booked>> = HashMap::new();
+    let mut asked = HashSet::new();
     for line in lines {
         let (request, applied) = (&line["request"], &line["applied"]);
-        counts.booking_requests += u64::from(request["method"] == "POST");
+        if request["method"] == "POST" {
+            counts.booking_requests += 1;
+            counts.asked_again += u64::from(!asked.insert(text(&request["order_number"])));
+        }
+        if let Some(fault) = line["fault"].as_str() {
+            *counts.faults.entry(fault.to_owned()).or_default() += 1;
+        }
         counts.repeated += u64::from(line["repeated"].is_object());
         if let Some(number) = applied["order_number"].as_str() {
             counts.booked += 1;
@@ -498,10 +512,29 @@ mod tests {
                 counts.acknowledged,
                 counts.duplicates,
                 counts.booking_requests,
+                counts.asked_again,
                 counts.repeated
             ),
-            (1, 1, 2, 1)
+            (1, 1, 2, 1, 1)
         );
+    }
+
+    #[test]
+    fn faults_are_counted_by_name() {
+        let fault = |name: &str| json!({"seq": 1, "at_us": 1, "fault": name});
+        let counts = check(
+            &[order("#1", "good"), answer("#1", 200)],
+            &[
+                fault("fail"),
+                fault("slow"),
+                fault("fail"),
+                applied("#1", "12.50", 2),
+            ],
+            &explained(&["#1"], &[]),
+            [&[], &[], &[]],
+        );
+        assert_eq!((counts.faults["fail"], counts.faults["slow"]), (2, 1));
+        assert_eq!((counts.waiting, counts.waiting_booked), (0, 1));
     }
 
     #[test]

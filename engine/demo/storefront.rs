@@ -24,7 +24,7 @@ use super::journal::{Journal, now_us};
 use super::orders::{Again, Kind, Order, Plan};
 
 /// Where the engine takes orders.
-pub(crate) const HOOK: &str = "/hooks/storefront/orders";
+pub const HOOK: &str = "/hooks/storefront/orders";
 /// How long the storefront waits for an answer, as the real one does.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The wait before the first resend, and the longest one.
@@ -37,43 +37,43 @@ const ORDERS_A_SYNC: usize = 128;
 
 /// How and where the storefront sends.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// The engine's listener.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// The key that signs.
-    pub(crate) secret: String,
+    pub secret: String,
     /// How many connections send at the same time.
-    pub(crate) concurrency: usize,
+    pub concurrency: usize,
     /// At most this many orders a second; 0 is as fast as it goes.
-    pub(crate) rate: u64,
+    pub rate: u64,
     /// A delivery that nobody accepts within this time is given up.
-    pub(crate) give_up_after: Duration,
+    pub give_up_after: Duration,
     /// Where the journal goes.
-    pub(crate) journal: PathBuf,
+    pub journal: PathBuf,
     /// Where chance starts.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// What has happened so far; others read it while the storefront sends.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// Deliveries that were answered with a 2xx.
-    pub(crate) acknowledged: AtomicU64,
+    pub acknowledged: AtomicU64,
     /// Of those, first deliveries of orders that must be booked.
-    pub(crate) acknowledged_good: AtomicU64,
+    pub acknowledged_good: AtomicU64,
     /// Deliveries that were refused for good.
-    pub(crate) refused: AtomicU64,
+    pub refused: AtomicU64,
     /// Deliveries that nobody answered in time.
-    pub(crate) given_up: AtomicU64,
+    pub given_up: AtomicU64,
     /// Requests whose answer is awaited now.
-    pub(crate) in_flight: AtomicU64,
+    pub in_flight: AtomicU64,
     /// Requests that were sent again, for want of an answer.
-    pub(crate) resent: AtomicU64,
+    pub resent: AtomicU64,
 }
 
 impl Progress {
     /// How many deliveries are settled, one way or the other.
-    pub(crate) fn settled(&self) -> u64 {
+    pub fn settled(&self) -> u64 {
         [&self.acknowledged, &self.refused, &self.given_up]
             .into_iter()
             .map(|count| count.load(Ordering::Relaxed))
@@ -82,11 +82,7 @@ impl Progress {
 }
 
 /// Sends every order of the plan, and comes back when each delivery is settled.
-pub(crate) async fn send(
-    plan: &Plan,
-    settings: &Settings,
-    progress: Arc<Progress>,
-) -> Result<(), String> {
+pub async fn send(plan: &Plan, settings: &Settings, progress: Arc<Progress>) -> Result<(), String> {
     let journal = Journal::open(&settings.journal)
         .map_err(|error| format!("{}: {error}", settings.journal.display()))?;
     let journal = Arc::new(journal);
@@ -306,7 +302,7 @@ impl Sender {
 }
 
 /// The storefront's signature over the raw body.
-pub(crate) fn sign(secret: &str, body: &[u8]) -> Result<String, String> {
+pub fn sign(secret: &str, body: &[u8]) -> Result<String, String> {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_err(|error| error.to_string())?;
     mac.update(body);

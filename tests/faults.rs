@@ -1,0 +1,328 @@
+//! Fault scenarios: the engine between stand-ins, harm done to it, and an oracle that counts what was lost or doubled.
+//!
+//! One list, `scenarios!` below. Each line of it is a test at small scale; `make faults` runs the list at full scale and prints one line a
+//! scenario, `make soak` at long scale. A scenario that met no fault, or caused no redelivery where it must, has proved nothing and fails.
+
+mod erp;
+mod kills;
+mod rig;
+
+use std::fmt;
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// A share that every run of the tests can afford.
+    Small,
+    /// What is promised.
+    Full,
+    /// For a night.
+    Long,
+}
+
+impl Scale {
+    /// One of three numbers.
+    pub fn of(self, small: u64, full: u64, long: u64) -> u64 {
+        match self {
+            Scale::Small => small,
+            Scale::Full => full,
+            Scale::Long => long,
+        }
+    }
+}
+
+/// What a scenario starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// How much.
+    pub scale: Scale,
+    /// Where chance starts.
+    pub seed: u64,
+}
+
+/// One scenario.
+pub struct Scenario {
+    /// Its name in the list, on the line and in `ONLY=`.
+    pub name: &'static str,
+    /// Plays it. An error is something that could not even be played.
+    pub run: fn(&Setting) -> Result<Line, String>,
+    /// What must have happened for it to prove anything.
+    pub demands: Demands,
+}
+
+/// What must have happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands {
+    /// At least one fault.
+    pub faults: bool,
+    /// At least one redelivery.
+    pub redelivered: bool,
+}
+
+/// Nothing beyond a clean oracle.
+pub const NOTHING: Demands = Demands {
+    faults: false,
+    redelivered: false,
+};
+/// Faults were met.
+pub const FAULTS: Demands = Demands {
+    faults: true,
+    redelivered: false,
+};
+/// Faults were met, and something was delivered again because of them.
+pub const FAULTS_AND_REDELIVERY: Demands = Demands {
+    faults: true,
+    redelivered: true,
+};
+
+/// What a scenario has found.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Messages sent, each counted once.
+    pub sent: u64,
+    /// Messages that took effect at a target.
+    pub delivered: u64,
+    /// Deliveries, requests and hops that were done again because of the faults.
+    pub redelivered: u64,
+    /// Faults that really happened.
+    pub faults: u64,
+    /// Messages that were accepted and are nowhere.
+    pub lost: u64,
+    /// Messages that took effect more than once.
+    pub doubled: u64,
+    /// Everything else that is not as it must be.
+    pub wrong: Vec<String>,
+    /// Figures worth a line of their own.
+    pub notes: Vec<String>,
+}
+
+impl Line {
+    /// Why this is no success; empty if it is one.
+    fn faults(&self, demands: Demands) -> Vec<String> {
+        let mut why = self.wrong.clone();
+        let mut unless = |good: bool, what: &str| {
+            if !good {
+                why.push(what.to_owned());
+            }
+        };
+        unless(self.sent > 0, "nothing was sent");
+        unless(self.delivered > 0, "nothing was delivered");
+        unless(self.lost == 0, "messages were lost");
+        unless(self.doubled == 0, "messages were doubled");
+        unless(
+            self.faults > 0 || !demands.faults,
+            "no fault happened, so this proves nothing",
+        );
+        unless(
+            self.redelivered > 0 || !demands.redelivered,
+            "nothing was delivered again, so this proves nothing",
+        );
+        why
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "sent {} delivered {} redelivered {} faults {} lost {} doubled {}",
+            self.sent, self.delivered, self.redelivered, self.faults, self.lost, self.doubled
+        )
+    }
+}
+
+/// Makes the list, and a test at small scale of each of its lines: `name: scenario` gives `faults::each::name`.
+macro_rules! scenarios {
+    ($($name:ident: $run:path, $demands:ident;)*) => {
+        const SCENARIOS: &[Scenario] = &[
+            $(Scenario { name: stringify!($name), run: $run, demands: $demands },)*
+        ];
+
+        mod each {
+            $(#[test] fn $name() { super::small(stringify!($name)); })*
+        }
+    };
+}
+
+scenarios! {
+    kills: kills::keys, FAULTS_AND_REDELIVERY;
+    kills_probe: kills::probe, FAULTS_AND_REDELIVERY;
+    kills_neither: kills::neither, FAULTS_AND_REDELIVERY;
+    erp_ok: erp::ok, NOTHING;
+    erp_down: erp::down, FAULTS_AND_REDELIVERY;
+}
+
+/// A seed that nobody has chosen.
+const SMALL_SEED: u64 = 20_261_121;
+
+/// One scenario at small scale, for `cargo test`.
+fn small(name: &str) {
+    let scenario = SCENARIOS
+        .iter()
+        .find(|scenario| scenario.name == name)
+        .unwrap();
+    let setting = Setting {
+        scale: Scale::Small,
+        seed: SMALL_SEED,
+    };
+    let (good, text) = judge(scenario, &setting);
+    assert!(good, "{text}");
+}
+
+/// Plays a scenario; gives whether it is a success, and its line with everything that a person needs to repeat a failure.
+fn judge(scenario: &Scenario, setting: &Setting) -> (bool, String) {
+    let (line, why) = match (scenario.run)(setting) {
+        Ok(line) => {
+            let why = line.faults(scenario.demands);
+            (line, why)
+        }
+        Err(error) => (Line::default(), vec![error]),
+    };
+    let verdict = if why.is_empty() { "ok" } else { "FAILED" };
+    let mut text = format!("{} {line} {verdict}", scenario.name);
+    for note in &line.notes {
+        text.push_str(&format!("\n  {note}"));
+    }
+    for each in &why {
+        text.push_str(&format!("\n  not good: {each}"));
+    }
+    if !why.is_empty() {
+        text.push_str(&format!(
+            "\n  repeat: make faults ONLY={} SEED={} SCALE={}",
+            scenario.name,
+            setting.seed,
+            format!("{:?}", setting.scale).to_lowercase()
+        ));
+    }
+    (why.is_empty(), text)
+}
+
+/// What `make faults` asks for: `CROSSDOCK_FAULTS` is the scale, `.._ONLY` a part of a name, `.._SEED` a seed.
+fn asked_for() -> Option<(Setting, String)> {
+    let variable = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|value| !value.trim().is_empty())
+    };
+    let scale = match variable("CROSSDOCK_FAULTS")?.as_str() {
+        "small" => Scale::Small,
+        "full" => Scale::Full,
+        "long" => Scale::Long,
+        other => panic!("CROSSDOCK_FAULTS is `{other}`; there are small, full and long"),
+    };
+    let seed = match variable("CROSSDOCK_FAULTS_SEED") {
+        Some(seed) => seed.parse().expect("CROSSDOCK_FAULTS_SEED is a number"),
+        None => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs(),
+    };
+    Some((
+        Setting { scale, seed },
+        variable("CROSSDOCK_FAULTS_ONLY").unwrap_or_default(),
+    ))
+}
+
+/// The whole list when `make faults` asks for it; otherwise only that the list is sound.
+#[test]
+fn the_list() {
+    let mut names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), SCENARIOS.len(), "two scenarios share a name");
+    let Some((setting, only)) = asked_for() else {
+        return;
+    };
+    let chosen: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| scenario.name == only)
+        .collect();
+    let chosen = if chosen.is_empty() {
+        SCENARIOS
+            .iter()
+            .filter(|scenario| scenario.name.contains(&only))
+            .collect()
+    } else {
+        chosen
+    };
+    assert!(!chosen.is_empty(), "no scenario is named like `{only}`");
+    println!("\nseed {}, scale {:?}", setting.seed, setting.scale);
+    let mut failed = Vec::new();
+    for scenario in chosen {
+        let (good, text) = judge(scenario, &setting);
+        println!("{text}");
+        if !good {
+            failed.push(scenario.name);
+        }
+    }
+    assert!(failed.is_empty(), "FAILED: {}", failed.join(", "));
+}
+
+#[test]
+fn a_line_that_proves_nothing_is_a_failure() {
+    let line = Line {
+        sent: 9,
+        delivered: 9,
+        redelivered: 1,
+        faults: 1,
+        ..Line::default()
+    };
+    assert_eq!(
+        line.to_string(),
+        "sent 9 delivered 9 redelivered 1 faults 1 lost 0 doubled 0"
+    );
+    let check = |line: Line, demands: Demands, expect: &str| {
+        assert_eq!(line.faults(demands).join("; "), expect);
+    };
+    check(line.clone(), FAULTS_AND_REDELIVERY, "");
+    check(
+        Line {
+            faults: 0,
+            ..line.clone()
+        },
+        FAULTS,
+        "no fault happened, so this proves nothing",
+    );
+    check(
+        Line {
+            redelivered: 0,
+            ..line.clone()
+        },
+        FAULTS_AND_REDELIVERY,
+        "nothing was delivered again, so this proves nothing",
+    );
+    check(
+        Line {
+            faults: 0,
+            redelivered: 0,
+            ..line.clone()
+        },
+        NOTHING,
+        "",
+    );
+    check(
+        Line {
+            lost: 1,
+            ..line.clone()
+        },
+        NOTHING,
+        "messages were lost",
+    );
+    check(
+        Line {
+            doubled: 1,
+            ..line.clone()
+        },
+        NOTHING,
+        "messages were doubled",
+    );
+    check(
+        Line {
+            sent: 0,
+            delivered: 0,
+            ..line
+        },
+        NOTHING,
+        "nothing was sent; nothing was delivered",
+    );
+}

@@ -1,0 +1,453 @@
+//! The rig that scenarios play in: the reference project in a temporary folder, the engine and the ERP as processes of their own, the
+//! signed storefront, and the oracle. It does no harm by itself; a scenario does.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossdock::demo::books::{self, Tally};
+use crossdock::demo::dice::Dice;
+use crossdock::demo::engine::{Engine, free_address};
+use crossdock::demo::erp::{ErpArgs, Mode};
+use crossdock::demo::orders::{Kind, Plan};
+use crossdock::demo::recount::{Explained, Recount, recount};
+use crossdock::demo::stand_in::StandIn;
+use crossdock::demo::storefront::{self, Progress, Settings};
+use crossdock::demo::{SECRET, TOKEN, project, read_review_list};
+use crossdock::store::reader::Reader;
+
+use super::Line;
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_crossdock");
+/// After the last fault the engine must come to rest within this time.
+pub const REST_WITHIN: Duration = Duration::from_secs(60);
+/// How long sending may take before a scenario is given up.
+const SENT_WITHIN: Duration = Duration::from_secs(1_800);
+/// The engine is at rest when two looks this far apart agree.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How a rig is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many orders the storefront sends; 5 % of them come twice.
+    pub orders: u64,
+    /// Where chance starts.
+    pub seed: u64,
+    /// How many webhooks are sent at the same time.
+    pub concurrency: usize,
+    /// At most this many webhooks a second; 0 is as fast as it goes.
+    pub rate: u64,
+    /// What the ERP offers against booking twice.
+    pub mode: Mode,
+    /// How the ERP misbehaves, such as `fail=0.02`.
+    pub fault: String,
+}
+
+impl Options {
+    /// So many orders, and an ERP that honours keys and does nothing wrong.
+    pub fn orders(orders: u64, seed: u64) -> Options {
+        Options {
+            orders,
+            seed,
+            concurrency: 32,
+            rate: 0,
+            mode: Mode::Keys,
+            fault: String::new(),
+        }
+    }
+}
+
+/// Everything that a scenario needs.
+pub struct Rig {
+    /// How it was set up.
+    pub options: Options,
+    /// The engine; a scenario kills it, starts it and sets its environment.
+    pub engine: Engine,
+    /// The ERP, while there is one.
+    pub erp: Option<StandIn>,
+    /// What the storefront has got done.
+    pub progress: Arc<Progress>,
+    /// What it sends.
+    pub plan: Arc<Plan>,
+    /// Where the storefront sends to: the engine, or something in between.
+    pub storefront_to: SocketAddr,
+    erp_address: SocketAddr,
+    // Last, so that the processes are gone when their folder goes.
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Sets everything up and starts the ERP; the engine is not started yet.
+    pub async fn set(options: Options) -> Result<Rig, String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let root = folder.path().join("project");
+        project::write(None, &root, options.mode)?;
+        let mut rig = Rig {
+            engine: Engine::new(PathBuf::from(PROGRAM), &root, free_address()?, Vec::new()),
+            erp: None,
+            progress: Arc::new(Progress::default()),
+            plan: Arc::new(Plan::new(options.orders, options.seed)),
+            storefront_to: SocketAddr::from(([127, 0, 0, 1], 0)),
+            erp_address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            folder,
+            options,
+        };
+        // Short waits, so that a run shows in seconds what takes minutes in life.
+        rig.edit(
+            "flows/order-booking.yaml",
+            "attempts: 10, first: 1s, factor: 2, most: 5m",
+            "attempts: 30, first: 100ms, factor: 2, most: 2s",
+        )?;
+        rig.edit(
+            "crossdock.yaml",
+            "attempts: 8, first: 1s, factor: 2, most: 5m",
+            "attempts: 30, first: 100ms, factor: 2, most: 2s",
+        )?;
+        rig.edit("systems/erp.yaml", "timeout: 10s", "timeout: 2s")?;
+        rig.start_erp().await?;
+        let erp = format!("http://{}", rig.erp_address);
+        for (name, value) in [
+            ("ERP_URL", erp.as_str()),
+            ("ERP_TOKEN", TOKEN),
+            ("ERP_RATE", "5000/s"),
+            ("ERP_SETTLE", "500ms"),
+            ("STOREFRONT_SECRET", SECRET),
+        ] {
+            rig.engine.set(name, value);
+        }
+        rig.storefront_to = rig.engine.address();
+        Ok(rig)
+    }
+
+    /// Sets everything up and starts the engine too.
+    pub async fn start(options: Options) -> Result<Rig, String> {
+        let mut rig = Rig::set(options).await?;
+        rig.engine.start().await?;
+        Ok(rig)
+    }
+
+    /// The project's folder.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("project")
+    }
+
+    /// Changes a file of the project; what is replaced must be there.
+    pub fn edit(&self, path: &str, from: &str, to: &str) -> Result<(), String> {
+        let path = self.root().join(path);
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        if !text.contains(from) {
+            return Err(format!("{}: there is no `{from}`", path.display()));
+        }
+        std::fs::write(&path, text.replace(from, to)).map_err(|error| error.to_string())
+    }
+
+    /// Starts the ERP, at the same address as before, with what its journal says.
+    pub async fn start_erp(&mut self) -> Result<(), String> {
+        let args = ErpArgs {
+            listen: self.erp_address,
+            journal: self.erp_journal(),
+            mode: self.options.mode,
+            fault: self.options.fault.parse()?,
+            seed: self.options.seed,
+            token: Some(TOKEN.to_owned()),
+            until_stdin_closes: true,
+        };
+        let erp = StandIn::start(Path::new(PROGRAM), &args).await?;
+        self.erp_address = erp.address();
+        self.erp = Some(erp);
+        Ok(())
+    }
+
+    /// Ends the ERP without warning.
+    pub async fn kill_erp(&mut self) -> Result<(), String> {
+        match self.erp.take() {
+            Some(erp) => erp.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts to send; comes back at once. The task ends when every delivery is settled.
+    pub fn send(&self) -> tokio::task::JoinHandle<Result<(), String>> {
+        let settings = Settings {
+            address: self.storefront_to,
+            secret: SECRET.to_owned(),
+            concurrency: self.options.concurrency,
+            rate: self.options.rate,
+            give_up_after: SENT_WITHIN,
+            journal: self.sent_journal(),
+            seed: self.options.seed,
+        };
+        let (plan, progress) = (self.plan.clone(), self.progress.clone());
+        tokio::spawn(async move { storefront::send(&plan, &settings, progress).await })
+    }
+
+    /// Which part of the work is done, from 0 to 1, as the storefront sees it.
+    pub fn part_sent(&self) -> f64 {
+        self.progress.settled() as f64 / self.plan.deliveries().max(1) as f64
+    }
+
+    /// Whether the engine has work at this moment: webhooks under way, or hops that are not over.
+    pub async fn has_work(&self) -> bool {
+        if self.progress.in_flight.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
+        match self.tally().await {
+            Ok(tally) => tally.hops > 0,
+            Err(_) => false,
+        }
+    }
+
+    /// What the engine's books say now.
+    pub async fn tally(&self) -> Result<Tally, String> {
+        books::read(&self.books()?).await
+    }
+
+    /// Waits until everything is sent and the engine is at rest; an engine that ends by itself meanwhile is started again. Gives how
+    /// often it did.
+    pub async fn rest(
+        &mut self,
+        sending: tokio::task::JoinHandle<Result<(), String>>,
+    ) -> Result<u64, String> {
+        let mut ended = 0;
+        let began = Instant::now();
+        while !sending.is_finished() {
+            if began.elapsed() > SENT_WITHIN {
+                sending.abort();
+                return Err(format!("not everything is sent after {SENT_WITHIN:?}"));
+            }
+            ended += u64::from(self.revive().await?);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        sending.await.map_err(|error| error.to_string())??;
+        let (began, mut last) = (Instant::now(), None);
+        while began.elapsed() < REST_WITHIN {
+            ended += u64::from(self.revive().await?);
+            let tally = self.tally().await.ok();
+            if tally.is_some() && tally == last && tally.as_ref().is_some_and(Tally::is_quiet) {
+                return Ok(ended);
+            }
+            last = tally;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        // Not at rest: the findings say so.
+        Ok(ended)
+    }
+
+    /// Starts the engine again if it has ended by itself. True if it had.
+    pub async fn revive(&mut self) -> Result<bool, String> {
+        if self.engine.is_running() {
+            return Ok(false);
+        }
+        self.engine.kill().await?;
+        self.engine.start().await?;
+        Ok(true)
+    }
+
+    /// What the journals and the store say.
+    pub async fn recount(&self) -> Result<Recount, String> {
+        let explained = Explained {
+            waiting: books::read_waiting(&self.books()?).await?,
+            reviewed: read_review_list(&self.root())?,
+        };
+        recount(&self.sent_journal(), &self.erp_journal(), &explained)
+    }
+
+    /// The line of a scenario that is over: the oracle's counts, and everything that is wrong. The faults are the ERP's own, and `more`.
+    pub async fn line(&mut self, more: u64) -> Result<Line, String> {
+        if !self.engine.is_running() {
+            self.engine.start().await?;
+        }
+        let tally = self.tally().await?;
+        let found = self.recount().await?;
+        let mut line = Line {
+            sent: found.sent,
+            delivered: found.booked + found.reviewed,
+            redelivered: self.engine.recovered()
+                + self.progress.resent.load(Ordering::Relaxed)
+                + found.asked_again.max(self.count(RETRIED)?),
+            faults: found.faults.values().sum::<u64>() + more,
+            lost: found.lost.len() as u64,
+            doubled: found.doubled.len() as u64,
+            ..Line::default()
+        };
+        line.wrong.extend(
+            found
+                .mismatched
+                .iter()
+                .take(5)
+                .map(|each| format!("changed: {each}")),
+        );
+        line.wrong.extend(
+            found
+                .lost
+                .iter()
+                .take(5)
+                .map(|each| format!("lost: {each}")),
+        );
+        line.wrong.extend(
+            found
+                .doubled
+                .iter()
+                .take(5)
+                .map(|each| format!("doubled: {each}")),
+        );
+        line.wrong.extend(self.books_differ(&tally, &found));
+        line.wrong.extend(self.orphans()?);
+        let recounted = self.books()?.recount().await;
+        let recounted = recounted.map_err(|failure| failure.to_string())?;
+        if recounted != tally.flows {
+            line.wrong.push(format!(
+                "the books are not what the runs say: {:?}, {recounted:?}",
+                tally.flows
+            ));
+        }
+        if !line.wrong.is_empty() {
+            line.notes.push(format!(
+                "the engine's last words:\n{}",
+                self.engine.log_end()
+            ));
+            line.notes
+                .push(format!("{found:?}").chars().take(2_000).collect());
+        }
+        Ok(line)
+    }
+
+    /// Where the engine's books are not what the journals say.
+    fn books_differ(&self, tally: &Tally, found: &Recount) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut same = |what: &str, books: i64, journals: u64| {
+            if u64::try_from(books) != Ok(journals) {
+                wrong.push(format!(
+                    "{what}: {books} in the books, {journals} in the journals"
+                ));
+            }
+        };
+        let of: HashMap<&str, _> = tally
+            .flows
+            .iter()
+            .map(|flow| (&*flow.flow, flow.counts))
+            .collect();
+        let storefront = of.get("storefront-orders").copied().unwrap_or_default();
+        let booking = of.get("order-booking").copied().unwrap_or_default();
+        if found.given_up == 0 {
+            same("accepted", storefront.accepted, found.acknowledged);
+        }
+        same(
+            "tests filtered",
+            storefront.filtered,
+            self.plan.count(Kind::Test) as u64,
+        );
+        same(
+            "delivered by order-booking",
+            booking.delivered,
+            (found.booked + found.reviewed).saturating_sub(found.waiting_booked),
+        );
+        if !tally.balances() {
+            wrong.push("the engine's books do not balance".to_owned());
+        }
+        if !tally.is_quiet() {
+            wrong.push(format!(
+                "the engine did not come to rest within {REST_WITHIN:?}: {} hops, {} messages in flight",
+                tally.hops,
+                tally.sum(|counts| counts.in_flight)
+            ));
+        }
+        if found.given_up > 0 || found.refused > 0 {
+            wrong.push(format!(
+                "{} deliveries given up, {} orders refused",
+                found.given_up, found.refused
+            ));
+        }
+        wrong
+    }
+
+    /// What hangs in the air in the store: asked in SQL, not through the engine's own reading.
+    fn orphans(&self) -> Result<Vec<String>, String> {
+        let mut wrong = Vec::new();
+        for (what, sql) in ORPHANS {
+            let count = self
+                .count(sql)
+                .map_err(|error| format!("{what}: {error}"))?;
+            if count > 0 {
+                wrong.push(format!("orphans: {count} {what}"));
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// A number out of the store's database.
+    pub fn count(&self, sql: &str) -> Result<u64, String> {
+        let database = rusqlite::Connection::open_with_flags(
+            self.store(),
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+        );
+        database
+            .and_then(|database| database.query_row(sql, [], |row| row.get::<_, i64>(0)))
+            .map(i64::unsigned_abs)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The store's database.
+    pub fn store(&self) -> PathBuf {
+        self.root().join(".crossdock/store.db")
+    }
+
+    /// What the storefront has sent and been told.
+    pub fn sent_journal(&self) -> PathBuf {
+        self.folder.path().join("sent.jsonl")
+    }
+
+    /// What the ERP was asked and has booked.
+    pub fn erp_journal(&self) -> PathBuf {
+        self.folder.path().join("erp.jsonl")
+    }
+
+    fn books(&self) -> Result<Reader, String> {
+        books::open(&self.root())
+    }
+}
+
+/// How many sends of effects were not the first, as the ledger has them.
+const RETRIED: &str = "SELECT coalesce(sum(attempts - 1), 0) FROM effects WHERE attempts > 1";
+
+/// What must not be there when the engine is at rest: what it is, and how many there are.
+const ORPHANS: &[(&str, &str)] = &[
+    (
+        "runs in flight without a hop",
+        "SELECT count(*) FROM runs WHERE open > excepted AND id NOT IN (SELECT run FROM hops)",
+    ),
+    (
+        "hops without a run",
+        "SELECT count(*) FROM hops WHERE run NOT IN (SELECT id FROM runs) AND step <> '@accept'",
+    ),
+    (
+        "runs in exception without an exception",
+        "SELECT count(*) FROM runs WHERE excepted > 0 AND id NOT IN (SELECT run FROM exceptions)",
+    ),
+    (
+        "effects that were begun, whose run is over, and whose outcome is not known",
+        "SELECT count(*) FROM effects JOIN runs ON runs.id = effects.run WHERE effects.state = 0 AND runs.open = 0",
+    ),
+];
+
+/// Plays on a runtime of its own.
+pub fn play<T>(scenario: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?
+        .block_on(scenario)
+}
+
+/// `times` points of the work in a rising order, chosen by the seed.
+pub fn points(times: u64, seed: u64) -> Vec<f64> {
+    let mut dice = Dice::of(seed, u64::MAX - 7);
+    let mut points: Vec<f64> = (0..times).map(|_| 0.01 + 0.97 * dice.fraction()).collect();
+    points.sort_unstable_by(f64::total_cmp);
+    points
+}
