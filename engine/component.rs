@@ -21,6 +21,7 @@ use crate::yaml::Node;
 
 pub mod codes;
 pub mod common;
+pub mod waiting;
 pub mod words;
 
 use common::Common;

@@ -133,6 +133,11 @@ fn settings_that_are_misused_are_told_at_their_places() {
 }
 
 #[test]
+fn waits_that_cannot_be_are_told_at_their_places() {
+    check("waits");
+}
+
+#[test]
 fn correct_projects_have_no_findings() {
     for folder in [
         golden().join("correct"),

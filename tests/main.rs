@@ -21,3 +21,4 @@ mod hostile;
 mod parts;
 mod reference;
 mod tidy;
+mod waiting;

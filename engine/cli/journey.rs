@@ -78,9 +78,13 @@ fn sentence(key: &str, details: &[RunDetail]) -> String {
             .due_at_ms
             .map(|due| format!(" until {} UTC", table::time(due)))
             .unwrap_or_default();
+        let attempt = match hop.attempt {
+            0 => String::new(),
+            attempt => format!(", attempt {attempt}"),
+        };
         return format!(
-            "{key} is on its way: it waits at {} / {}{until}, attempt {}",
-            hop.flow, hop.step, hop.attempt
+            "{key} is on its way: it waits at {} / {}{until}{attempt}",
+            hop.flow, hop.step
         );
     }
     let states: Vec<_> = details

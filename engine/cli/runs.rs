@@ -115,10 +115,19 @@ fn show_what_it_did(detail: &RunDetail, terminal: &mut Terminal) -> Result<u8, F
             .due_at_ms
             .map(|due| format!(" until {}", table::time(due)))
             .unwrap_or_default();
+        let attempt = match hop.attempt {
+            0 => String::new(),
+            attempt => format!(" for attempt {attempt}"),
+        };
+        let why = hop
+            .last_failure
+            .as_deref()
+            .and_then(|why| why.lines().next());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         written(writeln!(
             out,
-            "\nwaits at {} for attempt {}{until}",
-            hop.step, hop.attempt
+            "\nwaits at {}{attempt}{until}{why}",
+            hop.step
         ))?;
     }
     for effect in &detail.effects {

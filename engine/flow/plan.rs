@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::component::common::RetryRule;
+use crate::component::waiting::Waiting;
 use crate::component::{Append, Claiming, Effect, Library, Pure};
 use crate::expression::Expression;
 use crate::failure::Class;
@@ -102,6 +103,8 @@ pub enum Action {
     Effect(Arc<dyn Effect>),
     /// A step that lets only the first message with a key go on.
     Claim(Arc<dyn Claiming>),
+    /// A step at which messages wait durably.
+    Wait(Arc<Waiting>),
     /// A sink that appends to files.
     Append(Arc<dyn Append>),
     /// A sink that writes a stream.

@@ -27,7 +27,7 @@ pub struct Hop {
     pub flow: Arc<str>,
     /// The step.
     pub step: Arc<str>,
-    /// The number of the attempt to come; the first is 1.
+    /// The number of the attempt to come; the first is 1, and 0 says that it has waited for a time (`Turn::Rest`).
     pub attempt: u32,
     /// The revision under which the run was accepted.
     pub revision: Arc<str>,

@@ -24,6 +24,7 @@ mod stage;
 pub mod supervisor;
 mod sweep;
 mod turn;
+mod waiting;
 mod walk;
 
 /// What all stages of an engine share.
@@ -75,7 +76,7 @@ impl Shared {
 
     /// Before the commit of a hop's end: one that is about to wait may be released at once.
     fn settling(&self, end: &End) {
-        if let Turn::Wait { .. } = end.turn {
+        if let Turn::Wait { .. } | Turn::Rest { .. } = end.turn {
             self.handoff.waits(end.hop);
         }
     }
@@ -83,7 +84,9 @@ impl Shared {
     /// After the commit of a hop's end: what follows is announced, and a wait is put on the timer.
     fn settled_as(&self, applied: bool, finished: turn::Finished) {
         match (applied, &finished.end.turn) {
-            (true, Turn::Wait { due_at_ms, .. }) => self.bell.due_at(*due_at_ms),
+            (true, Turn::Wait { due_at_ms, .. } | Turn::Rest { due_at_ms, .. }) => {
+                self.bell.due_at(*due_at_ms)
+            }
             _ => self.settled(finished.end.hop, applied, finished.follow),
         }
     }

@@ -8,6 +8,7 @@ use super::append::AppendStage;
 use super::effect::EffectStage;
 use super::stage::{Door, Stage};
 use super::sweep;
+use super::waiting::WaitStage;
 use super::{
     Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
     TaskTracker, World, due,
@@ -214,6 +215,18 @@ impl Engine {
             Action::Stream(_) | Action::Claim(_) => {
                 self.stages
                     .spawn(Arc::new(Stage { shared, plan, node }).run());
+            }
+            Action::Wait(waiting) => {
+                let waiting = waiting.clone();
+                self.stages.spawn(
+                    Arc::new(WaitStage {
+                        shared,
+                        plan,
+                        node,
+                        waiting,
+                    })
+                    .run(),
+                );
             }
             Action::Pure(_) | Action::Flow(_) | Action::Discard | Action::Route(_) => {
                 let stage = Arc::new(Stage { shared, plan, node });

@@ -111,6 +111,26 @@ pub(super) fn wait(
     }
 }
 
+/// A hop that waits for a time; nothing has failed.
+pub(super) fn rest(shared: &Shared, plan: &Plan, hop: &Hop, due_at_ms: i64, why: &str) -> Finished {
+    let until = jiff::Timestamp::from_millisecond(due_at_ms).unwrap_or_default();
+    let trail = vec![Trail {
+        at_ms: shared.world.clock.now_ms(),
+        step: hop.step.clone(),
+        what: "waits",
+        detail: Some(format!("until {until}: {why}")),
+        hash: None,
+    }];
+    let turn = Turn::Rest {
+        due_at_ms,
+        why: why.to_owned(),
+    };
+    Finished {
+        end: end(plan, hop, turn, None, trail),
+        follow: Vec::new(),
+    }
+}
+
 fn end(plan: &Plan, hop: &Hop, turn: Turn, effect: Option<Outcome>, trail: Vec<Trail>) -> End {
     End {
         hop: hop.hop,
@@ -167,8 +187,9 @@ fn leaf(plan: &Plan, hop: &Hop, ended: Ended, exchange: &Exchange) -> Leaf {
         Ended::Failed(at, message, failure) => {
             let runs_body = hop.runs_body && same(&hop.message.body, &message.body);
             let step = &plan.nodes[at].id;
+            let attempts = hop.attempt.max(1);
             let mut exception =
-                failing::exception(&plan.flow, step, &message, runs_body, &failure, hop.attempt);
+                failing::exception(&plan.flow, step, &message, runs_body, &failure, attempts);
             exception.envelope = Some(Envelope::write(&message));
             if *step == hop.step {
                 exception = failing::with_exchange(

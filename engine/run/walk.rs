@@ -130,9 +130,11 @@ impl Walker<'_> {
             Err(failure) => return self.failed(at, message, failure, waiting, walked),
         }
         match &node.action {
-            Action::Effect(_) | Action::Claim(_) | Action::Append(_) | Action::Stream(_) => {
-                walked.next.push((at, message))
-            }
+            Action::Effect(_)
+            | Action::Claim(_)
+            | Action::Wait(_)
+            | Action::Append(_)
+            | Action::Stream(_) => walked.next.push((at, message)),
             Action::Flow(flow) => {
                 walked.doors.push((at, flow.clone(), message));
                 self.passed(at, walked);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::component::waiting::Waiting;
 use crate::component::{Claiming, Effect, Pure, components};
 
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod cache;
 pub mod call;
 pub mod decode;
 pub mod dedupe;
+pub mod delay;
 pub mod emit;
 pub mod encode;
 pub mod filter;
@@ -19,6 +21,7 @@ pub mod map;
 pub mod set;
 pub mod split;
 pub mod template;
+pub mod throttle;
 pub mod validate;
 
 /// A step, ready to run.
@@ -29,6 +32,8 @@ pub enum Ready {
     Effect(Arc<dyn Effect>),
     /// Lets only the first with a key go on: a stage of its own, because the store is asked.
     Claim(Arc<dyn Claiming>),
+    /// Lets messages wait durably: a stage of its own.
+    Wait(Waiting),
 }
 
 components! {
@@ -45,6 +50,8 @@ components! {
         emit: emit::Emit,
         log: log::Log,
         dedupe: dedupe::Dedupe,
+        delay: delay::Delay,
+        throttle: throttle::Throttle,
         decode: decode::Decode,
         encode: encode::Encode,
     }

@@ -113,6 +113,7 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
             attempt,
             failure,
         } => hops::wait(writing, end.hop, end.fence, *due_at_ms, *attempt, failure)?,
+        Turn::Rest { due_at_ms, why } => hops::rest(writing, end.hop, end.fence, *due_at_ms, why)?,
     };
     if !there {
         return Ok((false, Vec::new()));

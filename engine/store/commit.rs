@@ -195,6 +195,13 @@ pub enum Turn {
         /// Why it waits.
         failure: Failure,
     },
+    /// It waits for a time, with the same message, and nothing has failed. It comes back as attempt 0: it has waited.
+    Rest {
+        /// Not before this time, in milliseconds since 1970.
+        due_at_ms: i64,
+        /// Why it waits, in a few words.
+        why: String,
+    },
 }
 
 /// How one leaf of a run ends.
@@ -374,7 +381,7 @@ pub struct StoredHop {
     pub flow: Arc<str>,
     /// The step.
     pub step: Arc<str>,
-    /// The number of the attempt to come.
+    /// The number of the attempt to come; 0 if it has waited for a time (`Turn::Rest`).
     pub attempt: u32,
     /// The message's id at this hop.
     pub message: MessageId,

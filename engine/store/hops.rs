@@ -26,7 +26,7 @@ pub struct HopRow {
     pub step: Arc<str>,
     /// The message's id at this hop.
     pub message: MessageId,
-    /// The number of the attempt to come.
+    /// The number of the attempt to come; 0 if it waits for a time, or did, and nothing has failed.
     pub attempt: u32,
     /// If it waits for a time: until when, in milliseconds since 1970.
     pub due_at_ms: Option<i64>,
@@ -180,6 +180,21 @@ pub(super) fn wait(
     let rows = writing.run(
         "UPDATE hops SET due_at = ?3, attempt = ?4, last_failure = ?5, fence = fence + 1 WHERE id = ?1 AND fence = ?2",
         params![hop.0, fence, due_at_ms, attempt, reason],
+    )?;
+    Ok(rows == 1)
+}
+
+/// Lets a hop wait for a time without a failure, if it is there with this fence. Its fence rises, and it comes back as attempt 0.
+pub(super) fn rest(
+    writing: &Writing<'_>,
+    hop: HopId,
+    fence: i64,
+    due_at_ms: i64,
+    why: &str,
+) -> Sql<bool> {
+    let rows = writing.run(
+        "UPDATE hops SET due_at = ?3, attempt = 0, last_failure = ?4, fence = fence + 1 WHERE id = ?1 AND fence = ?2",
+        params![hop.0, fence, due_at_ms, why],
     )?;
     Ok(rows == 1)
 }

@@ -187,6 +187,11 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
             parts::meaningless(cx, &entry, &["retry", "timeout", "probe", "into"], why);
             Action::Claim(claim)
         }
+        Ready::Wait(waiting) => {
+            let why = "it waits in the engine's own store, which needs none of that";
+            parts::meaningless(cx, &entry, &["retry", "timeout", "probe", "into"], why);
+            Action::Wait(Arc::new(waiting))
+        }
         Ready::Effect(effect) => {
             parts::guard(cx, &entry, &id, &effect);
             parts::bind(cx, &entry);

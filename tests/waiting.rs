@@ -1,0 +1,4 @@
+//! Steps at which messages wait, in a running engine: by a clock that the test moves, over restarts and deaths, the store real.
+
+mod bench;
+mod times;
