@@ -266,6 +266,7 @@ fn new_run(
         envelope: Bytes::new(),
         keys: Arc::new(Names::new()),
         claims: Vec::new(),
+        chains: Vec::new(),
         first: First::Hop(NewHop {
             hop: store.next_hop(),
             run,

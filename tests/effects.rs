@@ -242,6 +242,7 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
             keep_ms: 86_400_000,
             changed: Changed::Exception,
         }),
+        order: None,
         nodes: vec![
             node("erp", action, on_failure),
             node("spare", Action::Discard, Vec::new()),

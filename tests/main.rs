@@ -18,6 +18,7 @@ mod effects;
 mod faults;
 mod fuzz;
 mod hostile;
+mod order;
 mod parts;
 mod reference;
 mod tidy;

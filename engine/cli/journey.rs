@@ -73,6 +73,17 @@ fn sentence(key: &str, details: &[RunDetail]) -> String {
             exception.flow, exception.step, exception.message, exception.id.0
         );
     }
+    let waits = details
+        .iter()
+        .find_map(|run| Some((run, run.row.waits_for.as_ref()?)));
+    if let Some((run, ahead)) = waits {
+        return format!(
+            "{key} is on its way: run {} of {} {}",
+            run.row.run.0,
+            run.row.flow,
+            runs::turn(ahead)
+        );
+    }
     if let Some(hop) = details.iter().flat_map(|run| &run.hops).next() {
         let until = hop
             .due_at_ms

@@ -9,6 +9,7 @@ use super::{FINDINGS, GOOD, ProjectArguments, Terminal, reader, table, wait_for,
 use crate::diagnostic::closest;
 use crate::failure::Failure;
 use crate::message::Names;
+use crate::store::chains::Ahead;
 use crate::store::runs::{RunDetail, RunFilter, RunRow, RunState};
 use crate::world::World;
 
@@ -78,7 +79,7 @@ impl Runs {
             "run {} of {}: {}\nmessage {}\nkeys    {}",
             row.run.0,
             row.flow,
-            row.state.name(),
+            state_of(row),
             row.message,
             keys(&row.keys)
         ))?;
@@ -178,7 +179,7 @@ pub(super) fn list(runs: &[RunRow], as_json: bool, terminal: &mut Terminal) -> R
                 table::time(run.received_at_ms),
                 age,
                 run.flow.to_string(),
-                run.state.name().to_owned(),
+                state_of(run),
                 keys(&run.keys),
             ]
         })
@@ -189,6 +190,19 @@ pub(super) fn list(runs: &[RunRow], as_json: bool, terminal: &mut Terminal) -> R
         &rows,
     ))?;
     Ok(GOOD)
+}
+
+/// Where a run is, and whom it waits for.
+fn state_of(run: &RunRow) -> String {
+    match &run.waits_for {
+        Some(ahead) => format!("{}, {}", run.state.name(), turn(ahead)),
+        None => run.state.name().to_owned(),
+    }
+}
+
+/// Whose turn it is before this one's.
+pub(super) fn turn(ahead: &Ahead) -> String {
+    format!("waits for run {} ({})", ahead.run.0, ahead.key)
 }
 
 /// Keys as `name=value`, in one cell.
@@ -209,6 +223,7 @@ fn row_json(run: &RunRow) -> Value {
         "received_at_ms": run.received_at_ms,
         "ended_at_ms": run.ended_at_ms,
         "state": run.state.name(),
+        "waits_for": run.waits_for.as_ref().map(|ahead| json!({ "run": ahead.run.0, "key": ahead.key })),
         "keys": run.keys,
     })
 }

@@ -52,7 +52,10 @@ pub async fn read(store: &Reader) -> Result<Tally, String> {
     let hops = store.hop_counts().await.map_err(said)?;
     Ok(Tally {
         flows,
-        hops: hops.iter().map(|hop| hop.ready + hop.waiting).sum(),
+        hops: hops
+            .iter()
+            .map(|hop| hop.ready + hop.waiting + hop.held)
+            .sum(),
     })
 }
 

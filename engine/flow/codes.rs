@@ -34,8 +34,9 @@ codes! {
     MEANINGLESS_KEY = "meaningless-key", "A key stands where it has no effect";
     MISPLACED_KEY = "misplaced-key", "A key stands beside the kind and belongs inside it, or the other way round";
 
-    ONCE_WITHOUT_KEYS = "once-without-keys", "`once` names a key and the flow declares no keys";
+    ONCE_WITHOUT_KEYS = "once-without-keys", "`once` or `order_by` names a key and the flow declares no keys";
     KEEP_TOO_SHORT = "keep-too-short", "`once.keep` is shorter than the flow's retries may take, so that a repeat could slip through";
+    ORDER_BROKEN = "order-broken", "A step of an ordered flow waits for other messages of the flow, which wait for it";
     OVERLAP_WITHOUT_ONCE = "overlap-without-once", "A source reads some things twice by design and the flow has no `once`";
     BAD_RETRY = "bad-retry", "The settings of a retry contradict each other";
     NOT_BOOLEAN = "not-boolean", "A condition can never be true or false";

@@ -33,6 +33,8 @@ pub struct Flow {
     pub keys: Option<BTreeMap<String, ExpressionText>>,
     /// How a repeated message is known; it is acknowledged and has no second effect.
     pub once: Option<Once>,
+    /// Messages with the same value of this key run one after another: one of the flow's `keys`, or `{ key, on_exception }`.
+    pub order_by: Option<OrderBy>,
     /// What happens to a message on its way, from top to bottom.
     pub steps: Option<Held>,
     /// Which sinks take a message. Without it there is exactly one sink.
@@ -152,6 +154,36 @@ pub struct Once {
     pub changed: Option<OnChanged>,
     /// Flows with the same scope share what they remember. Default: the flow's name.
     pub scope: Option<String>,
+}
+
+/// Which messages run one after another.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OrderBy {
+    /// One of the flow's `keys`; a message that waits for a person holds its key.
+    Key(String),
+    /// The key, and what a message that waits for a person does to those behind it.
+    Rule(OrderRule),
+}
+
+/// Which messages run one after another, and what holds them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRule {
+    /// One of the flow's `keys`: messages with the same value run one after another, in the order in which they were accepted.
+    pub key: String,
+    /// What a message that waits for a person does to those behind it. Default `hold`.
+    pub on_exception: Option<OnException>,
+}
+
+/// What a message that waits for a person does to those behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnException {
+    /// They wait until the person has decided: order is kept.
+    Hold,
+    /// They go on, before it: order is given up where something fails.
+    Pass,
 }
 
 /// What happens to a repeat with another body.

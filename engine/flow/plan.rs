@@ -43,6 +43,8 @@ pub struct Plan {
     pub keys: Vec<(Arc<str>, Expression)>,
     /// How repeats are known.
     pub once: Option<Once>,
+    /// Which messages run one after another.
+    pub order: Option<Order>,
     /// Steps, route and sinks, in the order of the file; the first is where accepted messages go.
     pub nodes: Vec<Node>,
 }
@@ -67,6 +69,14 @@ pub struct Once {
     pub keep_ms: i64,
     /// What a changed repeat leads to.
     pub changed: Changed,
+}
+
+/// Which messages run one after another.
+pub struct Order {
+    /// The key: messages with the same value wait for each other.
+    pub key: Arc<str>,
+    /// Whether a message that waits for a person lets those behind it pass.
+    pub pass: bool,
 }
 
 /// One step, route or sink.

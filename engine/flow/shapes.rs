@@ -150,8 +150,6 @@ pub(crate) fn fields_of(role: Role, kind: &str) -> Vec<&'static str> {
 
 /// Keys of the language, beside a kind, that this version does not have.
 pub(crate) const COMMON_LATER: &[&str] = &["undo", "durable"];
-/// Keys of the language, at the top of a flow, that this version does not have.
-pub(crate) const FLOW_LATER: &[&str] = &["order_by", "on_exception"];
 /// Keys of the language, in `crossdock.yaml`, that this version does not have.
 pub(crate) const SETTINGS_LATER: &[&str] = &["handoff", "hand_off", "auth", "telemetry", "notify"];
 

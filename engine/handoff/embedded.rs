@@ -1,6 +1,6 @@
 //! The embedded hand-off: one process, queues in memory over the store. It holds no truth: all it knows is in the store as well.
 //!
-//! Every hop in flight has exactly one place: queued here, only in the store, taken, or waiting. Only hops that were announced (or found
+//! Every hop in flight has exactly one place: queued here, only in the store, taken, waiting or held. Only hops that were announced (or found
 //! at the start) are ever fetched from the store, so a hop whose commit is done and whose announcement is on its way is not taken twice.
 
 use std::collections::VecDeque;
@@ -54,6 +54,8 @@ struct State {
     places: FxHashMap<HopId, Place>,
     queues: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Queue>>,
     bytes: usize,
+    /// How many of `places` are held.
+    held: usize,
 }
 
 /// Where a hop is.
@@ -67,6 +69,8 @@ enum Place {
     Taken,
     /// In the store, until its time comes.
     Waiting,
+    /// In the store, until its turn comes.
+    Held,
 }
 
 /// What is ready for one step.
@@ -101,7 +105,10 @@ impl Embedded {
                 continue;
             }
             found += 1;
-            if hop.waits {
+            if hop.held {
+                state.places.insert(hop.hop, Place::Held);
+                state.held += 1;
+            } else if hop.waits {
                 state.places.insert(hop.hop, Place::Waiting);
             } else {
                 state.places.insert(hop.hop, Place::Stored);
@@ -119,6 +126,7 @@ impl Embedded {
         let mut state = self.0.state();
         match state.places.get(&hop.hop) {
             None | Some(Place::Waiting) => {}
+            Some(Place::Held) => state.held -= 1,
             Some(Place::Queued | Place::Stored | Place::Taken) => return,
         }
         let (id, size) = (hop.hop, weight(&hop));
@@ -159,7 +167,11 @@ impl Embedded {
 
     /// A taken hop is over: its end is durable, or the store no longer has it.
     pub fn ended(&self, hop: HopId) {
-        self.0.state().places.remove(&hop);
+        let mut state = self.0.state();
+        if state.places.remove(&hop) == Some(Place::Held) {
+            state.held -= 1;
+        }
+        drop(state);
         self.0.left.notify_waiters();
     }
 
@@ -167,6 +179,27 @@ impl Embedded {
     /// announce it again, at once.
     pub fn waits(&self, hop: HopId) {
         self.0.state().places.insert(hop, Place::Waiting);
+    }
+
+    /// A new hop may have to wait for its turn. Said before its commit: the store may release it, and announce it, at once. To be followed by
+    /// `announce` if it is ready, by `ended` if it does not come to be, and by nothing if it is held.
+    pub fn holds(&self, hop: HopId) {
+        let mut state = self.0.state();
+        if state.places.insert(hop, Place::Held).is_none() {
+            state.held += 1;
+        }
+    }
+
+    /// A hop is ready, and only the store has its message: it is fetched in its turn.
+    pub fn announce_stored(&self, flow: &str, step: &str, hop: HopId) {
+        let mut state = self.0.state();
+        if state.places.contains_key(&hop) {
+            return;
+        }
+        state.places.insert(hop, Place::Stored);
+        let queue = state.queue(flow, step);
+        queue.stored.push_back(hop);
+        queue.came.notify_one();
     }
 
     /// A taker could not end what it has taken: the hop is the next one again. Of several the last is given back first, so that they keep
@@ -187,9 +220,15 @@ impl Embedded {
         came.notify_one();
     }
 
-    /// How many hops are not over: queued, only in the store, taken, or waiting.
+    /// How many hops are not over: queued, only in the store, taken, waiting or held.
     pub fn in_flight(&self) -> usize {
         self.0.state().places.len()
+    }
+
+    /// How many of them can go on by themselves: all but those that are held.
+    pub fn moving(&self) -> usize {
+        let state = self.0.state();
+        state.places.len() - state.held
     }
 
     /// Waits until fewer than `limit` hops are in flight.

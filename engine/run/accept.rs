@@ -18,7 +18,7 @@ use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::message::{Message, MessageId, Names};
 use crate::store::commit::{
-    Accepted, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
+    Accepted, Chain, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
 };
 use crate::store::envelope::Envelope;
 use crate::world::Pending;
@@ -269,20 +269,20 @@ impl Gate {
         missing.map_or(Ok(()), Err)
     }
 
-    /// A key that cannot be had is a failure where `once` depends on it, or where its expression fails.
+    /// A key that cannot be had is a failure where `once` or `order_by` depends on it, or where its expression fails.
     fn needed(&self, name: &str, failure: Option<Failure>) -> Option<Failure> {
-        let by_once = self
-            .plan
-            .once
-            .as_ref()
-            .is_some_and(|once| &*once.key == name);
-        match failure {
-            Some(failure) => Some(failure),
-            None if by_once => Some(Failure::validation(format!(
-                "the key `{name}` is null or empty, and `once` needs it"
-            ))),
-            None => None,
-        }
+        let once = self.plan.once.as_ref().map(|once| (&*once.key, "once"));
+        let order = self.plan.order.as_ref();
+        let order = order.map(|order| (&*order.key, "order_by"));
+        failure.or_else(|| {
+            let (_, by) = once
+                .into_iter()
+                .chain(order)
+                .find(|(key, _)| *key == name)?;
+            Some(Failure::validation(format!(
+                "the key `{name}` is null or empty, and `{by}` needs it"
+            )))
+        })
     }
 
     fn new_run(&self, message: &Message, delivery: Option<Claim>) -> NewRun {
@@ -298,6 +298,7 @@ impl Gate {
             envelope: Envelope::write(message),
             keys: message.keys.clone(),
             claims: delivery.into_iter().collect(),
+            chains: self.chain(message).into_iter().collect(),
             first: First::Hop(NewHop {
                 hop: self.shared.store.next_hop(),
                 run,
@@ -308,6 +309,17 @@ impl Gate {
                 envelope: None,
             }),
         }
+    }
+
+    /// The chain in which the message waits for its turn, if its flow is ordered and it has the key.
+    fn chain(&self, message: &Message) -> Option<Chain> {
+        let order = self.plan.order.as_ref()?;
+        let value = message.keys.get(&order.key)?;
+        Some(Chain {
+            scope: self.plan.flow.to_string(),
+            key: format!("{}={value}", order.key),
+            pass: order.pass,
+        })
     }
 
     fn broken(&self, message: Message, delivery: Option<Claim>, failure: Failure) -> NewRun {
@@ -347,10 +359,20 @@ async fn make_durable(
     commit: Commit,
     firsts: Vec<Option<Hop>>,
 ) -> Result<Vec<Accepted>, Failure> {
-    let accepted = shared.commit(commit).await?.accepts;
+    let chained = commit.accepts.iter().filter(|run| !run.chains.is_empty());
+    let chained: Vec<HopId> = chained.filter_map(first_hop).collect();
+    chained.iter().for_each(|hop| shared.handoff.holds(*hop));
+    let committed = shared.commit(commit).await;
+    let accepted = match committed {
+        Ok(committed) => committed.accepts,
+        Err(failure) => {
+            chained.iter().for_each(|hop| shared.handoff.ended(*hop));
+            return Err(failure);
+        }
+    };
     for (accepted, first) in accepted.iter().zip(firsts) {
-        if let (Accepted::New, Some(hop)) = (accepted, first) {
-            shared.handoff.announce(hop);
+        if let Some(first) = first {
+            shared.begins(accepted, first);
         }
     }
     Ok(accepted)
@@ -365,7 +387,7 @@ fn verdicts(
     let verdicts = refused.into_iter().map(|refusal| match refusal {
         Some(failure) => Ok(Verdict::Refused(failure)),
         None => match accepted.next() {
-            Some(Accepted::New | Accepted::Changed(_)) => Ok(Verdict::Accepted),
+            Some(Accepted::New | Accepted::Held(_) | Accepted::Changed(_)) => Ok(Verdict::Accepted),
             Some(Accepted::Duplicate(_)) => Ok(Verdict::Duplicate),
             None => Err(Failure::internal(
                 "the store gave no verdict on a message; it is not acknowledged",

@@ -12,7 +12,7 @@ use crate::handoff::Hop;
 use crate::handoff::embedded::Embedded;
 use crate::net::listener::Listener;
 use crate::store::Store;
-use crate::store::commit::{Commit, Committed, End, HopId, Turn};
+use crate::store::commit::{Accepted, Commit, Committed, End, HopId, Turn};
 use crate::world::World;
 
 mod accept;
@@ -53,7 +53,14 @@ impl Shared {
 
     /// Makes a commit durable, and announces the hops that it has made ready beside what it was about.
     async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
+        let doors = doors(&commit);
         let mut committed = self.store.commit(commit).await?;
+        if !committed.released.is_empty() {
+            // What a run has handed over stands at the door before the run behind it can move.
+            for (flow, hop) in doors {
+                self.handoff.announce_stored(&flow, turn::DOOR, hop);
+            }
+        }
         for stored in committed.released.drain(..) {
             match Hop::from_store(stored) {
                 Ok(hop) => self.handoff.announce(hop),
@@ -61,6 +68,15 @@ impl Shared {
             }
         }
         Ok(committed)
+    }
+
+    /// A message was accepted: its first hop is announced, or held until its turn comes, or never was.
+    fn begins(&self, accepted: &Accepted, first: Hop) {
+        match accepted {
+            Accepted::New => self.handoff.announce(first),
+            Accepted::Held(_) => {}
+            Accepted::Duplicate(_) | Accepted::Changed(_) => self.handoff.ended(first.hop),
+        }
     }
 
     /// A hop has ended in the store: what follows it is announced. Not applied means that somebody else has ended it.
@@ -90,4 +106,17 @@ impl Shared {
             _ => self.settled(finished.end.hop, applied, finished.follow),
         }
     }
+}
+
+/// The hops at the doors of other flows that a commit makes.
+fn doors(commit: &Commit) -> Vec<(Arc<str>, HopId)> {
+    let turns = commit.ends.iter().map(|end| &end.turn);
+    let doors = turns.filter_map(|turn| match turn {
+        Turn::Over { doors, .. } => Some(doors),
+        Turn::Wait { .. } | Turn::Rest { .. } => None,
+    });
+    doors
+        .flatten()
+        .map(|hop| (hop.flow.clone(), hop.hop))
+        .collect()
 }

@@ -15,7 +15,7 @@ use crate::flow::plan::{Action, Plan};
 use crate::handoff::Hop;
 use crate::message::Message;
 use crate::sink::Stream;
-use crate::store::commit::{Accepted, Changed, Claim, Commit, End, Leaf, Turn};
+use crate::store::commit::{Changed, Claim, Commit, End, HopId, Leaf, Turn};
 
 /// How long a stage pauses after the store has refused a commit.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -287,19 +287,33 @@ async fn commit_batch(shared: &Shared, hops: Vec<Hop>, finished: Vec<Finished>) 
         commit.ends.push(one.end);
         follow.push(one.follow);
     }
+    let accepts = commit.ends.iter().flat_map(|end| &end.accepts);
+    let chained = accepts.filter(|run| !run.chains.is_empty());
+    let chained: Vec<HopId> = chained.filter_map(first_hop).collect();
+    chained.iter().for_each(|hop| shared.handoff.holds(*hop));
     match shared.commit(commit).await {
         Ok(committed) => {
             for (nth, (hop, follow)) in hops.iter().zip(follow).enumerate() {
                 let applied = committed.ends.get(nth).copied().unwrap_or(false);
-                let known = committed
-                    .ends_accepts
-                    .get(nth)
-                    .is_some_and(|accepts| accepts.iter().any(|verdict| *verdict != Accepted::New));
-                shared.settled(hop.hop, applied, if known { Vec::new() } else { follow });
+                let accepts = committed.ends_accepts.get(nth).map_or(&[][..], |all| all);
+                if accepts.is_empty() {
+                    if !applied {
+                        follow
+                            .iter()
+                            .for_each(|never| shared.handoff.ended(never.hop));
+                    }
+                    shared.settled(hop.hop, applied, follow);
+                    continue;
+                }
+                for (accepted, first) in accepts.iter().zip(follow) {
+                    shared.begins(accepted, first);
+                }
+                shared.settled(hop.hop, applied, Vec::new());
             }
         }
         Err(failure) => {
             tracing::error!(%failure, "the store refused a commit; its messages are kept and tried again");
+            chained.iter().for_each(|hop| shared.handoff.ended(*hop));
             for hop in hops.into_iter().rev() {
                 shared.handoff.give_back(hop);
             }

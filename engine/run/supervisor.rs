@@ -110,9 +110,9 @@ impl Engine {
         self.at_rest().await;
     }
 
-    /// Waits until nothing is in flight; sources go on.
+    /// Waits until nothing goes on by itself: messages that wait behind one that a person must look at stay. Sources go on.
     pub async fn at_rest(&self) {
-        while self.shared.handoff.in_flight() > 0 {
+        while self.shared.handoff.moving() > 0 {
             self.shared
                 .world
                 .clock
@@ -300,7 +300,7 @@ async fn homeless(shared: &Shared) -> Result<Vec<(String, String, u64)>, Failure
             homeless.push((
                 count.flow.to_string(),
                 count.step.to_string(),
-                count.ready + count.waiting,
+                count.ready + count.waiting + count.held,
             ));
         }
     }

@@ -8,7 +8,7 @@ use crate::failure::{Class, Failure};
 use super::claims::{self, Standing};
 use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
 use super::writer::Writing;
-use super::{Sql, cursors, effects, exceptions, hops, journeys, runs};
+use super::{Sql, chains, cursors, effects, exceptions, hops, journeys, runs};
 
 /// The door of a flow: hops there belong to no run's leaves.
 const DOOR: &str = "@accept";
@@ -47,25 +47,29 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     if let Some((due_at_ms, limit)) = commit.release {
         committed.released = hops::release(writing, due_at_ms, limit)?;
     }
+    committed.released.append(&mut writing.released);
     Ok(Ok(committed))
 }
 
 fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
     match claims::take(writing, run.run, &run.claims)? {
-        Standing::Free => {
-            match &run.first {
-                First::Hop(hop) => {
-                    runs::insert(writing, run, false)?;
-                    hops::insert(writing, hop)?;
-                }
-                First::Exception(exception) => {
-                    runs::insert(writing, run, true)?;
-                    exceptions::insert(writing, &run.flow, run.run, exception)?;
-                }
+        Standing::Free => match &run.first {
+            First::Hop(hop) => {
+                runs::insert(writing, run, false)?;
+                journeys::insert_keys(writing, run)?;
+                let ahead = chains::join(writing, run)?;
+                hops::insert(writing, hop)?;
+                let Some(ahead) = ahead else {
+                    return Ok(Accepted::New);
+                };
+                hops::hold(writing, hop.hop)?;
+                Ok(Accepted::Held(ahead))
             }
-            journeys::insert_keys(writing, run)?;
-            Ok(Accepted::New)
-        }
+            First::Exception(exception) => {
+                except(writing, run, exception)?;
+                Ok(Accepted::New)
+            }
+        },
         Standing::Repeat(first) => {
             let counts = writing.books.of(&run.flow);
             counts.received += 1;
@@ -73,12 +77,22 @@ fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
             Ok(Accepted::Duplicate(first))
         }
         Standing::Differs(first) => {
-            runs::insert(writing, run, true)?;
-            exceptions::insert(writing, &run.flow, run.run, &changed(run, &first))?;
-            journeys::insert_keys(writing, run)?;
+            except(writing, run, &changed(run, &first))?;
             Ok(Accepted::Changed(first.run))
         }
     }
+}
+
+/// A message that begins as an exception. It has its place in its chains: what comes behind it waits, unless its flow lets it pass.
+fn except(writing: &mut Writing<'_>, run: &NewRun, exception: &NewException) -> Sql<()> {
+    runs::insert(writing, run, true)?;
+    exceptions::insert(writing, &run.flow, run.run, exception)?;
+    journeys::insert_keys(writing, run)?;
+    if !run.chains.is_empty() {
+        chains::join(writing, run)?;
+        chains::pass(writing, run.run)?;
+    }
+    Ok(())
 }
 
 /// What a person must know about a message whose key is known and whose content is not.

@@ -57,7 +57,7 @@ pub struct Committed {
     pub intents: Vec<Intended>,
     /// For each of `ends`: the verdicts of its own accepts.
     pub ends_accepts: Vec<Vec<Accepted>>,
-    /// The hops that this commit has made ready beside those that it names: what `release` found due.
+    /// The hops that this commit has made ready beside those that it names: what `release` found due, and held hops whose turn has come.
     pub released: Vec<StoredHop>,
 }
 
@@ -84,6 +84,8 @@ pub struct NewRun {
     pub keys: Arc<Names>,
     /// Claims: if one of them is taken, the message is a duplicate (same hash) or changed (other hash).
     pub claims: Vec<Claim>,
+    /// The chains in which it waits for its turn. A duplicate gets no place.
+    pub chains: Vec<Chain>,
     /// What comes first.
     pub first: First,
 }
@@ -95,6 +97,17 @@ pub enum First {
     Hop(NewHop),
     /// It breaks the contract: an exception at once.
     Exception(NewException),
+}
+
+/// A place in the chain of (scope, key): messages in it run one after another, in the order in which they were accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The flow, or what else keeps its keys apart.
+    pub scope: String,
+    /// The key and its value, as `name=value`.
+    pub key: String,
+    /// Whether those behind it go on while all that is left of it waits for a person.
+    pub pass: bool,
 }
 
 /// A claim on (scope, key).
@@ -126,6 +139,8 @@ pub enum Changed {
 pub enum Accepted {
     /// It is a run now; its first hop is ready, or it is an exception.
     New,
+    /// It is a run now; its first hop is held until this run, which is at the head of its chain, is over and its turn has come.
+    Held(RunId),
     /// This run had it before: counted, nothing else stored.
     Duplicate(RunId),
     /// This run had the key with another body: stored as a run in exception.

@@ -45,6 +45,8 @@ pub struct HopCount {
     pub ready: u64,
     /// Hops that wait for a time.
     pub waiting: u64,
+    /// Hops that wait for their turn: an earlier message with their key is not over.
+    pub held: u64,
 }
 
 /// Where a hop is, without its bytes.
@@ -58,6 +60,8 @@ pub struct Standing {
     pub step: Arc<str>,
     /// Whether it waits for a time.
     pub waits: bool,
+    /// Whether it waits for its turn.
+    pub held: bool,
 }
 
 impl Reader {
@@ -65,7 +69,7 @@ impl Reader {
     pub async fn standing_hops(&self) -> Result<Vec<Standing>, Failure> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id, flow, step, due_at IS NOT NULL FROM hops ORDER BY id",
+                "SELECT id, flow, step, due_at IS NOT NULL, held IS NOT NULL FROM hops ORDER BY id",
             )?;
             let mut names = Names::default();
             let mut found = Vec::new();
@@ -76,6 +80,7 @@ impl Reader {
                     flow: names.shared(row.get_ref(1)?.as_str()?),
                     step: names.shared(row.get_ref(2)?.as_str()?),
                     waits: row.get(3)?,
+                    held: row.get(4)?,
                 });
             }
             Ok(found)
@@ -83,7 +88,7 @@ impl Reader {
         .await
     }
 
-    /// These hops, in this order, without those that are over or wait; at least one, and no more once `bytes_max` is reached.
+    /// These hops, in this order, without those that are over, held or wait; at least one, and no more once `bytes_max` is reached.
     /// The second value says how many of the list were looked at.
     pub async fn ready_hops(
         &self,
@@ -120,7 +125,7 @@ impl Reader {
     pub async fn hop_counts(&self) -> Result<Vec<HopCount>, Failure> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT flow, step, count(*) - count(due_at), count(due_at) FROM hops GROUP BY flow, step ORDER BY flow, step",
+                "SELECT flow, step, count(*) - count(due_at) - count(held), count(due_at), count(held) FROM hops GROUP BY flow, step ORDER BY flow, step",
             )?;
             let rows = statement.query_map([], |row| {
                 Ok(HopCount {
@@ -128,6 +133,7 @@ impl Reader {
                     step: row.get(1)?,
                     ready: count(row, 2)?,
                     waiting: count(row, 3)?,
+                    held: count(row, 4)?,
                 })
             })?;
             rows.collect()
@@ -152,6 +158,12 @@ pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
             hop.body.as_deref(),
         ],
     )?;
+    Ok(())
+}
+
+/// Holds a hop that was added a moment ago, until its turn comes.
+pub(super) fn hold(writing: &Writing<'_>, hop: HopId) -> Sql<()> {
+    writing.run("UPDATE hops SET held = 1 WHERE id = ?1", [hop.0])?;
     Ok(())
 }
 
@@ -237,12 +249,13 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
     rows.collect()
 }
 
-fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
+/// A hop with its message, if it can be worked on.
+pub(super) fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
     let mut statement = connection.prepare_cached(
         "SELECT hops.fence, hops.run, hops.flow, hops.step, hops.attempt, hops.message, runs.root, runs.received_at, runs.revision,
                 coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys, hops.body IS NULL
          FROM hops JOIN runs ON runs.id = hops.run LEFT JOIN bodies ON bodies.run = hops.run
-         WHERE hops.id = ?1 AND hops.due_at IS NULL",
+         WHERE hops.id = ?1 AND hops.due_at IS NULL AND hops.held IS NULL",
     )?;
     statement
         .query_row([hop.0], |row| {

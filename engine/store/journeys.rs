@@ -43,7 +43,7 @@ impl Reader {
                 "SELECT {} FROM runs WHERE root IN (
                    SELECT root FROM runs WHERE id IN (SELECT run FROM keys WHERE value = ?1 OR (value = ?2 AND name = ?3))
                  ) ORDER BY id LIMIT {JOURNEY_MAX}",
-                runs::COLUMNS
+                runs::columns()
             ))?;
             let rows = statement.query_map(params![key, value, name], runs::row)?;
             rows.collect()

@@ -8,7 +8,7 @@ use crate::failure::{Class, Failure};
 const APPLICATION_ID: i64 = 0x4344_4F4B;
 
 /// Step n brings a database from version n to n + 1. A step that has shipped never changes.
-const STEPS: &[&str] = &[FIRST];
+const STEPS: &[&str] = &[FIRST, super::chains::TABLES];
 
 /// Why each table looks as it does:
 /// - a run's bytes stand apart from its state, so that ending a run rewrites a small row, and bytes can go earlier than the run
@@ -94,6 +94,11 @@ pub(super) fn migrate(connection: &Connection, shown: &str) -> Result<(), Failur
             .map_err(|error| super::failure(shown, &error))?;
     }
     Ok(())
+}
+
+/// The version that this program brings a database to.
+pub(super) fn newest() -> usize {
+    STEPS.len()
 }
 
 /// The database's version, if this program can use it.

@@ -24,6 +24,7 @@ use crate::failure::{Class, Failure};
 use crate::world::World;
 
 pub mod books;
+pub mod chains;
 pub mod commit;
 pub mod cursors;
 pub mod effects;

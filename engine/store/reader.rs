@@ -42,11 +42,21 @@ impl Reader {
         }
         let reader = Reader::of(path);
         let connection = reader.0.connect()?;
-        if migrations::check(&connection, &reader.0.shown)? == 0 {
+        let version = migrations::check(&connection, &reader.0.shown)?;
+        if version == 0 {
             return Err(Failure::new(
                 Class::NotFound,
                 format!(
                     "{} is an empty file, no store; `crossdock run` makes one",
+                    path.display()
+                ),
+            ));
+        }
+        if version < migrations::newest() {
+            return Err(Failure::new(
+                Class::Config,
+                format!(
+                    "{} was written by an older crossdock; `crossdock run` brings it up to date",
                     path.display()
                 ),
             ));

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::failure::Failure;
 use crate::message::{MessageId, Names};
 
+use super::chains::Ahead;
 use super::commit::{Leaf, NewRun, RunId};
 use super::effects::EffectRow;
 use super::exceptions::ExceptionRow;
@@ -15,7 +16,7 @@ use super::hops::HopRow;
 use super::journeys::TrailLine;
 use super::reader::Reader;
 use super::writer::Writing;
-use super::{Sql, effects, exceptions, hops, journeys};
+use super::{Sql, chains, effects, exceptions, hops, journeys};
 
 /// Where a run is. Every run is in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +111,8 @@ pub struct RunRow {
     pub ended_at_ms: Option<i64>,
     /// Business keys.
     pub keys: Names,
+    /// If it waits for its turn: who is at the head.
+    pub waits_for: Option<Ahead>,
 }
 
 /// All that the store knows of a run.
@@ -212,18 +215,20 @@ pub(super) fn advance(
     {
         return Ok(());
     }
-    let mut statement = writing
-        .connection
-        .prepare_cached("SELECT open, excepted, worst, state FROM runs WHERE id = ?1")?;
+    let mut statement = writing.connection.prepare_cached(
+        "SELECT open, excepted, worst, state, chained IS NOT NULL FROM runs WHERE id = ?1",
+    )?;
     let read = |row: &Row<'_>| {
         Ok((
             row.get::<_, i64>(0)?,
             row.get::<_, i64>(1)?,
             row.get::<_, i64>(2)?,
             row.get::<_, i64>(3)?,
+            row.get::<_, bool>(4)?,
         ))
     };
-    let Some((open, excepted, worst, state)) = statement.query_row([run.0], read).optional()?
+    let Some((open, excepted, worst, state, chained)) =
+        statement.query_row([run.0], read).optional()?
     else {
         return Ok(());
     };
@@ -251,10 +256,24 @@ pub(super) fn advance(
     let counts = writing.books.of(flow);
     *counts.of(before) -= 1;
     *counts.of(after) += 1;
+    if chained {
+        turn_over(writing, run, open, excepted)?;
+    }
     Ok(())
 }
 
-/// The common case in one statement: a run whose only leaf ends.
+/// What the new count of a run's leaves means for those that wait behind it.
+fn turn_over(writing: &mut Writing<'_>, run: RunId, open: i64, excepted: i64) -> Sql<()> {
+    if open <= 0 {
+        chains::leave(writing, run)
+    } else if open == excepted {
+        chains::pass(writing, run)
+    } else {
+        Ok(())
+    }
+}
+
+/// The common case in one statement: a run whose only leaf ends, and for which nobody waits.
 fn end_only_leaf(writing: &mut Writing<'_>, flow: &Arc<str>, run: RunId, leaf: &Leaf) -> Sql<bool> {
     if is_exception(leaf) {
         return Ok(false);
@@ -262,7 +281,7 @@ fn end_only_leaf(writing: &mut Writing<'_>, flow: &Arc<str>, run: RunId, leaf: &
     let after = ended_as(badness(leaf));
     let rows = writing.run(
         "UPDATE runs SET open = 0, worst = ?2, state = ?3, ended_at = ?4
-         WHERE id = ?1 AND open = 1 AND excepted = 0 AND worst = 0",
+         WHERE id = ?1 AND open = 1 AND excepted = 0 AND worst = 0 AND chained IS NULL",
         params![run.0, badness(leaf), after.number(), writing.now_ms],
     )?;
     if rows == 1 {
@@ -300,9 +319,15 @@ fn number(count: usize) -> i64 {
 }
 
 /// The columns that `row` reads.
-pub(super) const COLUMNS: &str = "runs.id, runs.message, runs.root, runs.flow, runs.revision, runs.received_at, runs.state, runs.open, runs.excepted, runs.ended_at, runs.keys";
+pub(super) fn columns() -> String {
+    format!(
+        "runs.id, runs.message, runs.root, runs.flow, runs.revision, runs.received_at, runs.state, runs.open, runs.excepted, runs.ended_at,
+         runs.keys, {}",
+        chains::AHEAD
+    )
+}
 
-/// A run from a row of `COLUMNS`.
+/// A run from a row of `columns`.
 pub(super) fn row(row: &Row<'_>) -> Sql<RunRow> {
     Ok(RunRow {
         run: RunId(row.get(0)?),
@@ -316,6 +341,7 @@ pub(super) fn row(row: &Row<'_>) -> Sql<RunRow> {
         excepted: row.get(8)?,
         ended_at_ms: row.get(9)?,
         keys: journeys::keys_from(row.get_ref(10)?.as_str()?),
+        waits_for: chains::ahead_from(row.get(11)?),
     })
 }
 
@@ -325,9 +351,14 @@ fn list(connection: &Connection, filter: &RunFilter) -> Sql<Vec<RunRow>> {
     let key = filter.key.as_deref();
     let named = key.and_then(|key| key.split_once('='));
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM runs WHERE (?1 IS NULL OR flow = ?1) AND (?2 IS NULL OR state = ?2) {}
+        "SELECT {} FROM runs WHERE (?1 IS NULL OR flow = ?1) AND (?2 IS NULL OR state = ?2) {}
          AND id < ?6 ORDER BY id DESC LIMIT ?7",
-        if key.is_some() { by_key } else { "AND ?3 IS NULL AND ?4 IS NULL AND ?5 IS NULL" }
+        columns(),
+        if key.is_some() {
+            by_key
+        } else {
+            "AND ?3 IS NULL AND ?4 IS NULL AND ?5 IS NULL"
+        }
     ))?;
     let rows = statement.query_map(
         params![
@@ -348,7 +379,8 @@ fn find(connection: &Connection, which: &str) -> Sql<Option<RunRow>> {
     let by = |condition: &str, value: &dyn rusqlite::ToSql| {
         connection
             .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM runs WHERE {condition} ORDER BY id DESC LIMIT 1"
+                "SELECT {} FROM runs WHERE {condition} ORDER BY id DESC LIMIT 1",
+                columns()
             ))?
             .query_row([value], row)
             .optional()

@@ -69,6 +69,7 @@ impl Sample {
             envelope: Bytes::new(),
             keys: Arc::new(Names::from([(Arc::from("order"), key.to_owned())])),
             claims: vec![claim("orders", key, body)],
+            chains: Vec::new(),
             first: First::Hop(self.hop(run, message, "erp")),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::failure::{Class, Failure};
 use crate::world::World;
 
-use super::commit::{Commit, Committed};
+use super::commit::{Commit, Committed, StoredHop};
 use super::retention::{Position, Retention, Swept};
 use super::{Sql, apply, books, failure, retention};
 
@@ -71,6 +71,8 @@ pub(super) struct Writing<'c> {
     pub(super) now_ms: i64,
     pub(super) owner: i64,
     pub(super) books: books::Deltas,
+    /// Held hops that this commit has made ready.
+    pub(super) released: Vec<StoredHop>,
 }
 
 impl Writing<'_> {
@@ -210,6 +212,7 @@ impl Writer {
             now_ms: self.world.clock.now_ms(),
             owner: self.owner,
             books: books::Deltas::default(),
+            released: Vec::new(),
         };
         let mut verdicts = Vec::with_capacity(commits.len());
         for commit in commits {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::entry;
 use super::fragments::{self, Fragment};
+use super::order;
 use super::parts;
 use super::sinks;
 use super::steps::{self, Draft};
@@ -120,6 +121,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
     let mut draft = Draft::new(chosen_ids(node));
     body(&mut cx, &mut draft, node);
     let once = once(&mut cx, &head, node, &draft);
+    let order = order::check(&mut cx, &head, node);
     overlap(&mut cx, node, ready.as_ref());
     unheard_refusal(&mut cx, node, accepts.as_ref(), ready.as_ref());
     let source_place = node
@@ -150,6 +152,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
             accepts,
             keys,
             once,
+            order,
             nodes: draft.nodes,
         });
     }
@@ -229,15 +232,7 @@ fn head(cx: &mut Cx<'_>, node: &Node) -> Flow {
         }
         return Flow::default();
     };
-    let mut known: Vec<(Key, Node)> = Vec::new();
-    for (key, value) in entries {
-        if shapes::FLOW_LATER.contains(&key.text.as_str()) {
-            let message = format!("`{}` does not exist in this version", key.text);
-            cx.error(codes::NOT_YET, key.span, message, "leave it out");
-        } else {
-            known.push((key.clone(), value.clone()));
-        }
-    }
+    let mut known: Vec<(Key, Node)> = entries.clone();
     // What could not be read is not missing.
     for (name, kind) in [
         ("source", Data::Null),
@@ -335,7 +330,7 @@ fn process(cx: &mut Cx<'_>, head: &Flow, node: &Node) {
 /// How repeats are known.
 fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan::Once> {
     let at = node.get("once")?;
-    once_key(cx, node, at);
+    key_of(cx, node, at.get("key"), "once");
     let once = head.once.as_ref()?;
     let keep = once.keep.unwrap_or(KEEP);
     if let Some((window, place)) = draft
@@ -376,13 +371,13 @@ fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan
     })
 }
 
-/// The key that `once` names must be one of the flow's.
-fn once_key(cx: &mut Cx<'_>, node: &Node, once: &Node) {
-    let Some((at, name)) = once.get("key").and_then(|at| Some((at, at.as_text()?))) else {
+/// The key that `once` or `order_by` names must be one of the flow's.
+pub(super) fn key_of(cx: &mut Cx<'_>, node: &Node, key: Option<&Node>, by: &str) {
+    let Some((at, name)) = key.and_then(|at| Some((at, at.as_text()?))) else {
         return;
     };
     if node.get("keys").is_none() && !cx.lost.contains("keys") {
-        let message = format!("`once` names the key `{name}`, and the flow declares no keys");
+        let message = format!("`{by}` names the key `{name}`, and the flow declares no keys");
         let help = format!("add `keys: {{ {name}: .. }}` with the expression that gives it");
         cx.error(codes::ONCE_WITHOUT_KEYS, at.span, message, help);
     } else if !cx.keys.contains(name) && !cx.keys_uncertain {
