@@ -21,5 +21,6 @@ mod hostile;
 mod order;
 mod parts;
 mod reference;
+mod storage;
 mod tidy;
 mod waiting;

@@ -7,7 +7,7 @@
     reason = "the store owns its database, its folder and its lock file: a named exception to `world`"
 )]
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::failure::{Class, Failure};
-use crate::world::World;
+use crate::world::{World, disk};
 
 pub mod books;
 pub mod chains;
@@ -110,15 +110,14 @@ impl Store {
     pub fn open(options: Options, world: World) -> Result<Store, Failure> {
         let shown = options.path.display().to_string();
         if let Some(folder) = options.path.parent() {
-            fs::create_dir_all(folder).map_err(|error| {
-                Failure::new(
-                    Class::Config,
-                    format!(
-                        "the store's folder {} cannot be made: {error}",
-                        folder.display()
-                    ),
-                )
-            })?;
+            // Synced each time: a start that was broken off may have made the folder and not got further.
+            disk::make_folder(folder)
+                .and_then(|()| disk::sync_folder_of(folder))
+                .map_err(|failure| Failure {
+                    class: Class::Config,
+                    message: format!("the store has no folder: {}", failure.message),
+                    ..failure
+                })?;
         }
         let lock = lock(&options.path)?;
         let connection = connect(&options).map_err(|error| failure(&shown, &error))?;

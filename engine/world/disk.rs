@@ -100,8 +100,15 @@ pub fn make_folder(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return Ok(());
     }
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+        .collect();
     fs::create_dir_all(path).map_err(|error| failure("make the folder", path, &error))?;
-    sync_folder_of(path)
+    missing
+        .into_iter()
+        .rev()
+        .try_for_each(|folder| sync_folder_of(folder))
 }
 
 /// Writes a whole file: either the old or the new content is there, whatever happens, and the new one once this has returned.
@@ -276,8 +283,8 @@ fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// A name in a folder is durable once the folder is synced.
-fn sync_folder_of(path: &Path) -> Result<(), Failure> {
+/// Makes a name durable: a name in a folder is, once the folder is synced.
+pub fn sync_folder_of(path: &Path) -> Result<(), Failure> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

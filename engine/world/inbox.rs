@@ -84,7 +84,7 @@ impl Inbox {
             .map_err(|error| trouble("the project's folder", &places.root, &error))?;
         let folder = opened(&root, &places.folder)?;
         let owners = folder.join(CLAIMED).join(&places.owner);
-        make(&owners)?;
+        super::disk::make_folder(&owners)?;
         Ok(Inbox {
             claimed: owners,
             archive: opened(&root, &places.archive)?,
@@ -235,7 +235,7 @@ impl Inbox {
 /// The folder that a path names, made if need be. A relative one must be below the root, also after links are followed.
 fn opened(root: &Path, path: &str) -> Result<PathBuf, Failure> {
     let folder = root.join(path);
-    make(&folder)?;
+    super::disk::make_folder(&folder)?;
     let real = folder
         .canonicalize()
         .map_err(|error| trouble("the folder", &folder, &error))?;
@@ -247,10 +247,6 @@ fn opened(root: &Path, path: &str) -> Result<PathBuf, Failure> {
         return Err(Failure::config(message));
     }
     Ok(real)
-}
-
-fn make(folder: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(folder).map_err(|error| trouble("the folder", folder, &error))
 }
 
 fn look(path: &Path, name: &str) -> Result<Option<Found>, Failure> {
