@@ -150,6 +150,10 @@ scenarios! {
     kills_neither: kills::neither, FAULTS_AND_REDELIVERY;
     erp_ok: erp::ok, NOTHING;
     erp_down: erp::down, FAULTS_AND_REDELIVERY;
+    power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
+    power_loss_neither: crate::storage::power_loss_neither, FAULTS_AND_REDELIVERY;
+    disk_full: crate::storage::disk_full, FAULTS_AND_REDELIVERY;
+    power_loss_store: crate::storage::power_loss_store, FAULTS;
 }
 
 /// A seed that nobody has chosen.

@@ -1,50 +1,44 @@
-//! What the disk does to the engine: power loss, failing syncs, no space. The disk is the real one, watched and broken by a shim.
+//! What the disk does to the engine: power loss, failing syncs, no space. The disk is the real one, watched and broken by a shim; the
+//! scenarios stand in the list of `faults`.
 
+mod broken;
+mod commits;
 mod dice;
 mod disk;
 mod power;
 mod site;
 mod trace;
 
+use crate::faults::{Line, Setting};
 use disk::Syncs;
 use site::Erp;
 
-/// What a scenario has found.
-#[derive(Clone, Debug, Default)]
-pub struct Line {
-    pub sent: u64,
-    pub delivered: u64,
-    pub redelivered: u64,
-    pub faults: u64,
-    pub lost: u64,
-    pub doubled: u64,
-    pub wrong: Vec<String>,
-    pub notes: Vec<String>,
+/// The engine loses its power; the ERP honours keys.
+pub fn power_loss(setting: &Setting) -> Result<Line, String> {
+    let cuts = setting.scale.of(12, 300, 3_000) as usize;
+    power::loses_power(Erp::Keys, cuts, setting.seed, Syncs::Honest)
 }
 
-fn cuts() -> usize {
-    std::env::var("CUTS")
-        .ok()
-        .and_then(|cuts| cuts.parse().ok())
-        .unwrap_or(10)
+/// The engine loses its power; the ERP books whatever comes and cannot be asked.
+pub fn power_loss_neither(setting: &Setting) -> Result<Line, String> {
+    let cuts = setting.scale.of(8, 200, 2_000) as usize;
+    power::loses_power(Erp::Neither, cuts, setting.seed, Syncs::Honest)
 }
 
-#[test]
-fn power_loss() {
-    let line = power::loses_power(Erp::Keys, cuts(), 1, Syncs::Honest).unwrap();
-    println!("{line:?}");
-    assert!(line.wrong.is_empty(), "{}", line.wrong.join("\n"));
+/// The store alone loses its power, under commits and checkpoints as fast as they go.
+pub fn power_loss_store(setting: &Setting) -> Result<Line, String> {
+    let cuts = setting.scale.of(60, 1_000, 20_000) as usize;
+    commits::loses_power(cuts, setting.seed, Syncs::Honest)
 }
 
-#[test]
-fn power_loss_neither() {
-    let line = power::loses_power(Erp::Neither, cuts(), 2, Syncs::Honest).unwrap();
-    println!("{line:?}");
-    assert!(line.wrong.is_empty(), "{}", line.wrong.join("\n"));
+/// The disk is full under load, and then it is not.
+pub fn disk_full(setting: &Setting) -> Result<Line, String> {
+    broken::full(setting)
 }
 
+/// A log that is never synced is found out: if not, the scenarios above prove nothing.
 #[test]
 fn a_disk_that_lies_is_found_out() {
-    let line = power::loses_power(Erp::Keys, cuts(), 3, Syncs::Void("-wal")).unwrap();
+    let line = commits::loses_power(40, 3, Syncs::Void("-wal")).unwrap();
     assert!(line.lost > 0, "{line:?}");
 }

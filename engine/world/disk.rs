@@ -105,10 +105,7 @@ pub fn make_folder(path: &Path) -> Result<(), Failure> {
         .take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
         .collect();
     fs::create_dir_all(path).map_err(|error| failure("make the folder", path, &error))?;
-    missing
-        .into_iter()
-        .rev()
-        .try_for_each(|folder| sync_folder_of(folder))
+    missing.into_iter().rev().try_for_each(sync_folder_of)
 }
 
 /// Writes a whole file: either the old or the new content is there, whatever happens, and the new one once this has returned.

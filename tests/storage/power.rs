@@ -218,7 +218,14 @@ impl Recording {
             .collect();
         site.send(&rest)?;
         site.at_rest(rest.len() as i64)?;
-        self.judge(&site, at_ns, rest.len() as u64)
+        let dropped = self.dropped.iter().filter(|(ns, _)| *ns <= at_ns);
+        let rows = dropped.flat_map(|(_, rows)| rows);
+        let line = judge(&site, self.acknowledged.keys(), rows)?;
+        Ok(Line {
+            redelivered: rest.len() as u64,
+            faults: 1,
+            ..line
+        })
     }
 
     fn acknowledged_by(&self, at_ns: u64) -> impl Iterator<Item = usize> {
@@ -228,37 +235,38 @@ impl Recording {
             .filter(move |(_, at)| **at <= at_ns);
         by.map(|(order, _)| *order)
     }
+}
 
-    fn judge(&self, site: &Site, at_ns: u64, sent_again: u64) -> Result<Line, String> {
-        let mut line = Line {
-            redelivered: sent_again,
-            faults: 1,
-            wrong: site.flaws(),
-            ..Line::default()
-        };
-        let (booked, listed) = (
-            site.booked(),
-            site.listed("outbox/audit.jsonl", "order_number")?,
-        );
-        let waiting = site.waiting()?;
-        if site.erp() == Erp::Keys && !waiting.is_empty() {
-            line.wrong.push(format!("{waiting:?} wait for a person"));
-        }
-        for order in self.acknowledged.keys() {
-            let number = number(*order);
-            let asked = waiting.contains(&number);
-            line.count(&number, booked.get(&number), asked);
-            line.count(&number, listed.get(&number), false);
-        }
-        let stock = site.listed("outbox/stock.jsonl", "sku")?;
-        for (dropped_ns, rows) in &self.dropped {
-            for row in rows.iter().filter(|_| *dropped_ns <= at_ns) {
-                let sku = row.split(',').next().unwrap();
-                line.count(sku, stock.get(sku), false);
-            }
-        }
-        Ok(line)
+/// What became of these orders and rows of files: each is to be at its targets once.
+pub fn judge<'a>(
+    site: &Site,
+    orders: impl Iterator<Item = &'a usize>,
+    rows: impl Iterator<Item = &'a String>,
+) -> Result<Line, String> {
+    let mut line = Line {
+        wrong: site.flaws(),
+        ..Line::default()
+    };
+    let (booked, listed) = (
+        site.booked(),
+        site.listed("outbox/audit.jsonl", "order_number")?,
+    );
+    let waiting = site.waiting()?;
+    if site.erp() == Erp::Keys && !waiting.is_empty() {
+        line.wrong.push(format!("{waiting:?} wait for a person"));
     }
+    for order in orders {
+        let number = number(*order);
+        let asked = waiting.contains(&number);
+        line.count(&number, booked.get(&number), asked);
+        line.count(&number, listed.get(&number), false);
+    }
+    let stock = site.listed("outbox/stock.jsonl", "sku")?;
+    for row in rows {
+        let sku = row.split(',').next().unwrap();
+        line.count(sku, stock.get(sku), false);
+    }
+    Ok(line)
 }
 
 impl Line {

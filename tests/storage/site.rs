@@ -88,7 +88,8 @@ pub fn number(order: usize) -> String {
     format!("P-{order:05}")
 }
 
-fn body(order: usize) -> String {
+/// What the sender sends of an order.
+pub fn body(order: usize) -> String {
     let note = "as agreed on the phone ".repeat(20);
     format!(
         "{{\"order_number\":\"{}\",\"customer_number\":\"C-1000\",\"total\":\"{order}.50\",\"lines\":[{{\"sku\":\"A\"}}],\"note\":\"{note}\"}}",

@@ -55,11 +55,6 @@ impl Shim {
         std::fs::remove_file(self.own.path().join("switches/full")).unwrap();
     }
 
-    /// So many of the next syncs of files whose path ends so fail with an IO error.
-    pub fn fail_syncs(&self, count: u32, suffix: &str) {
-        self.switch("sync-fails", &format!("{count} {suffix}"));
-    }
-
     /// So many of the next writes to files whose path ends so are cut short.
     pub fn cut_writes(&self, count: u32, suffix: &str) {
         self.switch("short-write", &format!("{count} {suffix}"));

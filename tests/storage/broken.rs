@@ -1,0 +1,115 @@
+//! A disk that is full, or whose syncs fail, under a working engine.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::Line;
+use super::power::judge;
+use super::site::{Erp, Process, Site};
+use crate::faults::Setting;
+use crate::support::shim::Shim;
+
+/// Within this time after there is space again the engine accepts by itself.
+const RESUMES_WITHIN: Duration = Duration::from_secs(10);
+/// Every so many milliseconds somebody tries an order while the disk is full.
+const TRIES_EVERY: Duration = Duration::from_millis(100);
+
+/// A site, its ERP and its engine, on a disk that can be broken.
+struct Stage {
+    site: Site,
+    shim: Shim,
+    engine: Process,
+    _erp: Process,
+}
+
+impl Stage {
+    fn set() -> Result<Stage, String> {
+        let site = Site::new(Erp::Keys);
+        let shim = Shim::under(&site.root());
+        let (erp, url) = site.start_erp();
+        let mut engine = site.start_engine(&url, &shim.environment(false));
+        site.until_ready(&mut engine)?;
+        Ok(Stage {
+            site,
+            shim,
+            engine,
+            _erp: erp,
+        })
+    }
+}
+
+/// The disk fills up under load, and is freed: intake is refused, the engine lives and looks can be had, and it goes on by itself.
+pub fn full(setting: &Setting) -> Result<Line, String> {
+    let rounds = setting.scale.of(1, 5, 50) as usize;
+    let mut stage = Stage::set()?;
+    let (mut orders, mut rows, mut wrong) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let (mut again, mut refused_most) = (0, 0);
+    for round in 0..rounds {
+        let before: BTreeSet<usize> = (round * 1000..round * 1000 + 40).collect();
+        again += stage.site.send(&before)?.1;
+        orders.extend(before);
+        stage.shim.fill(0);
+        let (mut refused, mut nth) = (0, 0);
+        let began = Instant::now();
+        while refused < 10 {
+            let order = round * 1000 + 40 + nth % 200;
+            nth += 1;
+            orders.insert(order);
+            match stage.site.ask("POST", "/orders", &super::site::body(order)) {
+                Some((200, _)) => {}
+                Some((503, answer)) if answer.to_lowercase().contains("retry-after:") => {
+                    refused += 1;
+                    again += 1;
+                    std::thread::sleep(TRIES_EVERY);
+                }
+                other => {
+                    let said = other.map(|(_, answer)| answer);
+                    wrong.push(format!("on a full disk a sender is told {said:?}"));
+                    break;
+                }
+            }
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err("the disk is full and nobody is refused".to_owned());
+            }
+        }
+        refused_most += refused;
+        if !stage.engine.runs() {
+            return Err(format!(
+                "the engine ended on a full disk:\n{}",
+                stage.engine.log()
+            ));
+        }
+        if !stage.site.flaws().is_empty() {
+            wrong.push("the store cannot be looked at while the disk is full".to_owned());
+        }
+        stage.shim.free();
+        let freed = Instant::now();
+        while stage.site.send_one(round * 1000) != Some(200) {
+            if freed.elapsed() > RESUMES_WITHIN {
+                return Err(format!(
+                    "it does not accept {RESUMES_WITHIN:?} after there is space:\n{}",
+                    stage.engine.log()
+                ));
+            }
+            std::thread::sleep(TRIES_EVERY);
+        }
+        // Writes that are cut short, too: whoever writes must look.
+        stage.shim.cut_writes(20 * (round as u32 + 1), "");
+        let name = format!("stock-{round}.csv");
+        let stock: Vec<String> = (0..20)
+            .map(|row| format!("S-{round}-{row},{row}"))
+            .collect();
+        stage.site.drop_file(&name, &stock);
+        rows.extend(stock);
+        again += stage.site.send(&orders)?.1;
+    }
+    stage.site.at_rest(orders.len() as i64)?;
+    let line = judge(&stage.site, orders.iter(), rows.iter())?;
+    wrong.extend(line.wrong.clone());
+    Ok(Line {
+        redelivered: again,
+        faults: refused_most,
+        wrong,
+        ..line
+    })
+}
