@@ -66,7 +66,7 @@ pub trait Registry: Sized {
 /// an `impl Registry for StepKind` whose `KINDS` holds `Kind { name: "map", schema: .., example: map::Map::EXAMPLE }`,
 /// whose `parse("map", config)` deserializes a `map::Map`, and whose `build` calls `map::Map::build`.
 macro_rules! components {
-    ($(#[$meta:meta])* $name:ident -> $ready:ty { $($kind:ident: $config:ty,)+ }) => {
+    ($(#[$meta:meta])* $name:ident -> $ready:ty { $($kind:ident $(as $word:literal)?: $config:ty,)+ }) => {
         $(#[$meta])*
         #[allow(non_camel_case_types, missing_docs, clippy::large_enum_variant)]
         pub enum $name { $($kind($config)),+ }
@@ -74,14 +74,14 @@ macro_rules! components {
         impl $crate::component::Registry for $name {
             type Ready = $ready;
             const KINDS: &'static [$crate::component::Kind] = &[$($crate::component::Kind {
-                name: stringify!($kind),
+                name: $crate::component::word!($kind $($word)?),
                 schema: |generator| <$config as schemars::JsonSchema>::json_schema(generator),
                 example: <$config as $crate::component::Part>::EXAMPLE,
             }),+];
 
             fn parse(kind: &str, config: serde_json::Value) -> Option<Result<Self, serde_json::Error>> {
                 match kind {
-                    $(stringify!($kind) => Some(serde_json::from_value(config).map($name::$kind)),)+
+                    $($crate::component::word!($kind $($word)?) => Some(serde_json::from_value(config).map($name::$kind)),)+
                     _ => None,
                 }
             }
@@ -95,6 +95,17 @@ macro_rules! components {
     };
 }
 pub(crate) use components;
+
+/// The key of a kind in YAML: its name, unless it has another one (`awaits as "await"`, which Rust keeps for itself).
+macro_rules! word {
+    ($kind:ident) => {
+        stringify!($kind)
+    };
+    ($kind:ident $word:literal) => {
+        $word
+    };
+}
+pub(crate) use word;
 
 /// What the whole project offers to its parts.
 #[derive(Default)]

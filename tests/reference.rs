@@ -198,6 +198,10 @@ impl Around {
             );
             around.put(&format!("flows/{name}.yaml"), &flow);
         }
+        around.put(
+            "flows/wms-confirmations.yaml",
+            "flow: wms-confirmations\nsource: { flow: {} }\nkeys: { order: n }\nsinks: { nowhere: { discard: {} } }\n",
+        );
         around
     }
 

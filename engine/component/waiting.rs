@@ -1,8 +1,11 @@
 //! What a message waits for at a step that lets messages wait durably. The step says what; the store keeps the wait, the run floor acts on it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::Context;
+use crate::body::Body;
 use crate::expression::Expression;
 use crate::failure::{Class, Failure};
 use crate::message::Message;
@@ -13,6 +16,8 @@ pub enum Waiting {
     Time(Time),
     /// Their place in a rate.
     Pace(Pace),
+    /// A message of another flow.
+    Answer(Awaiting),
 }
 
 /// A wait for a time.
@@ -72,6 +77,36 @@ pub struct Pace {
     pub burst: u32,
     /// Messages with different values have a rate of their own each; without it all share one.
     pub by: Option<Expression>,
+}
+
+/// A wait for a message of another flow.
+pub struct Awaiting {
+    /// The key that both have.
+    pub key: Arc<str>,
+    /// The flow whose message is awaited.
+    pub from: Arc<str>,
+    /// How long a message waits, and how much older than the wait an answer may be, in milliseconds.
+    pub within_ms: i64,
+    /// Takes only answers for which it is true.
+    pub matches: Option<Expression>,
+    /// The variable that takes the answer's body.
+    pub into: Option<Arc<str>>,
+}
+
+impl Awaiting {
+    /// Whether an answer with this body is one for the message. Pure.
+    pub fn wants(
+        &self,
+        message: &Message,
+        answer: Body,
+        cx: &Context<'_>,
+    ) -> Result<bool, Failure> {
+        let Some(matches) = &self.matches else {
+            return Ok(true);
+        };
+        let seen = message.clone().with_body(answer);
+        matches.decide(&cx.scope(&seen, matches)?)
+    }
 }
 
 /// How many bytes a key may have.

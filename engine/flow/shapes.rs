@@ -50,7 +50,7 @@ impl Role {
             Role::Source => &[
                 "api", "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail",
             ],
-            Role::Step => &["await", "dedupe", "collect", "newest", "resequence", "saga"],
+            Role::Step => &["dedupe", "collect", "newest", "resequence", "saga"],
             Role::Sink => &[
                 "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail", "reply",
             ],

@@ -16,6 +16,7 @@ use crate::handoff::Hop;
 use crate::message::Message;
 use crate::store::commit::Commit;
 
+mod answers;
 mod pace;
 
 /// How long a stage pauses after the store has refused a commit.
@@ -37,6 +38,7 @@ impl WaitStage {
         match &*self.waiting {
             Waiting::Time(time) => self.delay(time).await,
             Waiting::Pace(pace) => self.pace(pace).await,
+            Waiting::Answer(awaiting) => self.answers(awaiting).await,
         }
     }
 

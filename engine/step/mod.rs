@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::component::waiting::Waiting;
 use crate::component::{Claiming, Effect, Pure, components};
 
+pub mod r#await;
 #[cfg(test)]
 pub(crate) mod bench;
 mod cache;
@@ -52,6 +53,7 @@ components! {
         dedupe: dedupe::Dedupe,
         delay: delay::Delay,
         throttle: throttle::Throttle,
+        awaits as "await": r#await::Await,
         decode: decode::Decode,
         encode: encode::Encode,
     }

@@ -8,7 +8,7 @@ use crate::failure::{Class, Failure};
 use super::claims::{self, Standing};
 use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
 use super::writer::Writing;
-use super::{Sql, chains, cursors, effects, exceptions, hops, journeys, runs};
+use super::{Sql, chains, cursors, effects, exceptions, hops, journeys, runs, waits};
 
 /// The door of a flow: hops there belong to no run's leaves.
 const DOOR: &str = "@accept";
@@ -35,6 +35,9 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     for intent in &commit.intents {
         committed.intents.push(effects::intend(writing, intent)?);
     }
+    for ask in &commit.asks {
+        committed.asks.push(waits::ask(writing, ask)?);
+    }
     for outcome in &commit.outcomes {
         effects::settle(writing, outcome)?;
     }
@@ -59,6 +62,7 @@ fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
                 journeys::insert_keys(writing, run)?;
                 let ahead = chains::join(writing, run)?;
                 hops::insert(writing, hop)?;
+                waits::arrived(writing, run)?;
                 let Some(ahead) = ahead else {
                     return Ok(Accepted::New);
                 };

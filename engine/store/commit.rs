@@ -8,6 +8,8 @@ use crate::component::Progress;
 use crate::failure::{Class, Failure};
 use crate::message::{MessageId, Names};
 
+use super::waits;
+
 /// A run's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(pub i64);
@@ -34,6 +36,8 @@ pub struct Commit {
     pub claims: Vec<(RunId, Claim)>,
     /// Effects that are about to be tried.
     pub intents: Vec<Intent>,
+    /// Messages that ask for a message of another flow, and wait for it.
+    pub asks: Vec<waits::Ask>,
     /// Effects whose outcome is known now, though their hop goes on.
     pub outcomes: Vec<Outcome>,
     /// A source's cursor. If it is not where `from` says, nothing of this commit is applied.
@@ -55,6 +59,8 @@ pub struct Committed {
     pub claims: Vec<bool>,
     /// For each of `intents`.
     pub intents: Vec<Intended>,
+    /// For each of `asks`.
+    pub asks: Vec<waits::Asked>,
     /// For each of `ends`: the verdicts of its own accepts.
     pub ends_accepts: Vec<Vec<Accepted>>,
     /// The hops that this commit has made ready beside those that it names: what `release` found due, and held hops whose turn has come.

@@ -211,6 +211,31 @@ pub(super) fn rest(
     Ok(rows == 1)
 }
 
+/// Whether a hop is there with this fence.
+pub(super) fn stands(writing: &Writing<'_>, hop: HopId, fence: i64) -> Sql<bool> {
+    writing
+        .connection
+        .prepare_cached("SELECT 1 FROM hops WHERE id = ?1 AND fence = ?2")?
+        .exists(params![hop.0, fence])
+}
+
+/// Whether a hop waits; `None` if it is not there.
+pub(super) fn asleep(writing: &Writing<'_>, hop: HopId) -> Sql<Option<bool>> {
+    writing
+        .connection
+        .prepare_cached("SELECT due_at IS NOT NULL FROM hops WHERE id = ?1")?
+        .query_row([hop.0], |row| row.get(0))
+        .optional()
+}
+
+/// Makes a hop that waits ready before its time; the commit releases it.
+pub(super) fn wake(writing: &mut Writing<'_>, hop: HopId) -> Sql<()> {
+    writing.run("UPDATE hops SET due_at = NULL WHERE id = ?1", [hop.0])?;
+    let ready = ready(writing.connection, hop)?;
+    writing.released.extend(ready);
+    Ok(())
+}
+
 /// Makes hops ready whose time has come, the longest due first.
 pub(super) fn release(writing: &Writing<'_>, due_at_ms: i64, limit: usize) -> Sql<Vec<StoredHop>> {
     let due: Vec<i64> = {

@@ -8,7 +8,7 @@ use crate::body::write_string;
 use crate::failure::Failure;
 use crate::message::Names;
 
-use super::commit::{End, NewRun, RunId, Trail};
+use super::commit::{End, HopId, NewRun, RunId, Trail};
 use super::reader::Reader;
 use super::runs::{self, RunRow};
 use super::writer::Writing;
@@ -65,12 +65,23 @@ pub(super) fn insert_keys(writing: &Writing<'_>, run: &NewRun) -> Sql<()> {
 
 /// Writes what an end shows on its run's timeline.
 pub(super) fn insert_trail(writing: &Writing<'_>, end: &End) -> Sql<()> {
-    if end.trail.is_empty() {
+    insert_lines(writing, end.run, end.hop, end.fence, &end.trail)
+}
+
+/// Writes what is shown of a hop on its run's timeline.
+pub(super) fn insert_lines(
+    writing: &Writing<'_>,
+    run: RunId,
+    hop: HopId,
+    fence: i64,
+    trail: &[Trail],
+) -> Sql<()> {
+    if trail.is_empty() {
         return Ok(());
     }
     writing.run(
         "INSERT INTO trail (run, hop, fence, lines) VALUES (?1, ?2, ?3, ?4)",
-        params![end.run.0, end.hop.0, end.fence, lines(&end.trail)],
+        params![run.0, hop.0, fence, lines(trail)],
     )?;
     Ok(())
 }

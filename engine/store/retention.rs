@@ -4,7 +4,7 @@
 use rusqlite::{Connection, params};
 
 use super::runs::RunState;
-use super::{Sql, books, journeys};
+use super::{Sql, books, journeys, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,8 @@ pub(super) fn sweep(
         position.runs = runs(connection, retention, now_ms, after, &mut swept)?;
     }
     exceptions(connection, retention, now_ms, &mut swept)?;
+    let limit = super::limit(retention.limit);
+    swept.more |= waits::sweep(connection, now_ms, limit)? >= retention.limit;
     if position.bodies.is_some() || position.runs.is_some() {
         swept.more = true;
     } else {
@@ -162,6 +164,7 @@ fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
         "DELETE FROM trail WHERE run = ?1",
         "DELETE FROM effects WHERE run = ?1",
         "DELETE FROM bodies WHERE run = ?1",
+        "DELETE FROM waits WHERE answer = ?1",
         "DELETE FROM runs WHERE id = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([run])?;

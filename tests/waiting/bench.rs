@@ -179,8 +179,13 @@ impl Running {
 
     /// The books of a flow, which balance and equal their recount.
     pub async fn books(&self, flow: &str) -> Counts {
-        let books = self.store.books().await.unwrap();
-        assert_eq!(books, self.store.recount().await.unwrap());
+        let began = Instant::now();
+        let mut books = self.store.books().await.unwrap();
+        // Something may happen between the two looks.
+        while books != self.store.recount().await.unwrap() {
+            assert!(began.elapsed() < PATIENCE, "{books:?} is not the recount");
+            books = self.store.books().await.unwrap();
+        }
         for one in &books {
             assert!(one.counts.balanced(), "{one:?}");
         }

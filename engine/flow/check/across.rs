@@ -21,6 +21,7 @@ pub(crate) fn check(flows: &[Checked], whole: bool, findings: &mut Findings) {
         .filter_map(|flow| Some((flow.name.as_ref()?.0.as_str(), flow)))
         .collect();
     closed(flows, &kinds, findings);
+    awaited(flows, &kinds, findings);
     if whole {
         unfed(flows, findings);
     }
@@ -67,6 +68,45 @@ fn closed(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut 
                 Diagnostic::error(codes::CLOSED_FLOW, place.clone(), message)
                     .help(format!("hand over to a flow with `source: {{ flow: {{}} }}`, or move the steps of `{to}` into one"))
                     .related(target.source_place.clone(), "its source"),
+            );
+        }
+    }
+}
+
+/// Messages that are awaited by a key which their flow does not have.
+fn awaited(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
+    for flow in flows {
+        for awaited in &flow.awaits {
+            let Some(answers) = by_name.get(awaited.flow.as_str()) else {
+                continue;
+            };
+            let own = flow
+                .name
+                .as_ref()
+                .is_some_and(|(name, _)| *name == awaited.flow);
+            let keys = answers
+                .keys
+                .as_ref()
+                .filter(|keys| !own && !keys.contains(&awaited.key));
+            if keys.is_none() {
+                continue;
+            }
+            let message = format!(
+                "the flow `{}` declares no key `{}`",
+                awaited.flow, awaited.key
+            );
+            let help = format!(
+                "add `keys: {{ {}: .. }}` to it: both need the key",
+                awaited.key
+            );
+            findings.push(
+                Diagnostic::error(
+                    crate::component::codes::UNKNOWN_KEY,
+                    awaited.place.clone(),
+                    message,
+                )
+                .help(help)
+                .related(answers.source_place.clone(), "the flow that answers"),
             );
         }
     }

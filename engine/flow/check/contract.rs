@@ -8,7 +8,9 @@ use crate::flow::codes;
 use crate::yaml::Node;
 
 /// Kinds that leave the body as it is.
-const KEEPING: &[&str] = &["filter", "call", "lookup", "log", "emit", "dedupe"];
+const KEEPING: &[&str] = &[
+    "filter", "call", "lookup", "log", "emit", "dedupe", "delay", "throttle", "await",
+];
 
 /// Checks the mapping that an entry names against the schema in force; then says which schema is in force behind it.
 pub(crate) fn step(cx: &mut Cx<'_>, entry: &Entry<'_>) {

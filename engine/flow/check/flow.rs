@@ -43,6 +43,10 @@ pub(crate) struct Checked {
     pub(crate) source_place: Place,
     /// The flows that it hands over to, each with the place that says so.
     pub(crate) hands_over: Vec<(String, Place)>,
+    /// The keys by which it awaits messages of other flows.
+    pub(crate) awaits: Vec<steps::AwaitedKey>,
+    /// Its own keys, if they could be read.
+    pub(crate) keys: Option<BTreeSet<String>>,
     /// The fragments that it shows.
     pub(crate) fragments: BTreeSet<String>,
     /// Whether a part of it could not be read, so that it may hand over to more flows.
@@ -134,6 +138,8 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
         binding: binding(&cx, node, ready.as_ref()),
         source_place,
         hands_over: std::mem::take(&mut draft.hands_over),
+        awaits: std::mem::take(&mut draft.awaits),
+        keys: (!cx.keys_uncertain).then_some(cx.keys),
         fragments: cx.shown,
         partial: !source.lost.is_empty(),
         secrets: cx.secrets,

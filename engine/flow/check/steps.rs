@@ -8,6 +8,7 @@ use super::names::Declared;
 use super::parts::{self, LateTo};
 use super::{Cx, condition, fragments, names};
 use crate::component::common::RetryRule;
+use crate::component::waiting::Waiting;
 use crate::diagnostic::Place;
 use crate::flow::codes;
 use crate::flow::plan::{Action, Node as PlanNode, Route};
@@ -19,6 +20,16 @@ use crate::yaml::{Data, Node};
 
 /// How deep branches may nest.
 pub(crate) const BRANCHES_MAX: usize = 16;
+
+/// A key by which messages of another flow are awaited.
+pub(crate) struct AwaitedKey {
+    /// The other flow.
+    pub(crate) flow: String,
+    /// The key.
+    pub(crate) key: String,
+    /// Where the key stands.
+    pub(crate) place: Place,
+}
 
 /// A plan's nodes, while they are collected.
 pub(crate) struct Draft {
@@ -34,6 +45,8 @@ pub(crate) struct Draft {
     pub(crate) window: Option<(u64, Place)>,
     /// The flows that it hands over to, each with the place that says so.
     pub(crate) hands_over: Vec<(String, Place)>,
+    /// The keys by which messages of other flows are awaited.
+    pub(crate) awaits: Vec<AwaitedKey>,
     /// Arms of branches without steps of their own: node and arm.
     empty_arms: Vec<(usize, usize)>,
     /// How many entries of each kind there were, for default ids.
@@ -56,6 +69,7 @@ impl Draft {
             late: Vec::new(),
             window: None,
             hands_over: Vec::new(),
+            awaits: Vec::new(),
             empty_arms: Vec::new(),
             counts: BTreeMap::new(),
             chosen,
@@ -79,6 +93,25 @@ impl Draft {
     pub(crate) fn note_hand_over(&mut self, cx: &Cx<'_>, entry: &Entry<'_>) {
         if let Some((name, node)) = handed_to(entry) {
             self.hands_over.push((name.to_owned(), cx.place(node.span)));
+        }
+    }
+
+    /// Remembers the key and the flow that a step `await` names.
+    fn note_await(&mut self, cx: &Cx<'_>, entry: &Entry<'_>) {
+        let text = |field| {
+            Some((
+                entry.config.get(field)?.as_text()?,
+                entry.config.get(field)?,
+            ))
+        };
+        if let ("await", Some((flow, _)), Some((key, at))) = (entry.kind, text("from"), text("key"))
+            && cx.keys.contains(key)
+        {
+            self.awaits.push(AwaitedKey {
+                flow: flow.to_owned(),
+                key: key.to_owned(),
+                place: cx.place(at.span),
+            });
         }
     }
 
@@ -165,6 +198,7 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         return;
     };
     draft.note_hand_over(cx, &entry);
+    draft.note_await(cx, &entry);
     super::contract::step(cx, &entry);
     let id = id(cx, draft, entry.kind, entry.common.id.as_deref(), node);
     let when = parts::when(cx, &entry);
@@ -189,7 +223,14 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         }
         Ready::Wait(waiting) => {
             let why = "it waits in the engine's own store, which needs none of that";
-            parts::meaningless(cx, &entry, &["retry", "timeout", "probe", "into"], why);
+            parts::meaningless(cx, &entry, &["retry", "timeout", "probe"], why);
+            match waiting {
+                Waiting::Answer(_) => parts::bind(cx, &entry),
+                Waiting::Time(_) | Waiting::Pace(_) => {
+                    parts::meaningless(cx, &entry, &["into"], "there is no answer to bind");
+                }
+            }
+            field_decides(cx, &entry, "await", "match");
             Action::Wait(Arc::new(waiting))
         }
         Ready::Effect(effect) => {
@@ -299,6 +340,16 @@ fn filter_decides(cx: &mut Cx<'_>, entry: &Entry<'_>) {
             .map(crate::expression::Expression::compile)
     {
         condition::decides(cx, entry.config, &expression);
+    }
+}
+
+/// The same for an expression in a field of a kind.
+fn field_decides(cx: &mut Cx<'_>, entry: &Entry<'_>, kind: &str, field: &str) {
+    if entry.kind == kind
+        && let Some(node) = entry.config.get(field)
+        && let Some(Ok(expression)) = node.as_text().map(crate::expression::Expression::compile)
+    {
+        condition::decides(cx, node, &expression);
     }
 }
 
