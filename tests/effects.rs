@@ -247,6 +247,7 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
             node("erp", action, on_failure),
             node("spare", Action::Discard, Vec::new()),
         ],
+        sagas: Vec::new(),
     };
     let project = Project {
         revision: Arc::from("1"),

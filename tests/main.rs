@@ -22,5 +22,6 @@ mod order;
 mod parts;
 mod reference;
 mod storage;
+mod sagas;
 mod tidy;
 mod waiting;

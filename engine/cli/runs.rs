@@ -144,6 +144,25 @@ fn show_what_it_did(detail: &RunDetail, terminal: &mut Terminal) -> Result<u8, F
             written(writeln!(out, "answer\n{}", table::shown(answer)))?;
         }
     }
+    if !detail.sagas.is_empty() {
+        let rows: Vec<_> = detail
+            .sagas
+            .iter()
+            .map(|step| {
+                let undo = step.undo.as_deref().unwrap_or("none");
+                let standing = step.standing.name();
+                [&*step.saga, &*step.step, standing, undo]
+                    .map(str::to_owned)
+                    .to_vec()
+            })
+            .collect();
+        written(writeln!(out))?;
+        written(table::columns(
+            out,
+            &["saga", "step", "state", "undo"],
+            &rows,
+        ))?;
+    }
     for exception in &detail.exceptions {
         written(writeln!(
             out,
@@ -244,6 +263,11 @@ fn detail_json(detail: &RunDetail) -> Value {
             json!({ "step": effect.step, "item": effect.item, "standing": effect.standing.name(), "attempts": effect.attempts,
                 "idempotency_key": effect.idempotency_key, "request": text(&effect.request), "answer": effect.answer.as_ref().map(text) })
         })
+        .collect();
+    whole["sagas"] = detail
+        .sagas
+        .iter()
+        .map(|step| json!({ "saga": step.saga, "step": step.step, "state": step.standing.name(), "undo": step.undo }))
         .collect();
     whole["exceptions"] = detail
         .exceptions

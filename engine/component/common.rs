@@ -27,6 +27,49 @@ pub struct Common {
     pub probe: Option<Probe>,
     /// The milestone of the flow's process that a message passes when this step is done.
     pub milestone: Option<String>,
+    /// How what the step did is undone, when a later step of its saga fails. Only in a saga.
+    pub undo: Option<Undo>,
+    /// Once this step of a saga is done, nothing is undone any more: from here on only forward. Default false.
+    pub pivot: Option<bool>,
+}
+
+/// How what a step did is undone: a request, which sees the message as it was right after the step.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Undo {
+    /// The system. Default: the step's.
+    pub system: Option<String>,
+    /// The path of a DELETE request. It is safe to repeat.
+    pub delete: Option<TemplateText>,
+    /// The path of a POST request.
+    pub post: Option<TemplateText>,
+    /// The path of a PUT request.
+    pub put: Option<TemplateText>,
+    /// The path of a PATCH request.
+    pub patch: Option<TemplateText>,
+    /// The mapping that makes the request's body. Without `map` and `body` the whole body is sent, if the method takes one.
+    pub map: Option<String>,
+    /// The request's body, as an expression.
+    pub body: Option<ExpressionText>,
+    /// The media type of the request's body. Default `application/json`.
+    pub content_type: Option<String>,
+    /// More headers of the request; not for credentials.
+    #[serde(default)]
+    pub headers: BTreeMap<String, TemplateText>,
+    /// A text by which the system recognises a repeat; `~undo` is put behind it.
+    pub idempotency_key: Option<ExpressionText>,
+    /// How long the system keeps idempotency keys after it saw them first. Default 24h.
+    pub kept: Option<Duration>,
+    /// Sending the same request twice is as good as once. Default false, for `delete` true.
+    #[serde(default)]
+    pub upsert: bool,
+    /// How to ask the target whether it is undone, when the outcome is unknown.
+    pub probe: Option<Probe>,
+    /// How long one attempt may take; without it the system's timeout.
+    pub timeout: Option<Duration>,
+    /// Failure classes that mean that there is nothing to undo (any more). With `not_found` the undo also runs for a step whose own outcome is
+    /// unknown. Default: `not_found` for `delete`, else none.
+    pub done_on: Option<Vec<String>>,
 }
 
 /// How often and when a failed attempt is repeated. Waiting is durable and holds no worker.

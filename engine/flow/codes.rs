@@ -49,6 +49,8 @@ codes! {
     ROUTE_ARM = "route-arm", "An arm of `routes` or `branch` lacks its condition or its targets, or has too much";
     OTHERWISE_NOT_LAST = "otherwise-not-last", "`otherwise` is not the last arm";
     UNREACHABLE_ROUTE = "unreachable-route", "An arm before takes every message, or the arm can never match";
+    SAGA_STEP = "saga-step", "Something stands in a saga that ends or multiplies a message, and so would leave standing what was done";
+    SAGA_WITHOUT_UNDO = "saga-without-undo", "A step of a saga acts on the outside before the pivot and nothing says how it is undone";
     UNGUARDED_EFFECT = "unguarded-effect", "A step acts on the outside and nothing lets the engine repeat it safely";
 
     UNKNOWN_FRAGMENT = "unknown-fragment", "`use` names a fragment that the project does not have";

@@ -199,6 +199,8 @@ fn entry(role: Role, generator: &mut SchemaGenerator) -> Value {
     if role == Role::Sink {
         fields.remove("id");
         fields.remove("into");
+        fields.remove("undo");
+        fields.remove("pivot");
     }
     let mut kinds: Vec<Value> = Vec::new();
     for kind in role.kinds() {
@@ -217,6 +219,8 @@ fn entry(role: Role, generator: &mut SchemaGenerator) -> Value {
     if role == Role::Step {
         fields.insert("branch".to_owned(), branch());
         kinds.push(json!({ "required": ["branch"] }));
+        fields.insert("saga".to_owned(), saga(generator));
+        kinds.push(json!({ "required": ["saga"] }));
     }
     json!({
         "type": "object",
@@ -225,6 +229,13 @@ fn entry(role: Role, generator: &mut SchemaGenerator) -> Value {
         "anyOf": kinds,
         "dependencies": { "with": ["use"] },
     })
+}
+
+/// A saga.
+fn saga(generator: &mut SchemaGenerator) -> Value {
+    let mut saga = file::Saga::json_schema(generator).to_value();
+    saga["properties"]["steps"] = reference("steps");
+    saga
 }
 
 /// The arms of a branch.

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
+use crate::component::common::Retry;
 use crate::component::words::{Duration, ExpressionText};
 
 /// A flow: where messages come from, what happens to them, and where they go.
@@ -246,6 +247,28 @@ pub struct BranchArm {
 pub struct Rest {
     /// The steps.
     pub steps: Held,
+}
+
+/// Steps that are done all, or undone.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Saga {
+    /// The steps; each that acts on the outside says with `undo` how it is undone, up to the one with `pivot: true`.
+    pub steps: Held,
+    /// How often and when a failed undo is repeated. Default 12 attempts, the first wait 5s, factor 2, at most 1h.
+    pub undo_retry: Option<Retry>,
+    /// What becomes of a message whose steps were undone. Default `exception`.
+    pub on_undone: Option<OnUndone>,
+}
+
+/// What becomes of a message whose steps were undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUndone {
+    /// It waits for a person, with the failure that began it.
+    Exception,
+    /// It ends, counted as compensated.
+    End,
 }
 
 /// What stands beside `use`.

@@ -122,6 +122,9 @@ impl Picture {
                 );
             }
         }
+        if let Some(undo) = plan.saga(at).and_then(|saga| saga.step(at)?.undo) {
+            self.arrow(from.clone(), node_id(number, undo), "undo".to_owned(), true);
+        }
         if let Some(system) = &node.system {
             self.systems.insert(system.clone());
             self.arrow(from.clone(), system_id(system), String::new(), true);

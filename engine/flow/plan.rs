@@ -47,6 +47,32 @@ pub struct Plan {
     pub order: Option<Order>,
     /// Steps, route and sinks, in the order of the file; the first is where accepted messages go.
     pub nodes: Vec<Node>,
+    /// The sagas among the steps.
+    pub sagas: Vec<Saga>,
+}
+
+/// Steps that are done all, or undone.
+pub struct Saga {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The nodes that belong to it, its undos among them.
+    pub nodes: std::ops::Range<usize>,
+    /// The steps that act on the outside.
+    pub steps: Vec<SagaStep>,
+    /// Whether a message ends as compensated when all is undone, instead of waiting for a person.
+    pub ends: bool,
+}
+
+/// A step of a saga that acts on the outside.
+pub struct SagaStep {
+    /// Its node.
+    pub node: usize,
+    /// The node that undoes it; nothing leads there but its failure.
+    pub undo: Option<usize>,
+    /// Once it is done nothing is undone any more.
+    pub pivot: bool,
+    /// Whether the undo does no harm where there is nothing to undo.
+    pub absent_ok: bool,
 }
 
 /// The contract of arriving bodies.
@@ -155,5 +181,22 @@ impl Plan {
     /// The node with this id.
     pub fn node(&self, id: &str) -> Option<usize> {
         self.nodes.iter().position(|node| &*node.id == id)
+    }
+
+    /// The saga that a node belongs to.
+    pub fn saga(&self, node: usize) -> Option<&Saga> {
+        self.sagas.iter().find(|saga| saga.nodes.contains(&node))
+    }
+}
+
+impl Saga {
+    /// What it says about a step that acts on the outside.
+    pub fn step(&self, node: usize) -> Option<&SagaStep> {
+        self.steps.iter().find(|step| step.node == node)
+    }
+
+    /// Whether the node undoes a step.
+    pub fn undoes(&self, node: usize) -> bool {
+        self.steps.iter().any(|step| step.undo == Some(node))
     }
 }

@@ -115,6 +115,13 @@ fn structure(page: &mut String) {
          - otherwise: { steps: [{ log: \"an order of the usual size\" }] }\n```\n",
     );
     page.push_str(
+        "\n## saga\n\nSteps that are done all, or undone: when one of them fails for good, those before it are undone, the last one first. See the \
+         [guide](../guide/sagas.md).\n\n```yaml\n- id: fulfil\n  saga:\n    steps:\n      - id: reserve\n        call: { system: wms, post: /reservations, upsert: true }\n        \
+         into: reservation\n        undo: { delete: \"/reservations/{{@reservation.id}}\" }\n      - id: book\n        call: { system: erp, post: /orders, \
+         idempotency_key: order_number }\n        pivot: true\n```\n",
+    );
+    rows(page, &of::<file::Saga>());
+    page.push_str(
         "\n## use\n\nPuts the steps of a fragment (`flows/fragments/*.yaml`) here; in `sinks`, its sink. The ids of its steps begin with the `id`, \
          or with the fragment's name.\n",
     );

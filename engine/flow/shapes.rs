@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::file;
 use super::settings::Settings;
-use crate::component::common::Common;
+use crate::component::common::{Common, Undo};
 use crate::component::{Kind, Registry};
 use crate::sink::SinkKind;
 use crate::source::SourceKind;
@@ -50,7 +50,7 @@ impl Role {
             Role::Source => &[
                 "api", "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail",
             ],
-            Role::Step => &["dedupe", "collect", "newest", "resequence", "saga"],
+            Role::Step => &["dedupe", "collect", "newest", "resequence"],
             Role::Sink => &[
                 "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail", "reply",
             ],
@@ -93,6 +93,10 @@ shape_of! {
     use_entry: file::Use;
     /// The arms of a branch.
     branch: Vec<file::BranchArm>;
+    /// A saga.
+    saga: file::Saga;
+    /// How a step of a saga is undone.
+    undo: Undo;
     /// `crossdock.yaml`.
     settings: Settings;
 }
@@ -149,7 +153,7 @@ pub(crate) fn fields_of(role: Role, kind: &str) -> Vec<&'static str> {
 }
 
 /// Keys of the language, beside a kind, that this version does not have.
-pub(crate) const COMMON_LATER: &[&str] = &["undo", "durable"];
+pub(crate) const COMMON_LATER: &[&str] = &["durable"];
 /// Keys of the language, in `crossdock.yaml`, that this version does not have.
 pub(crate) const SETTINGS_LATER: &[&str] = &["handoff", "hand_off", "auth", "telemetry", "notify"];
 
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn no_kind_has_the_name_of_a_key() {
         let mut keys = common_keys();
-        keys.extend(["use", "with", "branch"]);
+        keys.extend(["use", "with", "branch", "saga"]);
         keys.extend(COMMON_LATER);
         for role in [Role::Source, Role::Step, Role::Sink] {
             for kind in role.kinds() {

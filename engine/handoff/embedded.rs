@@ -629,6 +629,7 @@ mod tests {
                 leaves: vec![Leaf::Delivered],
             },
             effect: None,
+            saga: None,
             trail: Vec::new(),
             accepts: Vec::new(),
         }

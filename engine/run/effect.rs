@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Shared;
 use super::failing;
+use super::saga;
 use super::stage::{guarded, panicked};
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked};
@@ -17,7 +18,9 @@ use crate::component::{Answer, Attempt, Effect, Promises, Request};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
-use crate::store::commit::{Commit, EffectId, EffectState, Intended, Intent, Outcome, Unannounced};
+use crate::store::commit::{
+    Commit, EffectId, EffectState, Intended, Intent, Outcome, SagaResult, Unannounced,
+};
 
 mod unknown;
 
@@ -80,6 +83,8 @@ impl EffectStage {
         calls: &TaskTracker,
     ) {
         let mut announced = Vec::new();
+        // Of these a saga must know, though they may be repeated without harm.
+        let mut safe = Vec::new();
         let mut commit = Commit::default();
         for (hop, permit) in hops.into_iter().zip(permits) {
             match self.render(&hop) {
@@ -90,24 +95,37 @@ impl EffectStage {
                         drop(permit);
                     });
                 }
-                Ok(request) if self.promises.safe => {
+                Ok(request) => {
+                    let noted = saga::intent(&self.plan, self.node, &hop);
+                    if !self.promises.safe {
+                        commit.sagas.extend(noted);
+                        commit.intents.push(self.intent(&hop, &request, false));
+                        announced.push((hop, permit));
+                    } else if let Some(noted) = noted {
+                        commit.sagas.push(noted);
+                        safe.push((hop, request, permit));
+                    } else {
+                        let this = self.clone();
+                        calls.spawn(async move {
+                            this.send(hop, request, None, false).await;
+                            drop(permit);
+                        });
+                    }
+                }
+            }
+        }
+        if announced.is_empty() && safe.is_empty() {
+            return;
+        }
+        match self.shared.commit(commit).await {
+            Ok(committed) => {
+                for (hop, request, permit) in safe {
                     let this = self.clone();
                     calls.spawn(async move {
                         this.send(hop, request, None, false).await;
                         drop(permit);
                     });
                 }
-                Ok(request) => {
-                    commit.intents.push(self.intent(&hop, &request, false));
-                    announced.push((hop, permit));
-                }
-            }
-        }
-        if announced.is_empty() {
-            return;
-        }
-        match self.shared.commit(commit).await {
-            Ok(committed) => {
                 for ((hop, permit), intended) in announced.into_iter().zip(committed.intents) {
                     let this = self.clone();
                     calls.spawn(async move {
@@ -118,7 +136,8 @@ impl EffectStage {
             }
             Err(failure) => {
                 tracing::error!(%failure, step = &*self.plan.nodes[self.node].id, "the store refused intents; nothing was sent");
-                for (hop, _) in announced.into_iter().rev() {
+                let safe = safe.into_iter().map(|(hop, ..)| hop);
+                for hop in safe.chain(announced.into_iter().map(|(hop, _)| hop)).rev() {
                     self.shared.handoff.give_back(hop);
                 }
                 self.shared
@@ -224,6 +243,13 @@ impl EffectStage {
                 let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
                 self.wait(&hop, until_ms, hop.attempt, failure, None).await;
             }
+            Intended::Undone => {
+                let failure = Failure::new(
+                    Class::Conflict,
+                    "this effect was undone, and the target may still know its request; nothing was sent: send the message as new",
+                );
+                self.fail(&hop, failure, None, Exchange::default()).await;
+            }
             Intended::Differs(stored) => {
                 let failure = Failure::new(
                     Class::Conflict,
@@ -247,11 +273,15 @@ impl EffectStage {
     async fn done_before(&self, hop: Hop, answer: bytes::Bytes) {
         let answer = Answer { bytes: answer };
         let walked = self.after(&hop, &answer);
+        // For a saga in another run of the same message it is news.
+        let outcome = saga::step(&self.plan, self.node)
+            .map(|_| EffectState::Done(answer.bytes.clone()))
+            .map(|state| self.known(&hop, state));
         let exchange = Exchange {
             request: None,
             answer: Some(answer.bytes),
         };
-        self.over(&hop, walked, None, exchange).await;
+        self.over(&hop, walked, outcome, exchange).await;
     }
 
     /// With `doubt` an earlier try of the same request may have taken effect: what is said of this one says nothing about that.
@@ -276,8 +306,7 @@ impl EffectStage {
                 self.refused_again(&hop, failure, request).await;
             }
             Attempt::NotApplied(failure) => {
-                let outcome = (!self.promises.safe)
-                    .then(|| self.outcome(&hop, &request, EffectState::NotApplied));
+                let outcome = self.refusal(&hop, &request, &failure);
                 let exchange = Exchange {
                     answer: answer_of(&failure),
                     request: Some(request.bytes),
@@ -295,6 +324,28 @@ impl EffectStage {
                 self.unknown(&hop, failure, unknown).await;
             }
         }
+    }
+
+    /// What the ledger is told of a request that was not applied. Of one that is safe to repeat only a saga wants to know, and there a silent
+    /// target may have applied it.
+    fn refusal(&self, hop: &Hop, request: &Request, failure: &Failure) -> Option<Outcome> {
+        if !self.promises.safe {
+            return Some(self.outcome(hop, request, EffectState::NotApplied));
+        }
+        saga::step(&self.plan, self.node)?;
+        let silent = matches!(failure.class, Class::Timeout | Class::Unavailable);
+        let state = match silent {
+            true => EffectState::Unknown,
+            false => EffectState::NotApplied,
+        };
+        Some(self.outcome(hop, request, state))
+    }
+
+    /// What an outcome means for the saga around the step.
+    fn noted(&self, hop: &Hop, outcome: Option<&Outcome>) -> Option<SagaResult> {
+        let walker = self.shared.walker(&self.plan);
+        let part = (&*self.effect, &walker.context(self.node));
+        saga::result(&self.plan, self.node, hop, part, outcome?)
     }
 
     fn after(&self, hop: &Hop, answer: &Answer) -> Walked {
@@ -360,7 +411,9 @@ impl EffectStage {
     }
 
     async fn over(&self, hop: &Hop, walked: Walked, outcome: Option<Outcome>, exchange: Exchange) {
-        let finished = turn::over(&self.shared, &self.plan, hop, walked, outcome, &exchange);
+        let noted = self.noted(hop, outcome.as_ref());
+        let mut finished = turn::over(&self.shared, &self.plan, hop, walked, outcome, &exchange);
+        finished.end.saga = noted;
         self.commit(hop, finished).await;
     }
 
@@ -372,7 +425,8 @@ impl EffectStage {
         failure: Failure,
         outcome: Option<Outcome>,
     ) {
-        let finished = turn::wait(
+        let noted = self.noted(hop, outcome.as_ref());
+        let mut finished = turn::wait(
             &self.shared,
             &self.plan,
             hop,
@@ -381,6 +435,7 @@ impl EffectStage {
             failure,
             outcome,
         );
+        finished.end.saga = noted;
         self.commit(hop, finished).await;
     }
 
@@ -412,9 +467,6 @@ impl EffectStage {
 
     fn outcome(&self, hop: &Hop, request: &Request, state: EffectState) -> Outcome {
         Outcome {
-            effect: effect_id(&self.plan, self.node, hop),
-            state,
-            at_ms: self.shared.world.clock.now_ms(),
             unannounced: self.promises.safe.then(|| Unannounced {
                 run: hop.run,
                 flow: self.plan.flow.clone(),
@@ -422,6 +474,17 @@ impl EffectStage {
                 item: hop.message.item.clone(),
                 request: request.bytes.clone(),
             }),
+            ..self.known(hop, state)
+        }
+    }
+
+    /// What is known of an effect that has an intent.
+    fn known(&self, hop: &Hop, state: EffectState) -> Outcome {
+        Outcome {
+            effect: effect_id(&self.plan, self.node, hop),
+            state,
+            at_ms: self.shared.world.clock.now_ms(),
+            unannounced: None,
         }
     }
 }

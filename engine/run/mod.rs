@@ -20,6 +20,7 @@ mod append;
 mod due;
 mod effect;
 mod failing;
+mod saga;
 mod stage;
 pub mod supervisor;
 mod sweep;

@@ -220,6 +220,7 @@ impl Door {
             step: hop.step.clone(),
             turn,
             effect: None,
+            saga: None,
             trail: Vec::new(),
             accepts,
         };

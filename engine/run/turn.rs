@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Shared;
 use super::accept::hash;
 use super::failing;
+use super::saga;
 use super::walk::{Ended, Walked};
 use crate::body::Body;
 use crate::failure::Failure;
@@ -72,6 +73,7 @@ pub(super) fn over(
         .into_iter()
         .map(|ended| leaf(plan, hop, ended, exchange))
         .collect();
+    let leaves = saga::leaves(shared, plan, hop, leaves);
     let turn = Turn::Over {
         next,
         doors,
@@ -140,6 +142,7 @@ fn end(plan: &Plan, hop: &Hop, turn: Turn, effect: Option<Outcome>, trail: Vec<T
         step: hop.step.clone(),
         turn,
         effect,
+        saga: None,
         trail,
         accepts: Vec::new(),
     }
@@ -239,7 +242,11 @@ fn trail(plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) -> Vec<Trail> {
             }
             Ended::Failed(at, _, failure) => trail.push(line(
                 &plan.nodes[*at].id,
-                "exception",
+                // In a saga it is for the store to say what follows.
+                match plan.saga(*at) {
+                    Some(_) => "failed",
+                    None => "exception",
+                },
                 Some(failure.to_string()),
             )),
         }
@@ -259,7 +266,8 @@ fn short_hash(bytes: &[u8]) -> [u8; 8] {
     short
 }
 
-fn same(a: &Body, b: &Body) -> bool {
+/// Whether two bodies are the same bytes in memory.
+pub(super) fn same(a: &Body, b: &Body) -> bool {
     a.len() == b.len() && a.bytes().as_ptr() == b.bytes().as_ptr()
 }
 

@@ -213,7 +213,7 @@ impl Bench {
     }
 }
 
-fn parsed(text: &str) -> (Arc<File>, Node, Findings) {
+pub(crate) fn parsed(text: &str) -> (Arc<File>, Node, Findings) {
     let file = File::new("flows/test.yaml", text);
     let mut findings = Findings::new();
     let node = yaml::parse(&file, &mut findings);

@@ -23,6 +23,7 @@ pub mod set;
 pub mod split;
 pub mod template;
 pub mod throttle;
+pub(crate) mod undo;
 pub mod validate;
 
 /// A step, ready to run.
@@ -38,7 +39,7 @@ pub enum Ready {
 }
 
 components! {
-    /// The kinds of steps. `branch` and `use` are structure, not kinds.
+    /// The kinds of steps. `branch`, `saga` and `use` are structure, not kinds.
     StepKind -> Ready {
         map: map::Map,
         validate: validate::Validate,

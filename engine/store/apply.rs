@@ -1,6 +1,8 @@
 //! One commit, applied inside the writer's transaction: each of its parts goes to its noun. What can be refused is checked before anything
 //! is written, so that a refused commit leaves nothing behind.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use crate::failure::{Class, Failure};
@@ -8,7 +10,9 @@ use crate::failure::{Class, Failure};
 use super::claims::{self, Standing};
 use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
 use super::writer::Writing;
-use super::{Sql, chains, cursors, effects, exceptions, hops, journeys, runs, waits};
+use super::{
+    Sql, chains, cursors, effects, exceptions, hops, journeys, runs, sagas, waits,
+};
 
 /// The door of a flow: hops there belong to no run's leaves.
 const DOOR: &str = "@accept";
@@ -31,6 +35,9 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     }
     for (run, claim) in &commit.claims {
         committed.claims.push(claims::first(writing, *run, claim)?);
+    }
+    for intent in &commit.sagas {
+        sagas::intend(writing, intent)?;
     }
     for intent in &commit.intents {
         committed.intents.push(effects::intend(writing, intent)?);
@@ -136,6 +143,14 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
     if !there {
         return Ok((false, Vec::new()));
     }
+    // Before the leaves: whether something is there to be undone depends on it.
+    if let Some(result) = &end.saga {
+        sagas::settle(writing, result)?;
+    }
+    if let Some(outcome) = &end.effect {
+        effects::settle(writing, outcome)?;
+    }
+    let mut trail = Cow::Borrowed(&end.trail);
     if let Turn::Over {
         next,
         doors,
@@ -145,19 +160,25 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
         for hop in next.iter().chain(doors) {
             hops::insert(writing, hop)?;
         }
-        for leaf in leaves {
+        let mut leaves = Cow::Borrowed(leaves);
+        let mut follow = next.len();
+        if leaves.iter().any(sagas::concerns) {
+            let resolved = sagas::resolve(writing, end, &leaves)?;
+            follow += resolved.follow.len();
+            writing.released.extend(resolved.follow);
+            trail.to_mut().extend(resolved.trail);
+            leaves = Cow::Owned(resolved.leaves);
+        }
+        for leaf in leaves.iter() {
             if let super::commit::Leaf::Exception(exception) = leaf {
                 exceptions::insert(writing, &end.flow, end.run, exception)?;
             }
         }
         if &*end.step != DOOR {
-            runs::advance(writing, &end.flow, end.run, next.len(), leaves)?;
+            runs::advance(writing, &end.flow, end.run, follow, &leaves)?;
         }
     }
-    if let Some(outcome) = &end.effect {
-        effects::settle(writing, outcome)?;
-    }
-    journeys::insert_trail(writing, end)?;
+    journeys::insert_lines(writing, end.run, end.hop, end.fence, &trail)?;
     let mut accepts = Vec::with_capacity(end.accepts.len());
     for run in &end.accepts {
         accepts.push(accept(writing, run)?);

@@ -22,6 +22,10 @@ pub struct HopId(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EffectId(pub [u8; 16]);
 
+/// A message in a saga: a hash of message, flow, saga and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SagaId(pub [u8; 16]);
+
 /// The fence of a new hop. It rises each time that the hop waits.
 pub const FENCE_FIRST: i64 = 1;
 
@@ -34,6 +38,8 @@ pub struct Commit {
     pub ends: Vec<End>,
     /// Claims of messages in the middle of a flow. A claim's hash names the message, so that it finds its own claim again.
     pub claims: Vec<(RunId, Claim)>,
+    /// Steps of sagas that are about to act.
+    pub sagas: Vec<SagaIntent>,
     /// Effects that are about to be tried.
     pub intents: Vec<Intent>,
     /// Messages that ask for a message of another flow, and wait for it.
@@ -189,6 +195,8 @@ pub struct End {
     pub turn: Turn,
     /// The effect that this hop was about, with its outcome, if it had one.
     pub effect: Option<Outcome>,
+    /// What that means for the saga that the step belongs to, if it does.
+    pub saga: Option<SagaResult>,
     /// What is shown on the run's timeline.
     pub trail: Vec<Trail>,
     /// Of a hop at a flow's door: the run that it becomes.
@@ -240,6 +248,93 @@ pub enum Leaf {
     Discarded(String),
     /// It waits for a person.
     Exception(NewException),
+    /// What was done for it is undone.
+    Compensated,
+    /// It failed in a saga: what was done before is undone, or if nothing was, it waits for a person.
+    Undo(Box<Undo>),
+    /// An undo has ended: the next one follows, or the saga is over.
+    Undone(Box<Undone>),
+}
+
+/// A failure in a saga.
+#[derive(Clone, Debug)]
+pub struct Undo {
+    /// The message in the saga.
+    pub saga: SagaId,
+    /// The failure.
+    pub exception: NewException,
+    /// Whether the message ends as compensated when all is undone, instead of waiting for a person.
+    pub ends: bool,
+    /// The number of the first undo's hop, from `Store::next_hop`.
+    pub hop: HopId,
+}
+
+/// The end of an undo; the hop that ends stood at its step.
+#[derive(Clone, Debug)]
+pub struct Undone {
+    /// The message in the saga.
+    pub saga: SagaId,
+    /// Why it could not be undone; `None` if it was.
+    pub failed: Option<NewException>,
+    /// The number of the next undo's hop, from `Store::next_hop`.
+    pub hop: HopId,
+}
+
+/// A step of a saga that is about to act: what its undo needs is durable before its first byte leaves.
+#[derive(Clone, Debug)]
+pub struct SagaIntent {
+    /// The message in the saga.
+    pub saga: SagaId,
+    /// The saga's name.
+    pub name: Arc<str>,
+    /// The step's effect.
+    pub effect: EffectId,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: Arc<str>,
+    /// The step that undoes it.
+    pub undo: Option<Arc<str>>,
+    /// Once it is done nothing is undone any more.
+    pub pivot: bool,
+    /// Whether the undo does no harm where there is nothing to undo.
+    pub absent_ok: bool,
+    /// The message's id.
+    pub message: MessageId,
+    /// The bytes before the step; `None` if they are the run's.
+    pub body: Option<Bytes>,
+    /// Headers, variables, item and generation before the step.
+    pub envelope: Bytes,
+    /// The same in the next generation: what a retry begins with when all is undone.
+    pub again: Bytes,
+}
+
+/// What is known of a step of a saga.
+#[derive(Clone, Debug)]
+pub struct SagaResult {
+    /// The step's effect.
+    pub effect: EffectId,
+    /// What is known.
+    pub fate: SagaFate,
+}
+
+/// Whether a step of a saga acted.
+#[derive(Clone, Debug)]
+pub enum SagaFate {
+    /// It did; the message after it, which its undo sees.
+    Done {
+        /// The bytes; `None` if they are the run's.
+        body: Option<Bytes>,
+        /// Headers, variables, item and generation.
+        envelope: Bytes,
+    },
+    /// It did not, by this try.
+    NotDone {
+        /// Nor by an earlier one.
+        sure: bool,
+    },
+    /// Nobody knows.
+    Unknown,
 }
 
 /// A message that cannot go on, with all that a person needs.
@@ -346,6 +441,8 @@ pub enum Intended {
     Busy(i64),
     /// The same effect with another request was stored: not sent.
     Differs(Bytes),
+    /// It took effect and was undone: not sent, because the target may still know the request.
+    Undone,
 }
 
 /// What is known about an effect now.

@@ -6,13 +6,16 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Sql;
-use super::commit::{EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, Unannounced};
+use super::commit::{
+    EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, SagaId, Unannounced,
+};
 use super::writer::Writing;
 
 const INTENT: i64 = 0;
 const DONE: i64 = 1;
 const NOT_APPLIED: i64 = 2;
 const UNKNOWN: i64 = 3;
+const UNDONE: i64 = 4;
 
 /// What the ledger says of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum EffectStanding {
     NotApplied,
     /// It was tried, and nobody knows the outcome.
     Unknown,
+    /// It took effect, and a saga has undone it.
+    Undone,
 }
 
 impl EffectStanding {
@@ -35,6 +40,7 @@ impl EffectStanding {
             EffectStanding::Done => "done",
             EffectStanding::NotApplied => "not applied",
             EffectStanding::Unknown => "unknown",
+            EffectStanding::Undone => "undone",
         }
     }
 }
@@ -80,6 +86,7 @@ pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
     let differs = stored.request != intent.request;
     match stored.state {
         NOT_APPLIED => again(writing, intent, stored),
+        UNDONE => Ok(Intended::Undone),
         DONE if differs => Ok(Intended::Differs(stored.request)),
         DONE => Ok(Intended::Done(stored.answer.unwrap_or_default())),
         INTENT if stored.owner == writing.owner && stored.lease_until_ms > intent.at_ms => {
@@ -105,7 +112,7 @@ pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
         EffectState::Unknown => (UNKNOWN, None),
         EffectState::Absent => {
             writing.run(
-                "UPDATE effects SET absent = absent + 1, last_at = ?2 WHERE id = ?1 AND state <> 1",
+                "UPDATE effects SET absent = absent + 1, last_at = ?2 WHERE id = ?1 AND state NOT IN (1, 4)",
                 params![outcome.effect.0, outcome.at_ms],
             )?;
             return Ok(());
@@ -116,12 +123,21 @@ pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
         return unannounced_outcome(writing, outcome, unannounced, state, answer);
     }
     let rows = writing.run(
-        "UPDATE effects SET state = ?2, answer = ?3, last_at = ?4 WHERE id = ?1 AND state <> 1",
+        "UPDATE effects SET state = ?2, answer = ?3, last_at = ?4 WHERE id = ?1 AND state NOT IN (1, 4)",
         params![outcome.effect.0, state, answer, outcome.at_ms],
     )?;
     if rows == 0 && stored(writing.connection, outcome.effect)?.is_none() {
         tracing::error!("an effect has an outcome and never had an intent: a defect of the engine");
     }
+    Ok(())
+}
+
+/// Notes that the effect which this step of a saga undoes is undone: it is not sent again, nor taken for done.
+pub(super) fn undone(writing: &Writing<'_>, saga: SagaId, undo: &str) -> Sql<()> {
+    writing.run(
+        "UPDATE effects SET state = 4 WHERE id IN (SELECT effect FROM saga_steps WHERE saga = ?1 AND undo = ?2)",
+        params![saga.0, undo],
+    )?;
     Ok(())
 }
 
@@ -260,6 +276,7 @@ fn effect(row: &Row<'_>) -> Sql<EffectRow> {
             INTENT => EffectStanding::Intent,
             DONE => EffectStanding::Done,
             NOT_APPLIED => EffectStanding::NotApplied,
+            UNDONE => EffectStanding::Undone,
             _ => EffectStanding::Unknown,
         },
         attempts: row.get(7)?,

@@ -63,11 +63,6 @@ pub(super) fn insert_keys(writing: &Writing<'_>, run: &NewRun) -> Sql<()> {
     Ok(())
 }
 
-/// Writes what an end shows on its run's timeline.
-pub(super) fn insert_trail(writing: &Writing<'_>, end: &End) -> Sql<()> {
-    insert_lines(writing, end.run, end.hop, end.fence, &end.trail)
-}
-
 /// Writes what is shown of a hop on its run's timeline.
 pub(super) fn insert_lines(
     writing: &Writing<'_>,

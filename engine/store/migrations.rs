@@ -8,7 +8,12 @@ use crate::failure::{Class, Failure};
 const APPLICATION_ID: i64 = 0x4344_4F4B;
 
 /// Step n brings a database from version n to n + 1. A step that has shipped never changes.
-const STEPS: &[&str] = &[FIRST, super::chains::TABLES, super::waits::TABLES];
+const STEPS: &[&str] = &[
+    FIRST,
+    super::chains::TABLES,
+    super::waits::TABLES,
+    super::sagas::TABLES,
+];
 
 /// Why each table looks as it does:
 /// - a run's bytes stand apart from its state, so that ending a run rewrites a small row, and bytes can go earlier than the run

@@ -35,6 +35,7 @@ pub mod journeys;
 pub mod reader;
 pub mod retention;
 pub mod runs;
+pub mod sagas;
 pub mod waits;
 
 mod apply;

@@ -163,6 +163,8 @@ fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
         "DELETE FROM claims WHERE run = ?1",
         "DELETE FROM trail WHERE run = ?1",
         "DELETE FROM effects WHERE run = ?1",
+        "DELETE FROM saga_steps WHERE run = ?1",
+        "DELETE FROM sagas WHERE run = ?1",
         "DELETE FROM bodies WHERE run = ?1",
         "DELETE FROM waits WHERE answer = ?1",
         "DELETE FROM runs WHERE id = ?1",

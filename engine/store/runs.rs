@@ -15,6 +15,7 @@ use super::exceptions::ExceptionRow;
 use super::hops::HopRow;
 use super::journeys::TrailLine;
 use super::reader::Reader;
+use super::sagas::{self, SagaRow};
 use super::writer::Writing;
 use super::{Sql, chains, effects, exceptions, hops, journeys};
 
@@ -128,6 +129,8 @@ pub struct RunDetail {
     pub trail: Vec<TrailLine>,
     /// What it did outside.
     pub effects: Vec<EffectRow>,
+    /// The steps of its sagas, and how far each is.
+    pub sagas: Vec<SagaRow>,
     /// What waits for a person, or did.
     pub exceptions: Vec<ExceptionRow>,
     /// What is under way.
@@ -298,9 +301,11 @@ fn is_exception(leaf: &Leaf) -> bool {
 
 fn badness(leaf: &Leaf) -> i64 {
     match leaf {
-        Leaf::Exception(_) => 0,
+        // What a saga makes of them is known before they come here.
+        Leaf::Exception(_) | Leaf::Undo(_) | Leaf::Undone(_) => 0,
         Leaf::Filtered => 1,
         Leaf::Delivered => 2,
+        Leaf::Compensated => 3,
         Leaf::Discarded(_) => 4,
     }
 }
@@ -415,6 +420,7 @@ fn detail(connection: &Connection, row: RunRow) -> Sql<RunDetail> {
         envelope,
         trail: journeys::trail_of(connection, row.run)?,
         effects: effects::of_run(connection, row.run)?,
+        sagas: sagas::of_run(connection, row.run)?,
         exceptions: exceptions::of_run(connection, row.run)?,
         hops: hops::of_run(connection, row.run)?,
         row,

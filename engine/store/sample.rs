@@ -164,6 +164,7 @@ pub(crate) fn turned(run: &NewRun, hop: HopId, turn: Turn) -> End {
         step: Arc::from("erp"),
         turn,
         effect: None,
+        saga: None,
         trail: Vec::new(),
         accepts: Vec::new(),
     }

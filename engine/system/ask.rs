@@ -285,6 +285,10 @@ impl Ask {
             (1..=KEY_BYTES_MAX).contains(&key.len()) && HeaderValue::from_str(key).is_ok()
         });
         match key {
+            // What was sent before under this key was undone, or is sent as new.
+            Some(key) if message.generation > 0 => {
+                Ok(Some(format!("{key}~{}", message.generation)))
+            }
             Some(key) => Ok(Some(key)),
             None => Err(Failure::mapping(format!(
                 "the idempotency key `{}` must be a text of at most {KEY_BYTES_MAX} visible characters, it is {}",

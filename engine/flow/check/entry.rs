@@ -433,6 +433,7 @@ pub(crate) fn kinds_help(role: Role) -> String {
     let mut names: Vec<_> = role.kinds().iter().map(|kind| kind.name).collect();
     if role == Role::Step {
         names.push("branch");
+        names.push("saga");
         names.push("use");
     }
     format!("the {}s are: {}", role.noun(), names.join(", "))

@@ -160,6 +160,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
             once,
             order,
             nodes: draft.nodes,
+            sagas: draft.sagas,
         });
     }
     checked
@@ -484,6 +485,9 @@ fn step_ids(steps: &Node, ids: &mut BTreeSet<String>) {
     for step in steps.items() {
         if let Some(id) = step.get("id").and_then(Node::as_text) {
             ids.insert(id.to_owned());
+        }
+        if let Some(steps) = step.find(&["saga", "steps"]) {
+            step_ids(steps, ids);
         }
         for arm in step.get("branch").map_or(&[][..], Node::items) {
             if let Some(steps) = arm

@@ -22,6 +22,7 @@ pub(crate) mod names;
 pub(crate) mod order;
 pub(crate) mod parts;
 pub(crate) mod routes;
+pub(crate) mod sagas;
 pub(crate) mod settings;
 pub(crate) mod sinks;
 pub(crate) mod steps;

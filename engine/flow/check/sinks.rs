@@ -97,6 +97,8 @@ pub(crate) fn sink(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node, name: &Key) 
     let when = parts::when(cx, &entry);
     let nothing_after = "nothing comes behind a sink that could use it";
     parts::meaningless(cx, &entry, &["into"], nothing_after);
+    let outside = "a sink stands in no saga; make it a `call` of the saga";
+    parts::meaningless(cx, &entry, &["undo", "pivot"], outside);
     if let Some((key, _)) = entry.beside("id") {
         let message = format!(
             "a sink is named by its key, `{}`; it has no `id`",

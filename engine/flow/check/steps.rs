@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::entry::{self, Entry};
 use super::names::Declared;
 use super::parts::{self, LateTo};
-use super::{Cx, condition, fragments, names};
+use super::{Cx, condition, fragments, names, sagas};
 use crate::component::common::RetryRule;
 use crate::component::waiting::Waiting;
 use crate::diagnostic::Place;
 use crate::flow::codes;
-use crate::flow::plan::{Action, Node as PlanNode, Route};
+use crate::flow::plan::{Action, Node as PlanNode, Route, Saga};
 use crate::flow::shapes::{self, Role};
 use crate::step::Ready;
 use crate::step::StepKind;
@@ -53,6 +53,10 @@ pub(crate) struct Draft {
     counts: BTreeMap<String, usize>,
     /// Ids that somebody has chosen: no default takes them.
     chosen: BTreeSet<String>,
+    /// The saga whose steps are looked at.
+    pub(crate) saga: Option<sagas::Open>,
+    /// The sagas so far.
+    pub(crate) sagas: Vec<Saga>,
     /// What stands before the ids of a fragment's steps.
     prefix: String,
     /// How deep the branch at hand is nested.
@@ -73,6 +77,8 @@ impl Draft {
             empty_arms: Vec::new(),
             counts: BTreeMap::new(),
             chosen,
+            saga: None,
+            sagas: Vec::new(),
             prefix: String::new(),
             depth: 0,
         }
@@ -191,6 +197,12 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
     if node.get("branch").is_some() {
         return branch(cx, draft, node);
     }
+    if node.get("saga").is_some() {
+        return sagas::saga(cx, draft, node);
+    }
+    let without_undo = sagas::without_undo(node);
+    let whole = node;
+    let node = without_undo.as_ref().unwrap_or(whole);
     let Some(entry) = entry::read(cx, Role::Step, node, node.span) else {
         // What it might have bound or made of the body nobody knows.
         cx.variables_uncertain = true;
@@ -206,6 +218,7 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
     let Some(ready) = parts::ready::<StepKind>(cx, &entry) else {
         broken(cx, &entry);
         parts::broken(cx, &entry, draft, None);
+        sagas::step(cx, draft, &entry, whole, None);
         return;
     };
     let action = match ready {
@@ -239,7 +252,8 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
             Action::Effect(effect)
         }
     };
-    add(cx, draft, &entry, id, when, action, false);
+    let at = add(cx, draft, &entry, id, when, action, false);
+    sagas::step(cx, draft, &entry, whole, Some(at));
 }
 
 /// Adds a node for an entry.
@@ -287,7 +301,13 @@ pub(crate) fn add(
 }
 
 /// The id of a step: as given, else from its kind; told if it stands twice or cannot be a name.
-fn id(cx: &mut Cx<'_>, draft: &mut Draft, kind: &str, given: Option<&str>, node: &Node) -> String {
+pub(super) fn id(
+    cx: &mut Cx<'_>,
+    draft: &mut Draft,
+    kind: &str,
+    given: Option<&str>,
+    node: &Node,
+) -> String {
     let Some((given, at)) = given.zip(node.get("id")) else {
         return draft.default_id(kind);
     };
@@ -370,28 +390,29 @@ pub(crate) fn route_node(id: &str, kind: &'static str, route: Route, rule: Retry
     }
 }
 
-/// `branch`: the arms' steps, each a row of its own, joining behind.
-fn branch(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
-    const BESIDE: [&str; 4] = ["id", "when", "branch", "milestone"];
+/// Reports what stands beside a structure and has no meaning there.
+pub(super) fn beside(cx: &mut Cx<'_>, node: &Node, structure: &str, known: &[&str]) {
     for (key, _) in node.entries() {
         let name = key.text.as_str();
-        if BESIDE.contains(&name) {
+        if known.contains(&name) {
             continue;
         }
         if shapes::common_keys().contains(&name) {
-            let message = format!("`{name}` has no effect on `branch`: its steps have their own");
-            cx.error(
-                codes::MEANINGLESS_KEY,
-                key.span,
-                message,
-                "move it to a step of the branch",
-            );
+            let message =
+                format!("`{name}` has no effect on `{structure}`: its steps have their own");
+            let help = format!("move it to a step of the {structure}");
+            cx.error(codes::MEANINGLESS_KEY, key.span, message, help);
         } else {
-            let message = format!("unknown key `{name}` beside `branch`");
-            let help = format!("beside `branch` there may be: {}", BESIDE.join(", "));
+            let message = format!("unknown key `{name}` beside `{structure}`");
+            let help = format!("beside `{structure}` there may be: {}", known.join(", "));
             cx.error(shape::codes::UNKNOWN_FIELD, key.span, message, help);
         }
     }
+}
+
+/// `branch`: the arms' steps, each a row of its own, joining behind.
+fn branch(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
+    beside(cx, node, "branch", &["id", "when", "branch", "milestone"]);
     let given = node.get("id").and_then(Node::as_text);
     let id = id(cx, draft, "branch", given, node);
     let when = node
