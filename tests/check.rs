@@ -138,6 +138,11 @@ fn waits_that_cannot_be_are_told_at_their_places() {
 }
 
 #[test]
+fn sagas_that_could_leave_something_standing_are_told_at_their_places() {
+    check("sagas");
+}
+
+#[test]
 fn correct_projects_have_no_findings() {
     for folder in [
         golden().join("correct"),
@@ -337,7 +342,7 @@ fn every_code_is_shown_by_a_golden_project() {
     ]
     .map(str::to_owned)
     .into();
-    for name in ["broken", "more", "slips", "misuse"] {
+    for name in ["broken", "more", "slips", "misuse", "sagas"] {
         let text = fs::read_to_string(golden().join(format!("{name}.expected.json"))).unwrap();
         let list: Vec<Value> = serde_json::from_str(&text).unwrap();
         shown.extend(

@@ -137,6 +137,7 @@ fn editors_see_common_mistakes() {
         "{ map: x, wehn: y }",
         "call: { systm: erp, get: /x }",
         "branch: [{ when: a }]",
+        "saga: { undo_retry: {} }",
         "with: {}",
     ] {
         assert!(!breaches("flow", &flow(wrong)).is_empty(), "{wrong}");
@@ -186,10 +187,12 @@ impl Around {
                 &format!("mapping: {name}\nfields: {{ a: b }}\n"),
             );
         }
-        around.put(
-            "systems/erp.yaml",
-            "system: erp\nhttp: { base_url: \"https://erp.example.com\" }\n",
-        );
+        for name in ["erp", "wms", "carrier"] {
+            around.put(
+                &format!("systems/{name}.yaml"),
+                &format!("system: {name}\nhttp: {{ base_url: \"https://{name}.example.com\" }}\n"),
+            );
+        }
         around.put("tables/countries.csv", "name,code\nAustria,AT\n");
         around.put("tables/customers.csv", "name,code\nAcme,C-1\n");
         for name in ["order-booking", "stock-reservation", "credit-review"] {

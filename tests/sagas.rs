@@ -575,7 +575,10 @@ fn crash_at_each_request(flow: &str, plays: &[(When, Play)], check: impl Fn(&Sce
 fn a_crash_at_any_request_leaves_all_undone() {
     let refused = [(When::Line("POST /orders", 9), Play::Says(422))];
     // The repeat of an undo that was applied finds nothing.
-    let flow = FLOW.replace("/void\", upsert: true", "/void\", upsert: true, done_on: [not_found]");
+    let flow = FLOW.replace(
+        "/void\", upsert: true",
+        "/void\", upsert: true, done_on: [not_found]",
+    );
     crash_at_each_request(&flow, &refused, |scene, end, what| {
         if what.starts_with("request 2,") {
             // The booking was on its way: the "no" to its repeat says nothing about the first one, which may be past the pivot.

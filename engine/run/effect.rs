@@ -105,11 +105,7 @@ impl EffectStage {
                         commit.sagas.push(noted);
                         safe.push((hop, request, permit));
                     } else {
-                        let this = self.clone();
-                        calls.spawn(async move {
-                            this.send(hop, request, None, false).await;
-                            drop(permit);
-                        });
+                        self.clone().send_safe((hop, request, permit), calls);
                     }
                 }
             }
@@ -119,12 +115,8 @@ impl EffectStage {
         }
         match self.shared.commit(commit).await {
             Ok(committed) => {
-                for (hop, request, permit) in safe {
-                    let this = self.clone();
-                    calls.spawn(async move {
-                        this.send(hop, request, None, false).await;
-                        drop(permit);
-                    });
+                for one in safe {
+                    self.clone().send_safe(one, calls);
                 }
                 for ((hop, permit), intended) in announced.into_iter().zip(committed.intents) {
                     let this = self.clone();
@@ -147,6 +139,18 @@ impl EffectStage {
                     .await;
             }
         }
+    }
+
+    /// A request that may be repeated without harm needs no intent.
+    fn send_safe(
+        self: Arc<Self>,
+        (hop, request, permit): (Hop, Request, OwnedSemaphorePermit),
+        calls: &TaskTracker,
+    ) {
+        calls.spawn(async move {
+            self.send(hop, request, None, false).await;
+            drop(permit);
+        });
     }
 
     fn render(&self, hop: &Hop) -> Result<Request, Box<Walked>> {

@@ -80,8 +80,7 @@ pub(crate) fn saga(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         cx.report(finding.clone());
     }
     let written = Written::deserialize(config.to_json()).ok();
-    let undo_retry = written.as_ref().and_then(|saga| saga.undo_retry.clone());
-    let retry = retry(cx, config, undo_retry.as_ref());
+    let retry = retry(cx, config);
     let Some(list) = config.get("steps") else {
         return;
     };
@@ -137,11 +136,15 @@ fn members(
     at
 }
 
-fn retry(cx: &mut Cx<'_>, config: &Node, written: Option<&Retry>) -> RetryRule {
-    let rule = UNDO_RETRY.with(written);
-    if let (Some(retry), Some(node)) = (written, config.get("undo_retry"))
-        && let Some((place, message)) = parts::retry_fault(retry, rule)
-    {
+fn retry(cx: &mut Cx<'_>, config: &Node) -> RetryRule {
+    let Some(node) = config.get("undo_retry") else {
+        return UNDO_RETRY;
+    };
+    let Ok(retry) = Retry::deserialize(node.to_json()) else {
+        return UNDO_RETRY;
+    };
+    let rule = UNDO_RETRY.with(Some(&retry));
+    if let Some((place, message)) = parts::retry_fault(&retry, rule) {
         let span = node.get(place).map_or(node.span, |node| node.span);
         let help = "`first` is the wait before the second attempt, `most` the longest wait";
         cx.error(codes::BAD_RETRY, span, message, help);
