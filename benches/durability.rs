@@ -302,6 +302,7 @@ fn end_of(run: &NewRun) -> End {
             leaves: vec![Leaf::Delivered],
         },
         effect: None,
+        saga: None,
         trail: vec![
             trail("made", "done", Some(run.run.0.to_be_bytes())),
             trail("nowhere", "delivered", None),
