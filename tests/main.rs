@@ -21,7 +21,7 @@ mod hostile;
 mod order;
 mod parts;
 mod reference;
-mod storage;
 mod sagas;
+mod storage;
 mod tidy;
 mod waiting;
