@@ -127,6 +127,7 @@ fn end(run: &NewRun) -> End {
             leaves: vec![Leaf::Delivered],
         },
         effect: None,
+        saga: None,
         trail: Vec::new(),
         accepts: Vec::new(),
     }
