@@ -10,9 +10,7 @@ use crate::failure::{Class, Failure};
 use super::claims::{self, Standing};
 use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
 use super::writer::Writing;
-use super::{
-    Sql, chains, cursors, effects, exceptions, hops, journeys, runs, sagas, waits,
-};
+use super::{Sql, chains, cursors, effects, exceptions, hops, journeys, runs, sagas, waits};
 
 /// The door of a flow: hops there belong to no run's leaves.
 const DOOR: &str = "@accept";

@@ -8,7 +8,7 @@ use crate::body::write_string;
 use crate::failure::Failure;
 use crate::message::Names;
 
-use super::commit::{End, HopId, NewRun, RunId, Trail};
+use super::commit::{HopId, NewRun, RunId, Trail};
 use super::reader::Reader;
 use super::runs::{self, RunRow};
 use super::writer::Writing;
