@@ -1,9 +1,11 @@
 //! Measures (b) and (c): durable throughput of the engine against a bare SQLite loop that commits the same rows, and accept latency at half
 //! of the top rate against one fsync. Everything is real: listener, store, hand-off, ledger, journey rows.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crossdock::flow;
@@ -82,42 +84,36 @@ pub fn webhook(runtime: &tokio::runtime::Runtime, folder: &Path, messages: u64) 
     })
 }
 
-/// Latencies of single posts, at a steady rate a second, spread over connections; sorted.
-pub fn latencies(
-    runtime: &tokio::runtime::Runtime,
-    folder: &Path,
-    rate: f64,
-    seconds: f64,
-) -> Vec<Duration> {
+/// What a run at a steady rate gave, each list sorted.
+pub struct Steady {
+    /// From sending a post to its answer.
+    pub latencies: Vec<Duration>,
+    /// How late posts were sent: a thread that sleeps wakes up late. Not part of the latency.
+    pub late: Vec<Duration>,
+    pub transactions: u64,
+    pub fsyncs: u64,
+}
+
+/// Single posts at a steady rate a second, whatever becomes of those before: one thread sends, one receives, and each post takes a
+/// connection that is free.
+pub fn steady(runtime: &tokio::runtime::Runtime, folder: &Path, rate: f64, seconds: f64) -> Steady {
     write_webhook_flow(folder);
     let running = runtime.block_on(start(folder));
-    let connections = 32;
-    let gap = Duration::from_secs_f64(connections as f64 / rate);
-    let mut all: Vec<Duration> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections)
-            .map(|nth| {
-                let address = running.address;
-                scope.spawn(move || {
-                    post_steadily(
-                        address,
-                        gap,
-                        gap.mul_f64(f64::from(nth) / f64::from(connections)),
-                        seconds,
-                    )
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("a client"))
-            .collect()
-    });
+    let (transactions, fsyncs) = (running.store.transactions(), running.store.fsyncs());
+    let (latencies, late) = post_steadily(running.address, rate, seconds);
+    let transactions = running.store.transactions() - transactions;
+    let fsyncs = running.store.fsyncs() - fsyncs;
     runtime.block_on(async {
         running.engine.at_rest().await;
+        check_books(&running.store, latencies.len() as u64).await;
         running.engine.stop(Duration::from_secs(20)).await;
     });
-    all.sort();
-    all
+    Steady {
+        latencies,
+        late,
+        transactions,
+        fsyncs,
+    }
 }
 
 /// One append of 4 KiB and its fsync, on the same disk; sorted.
@@ -178,24 +174,32 @@ pub fn run(lines: &mut Vec<Line>) {
 fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) {
     let folder = tempfile::tempdir().expect("a folder");
     let before = fsyncs(folder.path(), 500);
-    let all = latencies(runtime, folder.path(), rate, 5.0);
+    let steady = steady(runtime, folder.path(), rate, 5.0);
     let after = fsyncs(folder.path(), 500);
     let sync = (before[250] + after[250]) / 2;
-    let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
-    let p50 = at(0.5);
+    let us = |all: &[Duration], share: f64| {
+        all[((all.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6
+    };
+    let p50 = us(&steady.latencies, 0.5);
     lines.push(
         Line::at_most(
             "accept-latency-p50",
-            p50.as_secs_f64() * 1e6,
+            p50,
             "us",
-            p50.as_secs_f64() / sync.as_secs_f64(),
+            p50 / (sync.as_secs_f64() * 1e6),
             2.0,
         )
         .with(format!(
-            "{} posts at {rate:.0}/s, p99 {:.0} us, one fsync {:.0} us",
-            all.len(),
-            at(0.99).as_secs_f64() * 1e6,
-            sync.as_secs_f64() * 1e6
+            "{} posts at {rate:.0}/s, p10 {:.0} us, p90 {:.0} us, p99 {:.0} us, one fsync {:.0} us; sent late by p50 {:.0} us, p99 {:.0} us; {} transactions, {} fsyncs",
+            steady.latencies.len(),
+            us(&steady.latencies, 0.1),
+            us(&steady.latencies, 0.9),
+            us(&steady.latencies, 0.99),
+            sync.as_secs_f64() * 1e6,
+            us(&steady.late, 0.5),
+            us(&steady.late, 0.99),
+            steady.transactions,
+            steady.fsyncs,
         )),
     );
 }
@@ -299,32 +303,93 @@ async fn post_in_turn(address: SocketAddr, request: bytes::Bytes, count: usize) 
     }
 }
 
-/// One request at a time, begun on the beat.
-fn post_steadily(
-    address: SocketAddr,
-    gap: Duration,
-    offset: Duration,
-    seconds: f64,
-) -> Vec<Duration> {
-    let mut stream = TcpStream::connect(address).expect("connected");
-    stream.set_nodelay(true).expect("set");
-    let request = request();
-    let mut buffer = vec![0; 16 << 10];
-    let began = Instant::now();
-    let mut next = offset;
-    let mut all = Vec::new();
-    while next.as_secs_f64() < seconds {
-        std::thread::sleep(next.saturating_sub(began.elapsed()));
-        let sent = Instant::now();
-        stream.write_all(&request).expect("sent");
-        let read = stream.read(&mut buffer).expect("answered");
-        assert!(
-            buffer[..read].starts_with(b"HTTP/1.1 2"),
-            "{}",
-            String::from_utf8_lossy(&buffer[..read])
-        );
-        all.push(sent.elapsed());
-        next += gap;
+/// How many connections the steady client has; if none is free, a post waits for one and counts as late.
+const CONNECTIONS: usize = 256;
+
+/// Posts on the beat. Gives latencies, and how late posts were sent.
+fn post_steadily(address: SocketAddr, rate: f64, seconds: f64) -> (Vec<Duration>, Vec<Duration>) {
+    let (free, frees) = mpsc::channel();
+    let sent: Arc<Vec<AtomicU64>> = Arc::new((0..CONNECTIONS).map(|_| AtomicU64::new(0)).collect());
+    let mut writers = Vec::new();
+    let mut readers = Vec::new();
+    for nth in 0..CONNECTIONS {
+        let stream = TcpStream::connect(address).expect("connected");
+        stream.set_nodelay(true).expect("set");
+        readers.push(stream.try_clone().expect("cloned"));
+        stream.set_nonblocking(true).expect("set");
+        writers.push(stream);
+        free.send(nth).expect("open");
     }
-    all
+    let began = Instant::now();
+    let receiving = {
+        let sent = sent.clone();
+        std::thread::spawn(move || receive_all(readers, began, &sent, &free))
+    };
+    let request = request();
+    let gap = Duration::from_secs_f64(1.0 / rate);
+    let mut late = Vec::new();
+    let mut due = Duration::ZERO;
+    while due.as_secs_f64() < seconds {
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        let nth = frees.recv().expect("a connection");
+        let now = began.elapsed();
+        late.push(now.saturating_sub(due));
+        sent[nth].store(now.as_nanos() as u64, Ordering::Release);
+        let written = writers[nth].write(&request).expect("sent");
+        assert_eq!(written, request.len(), "a post fits into a socket");
+        due += gap;
+    }
+    // All are answered once all connections are free again; then the receiver sees them closed.
+    for _ in 0..CONNECTIONS {
+        frees.recv().expect("a connection");
+    }
+    for writer in &writers {
+        writer.shutdown(Shutdown::Both).expect("closed");
+    }
+    let mut latencies = receiving.join().expect("a receiver");
+    latencies.sort();
+    late.sort();
+    (latencies, late)
+}
+
+/// Reads the answers of all connections on one thread, until they are closed.
+fn receive_all(
+    readers: Vec<TcpStream>,
+    began: Instant,
+    sent: &Arc<Vec<AtomicU64>>,
+    free: &mpsc::Sender<usize>,
+) -> Vec<Duration> {
+    use tokio::io::AsyncReadExt;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut receiving = tokio::task::JoinSet::new();
+        for (nth, stream) in readers.into_iter().enumerate() {
+            stream.set_nonblocking(true).expect("set");
+            let mut stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
+            let (sent, free) = (sent.clone(), free.clone());
+            receiving.spawn(async move {
+                let mut buffer = vec![0; 4 << 10];
+                let mut latencies = Vec::new();
+                loop {
+                    let read = stream.read(&mut buffer).await.expect("answered");
+                    let now = began.elapsed();
+                    if read == 0 {
+                        return latencies;
+                    }
+                    assert!(
+                        buffer[..read].starts_with(b"HTTP/1.1 2"),
+                        "{}",
+                        String::from_utf8_lossy(&buffer[..read])
+                    );
+                    let sent = Duration::from_nanos(sent[nth].load(Ordering::Acquire));
+                    latencies.push(now.saturating_sub(sent));
+                    free.send(nth).expect("open");
+                }
+            });
+        }
+        receiving.join_all().await.concat()
+    })
 }

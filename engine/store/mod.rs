@@ -39,8 +39,10 @@ pub mod sagas;
 pub mod waits;
 
 mod apply;
+mod checkpoint;
 mod claims;
 mod migrations;
+pub mod sync;
 mod writer;
 
 #[cfg(test)]
@@ -48,9 +50,11 @@ mod crash;
 #[cfg(test)]
 pub(crate) mod sample;
 
+use checkpoint::{Mover, Passes};
 use commit::{Commit, Committed, HopId, RunId};
 use reader::Reader;
 use retention::{Retention, Swept};
+use sync::{Log, SyncFile, Syncers};
 use writer::{Done, HOPS_RESERVED, Request, Writer};
 
 /// Where a store is, and its limits.
@@ -66,8 +70,10 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How large the database may grow; beyond it commits fail as on a full disk. `None`: as large as the disk.
     pub bytes_max: Option<u64>,
-    /// How many pages the log may have before the writer moves them into the database without waiting for an idle moment.
+    /// How many pages the log may have before they are moved into the database without waiting for an idle moment.
     pub checkpoint_pages: u32,
+    /// How the log is made durable.
+    pub sync: SyncFile,
 }
 
 impl Options {
@@ -80,6 +86,7 @@ impl Options {
             cache_bytes: 16 << 20,
             bytes_max: None,
             checkpoint_pages: 4096,
+            sync: SyncFile::real(),
         }
     }
 }
@@ -96,6 +103,7 @@ struct Inner {
     next_hop: Arc<AtomicI64>,
     owner: i64,
     done: Arc<Done>,
+    log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -125,10 +133,26 @@ impl Store {
         let connection = connect(&options).map_err(|error| failure(&shown, &error))?;
         migrations::migrate(&connection, &shown)?;
         let start = begin(&connection).map_err(|error| failure(&shown, &error))?;
+        let log = Log::of(&shown);
+        let (requests, queue) = mpsc::channel();
+        let moved = settle(&connection, &shown)?;
+        let database = File::open(&options.path).map(Arc::new);
+        let database = database.map_err(|error| unsound(&shown, &error))?;
+        let passes = Passes {
+            connection: connect(&options).map_err(|error| failure(&shown, &error))?,
+            database: database.clone(),
+            sync: options.sync.clone(),
+        };
+        let syncers = Syncers::start(&log, &options.path, &options.sync, &requests);
+        let mover = Mover::start(passes, &log, &shown, &requests);
         let next_hop = Arc::new(AtomicI64::new(start.next_hop));
         let done = Arc::new(Done::default());
         let writer = Writer {
+            syncers: syncers.map_err(|error| unsound(&shown, &error))?,
+            mover: mover.map_err(|error| unsound(&shown, &error))?,
             connection,
+            database,
+            log: log.clone(),
             shown: shown.clone(),
             world,
             owner: start.owner,
@@ -137,11 +161,10 @@ impl Store {
             group_max: options.group_max.max(1),
             checkpoint_pages: i64::from(options.checkpoint_pages),
             done: done.clone(),
-            broken: None,
             position: retention::Position::default(),
+            moved,
             lock,
         };
-        let (requests, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.work(&queue))
@@ -152,13 +175,14 @@ impl Store {
                 )
             })?;
         Ok(Store(Arc::new(Inner {
-            reader: Reader::of(&options.path),
+            reader: Reader::of(&options.path, Some(log.clone())),
             requests,
             places: Arc::new(Semaphore::new(options.queued_max.max(1))),
             next_run: AtomicI64::new(start.next_run),
             next_hop,
             owner: start.owner,
             done,
+            log,
             thread: Mutex::new(Some(thread)),
         })))
     }
@@ -219,10 +243,10 @@ impl Store {
         self.0.done.transactions.load(Ordering::Relaxed)
     }
 
-    /// How many fsyncs SQLite did: one a transaction, and three each time that the log was moved into the database (the log, the
-    /// database, the new log's head).
+    /// How many fsyncs there were since the store was opened: those of the log, of which one may serve several transactions, and those of
+    /// moving the log into the database (the log, the database, the new log's head).
     pub fn fsyncs(&self) -> u64 {
-        self.transactions() + 3 * self.0.done.checkpoints.load(Ordering::Relaxed)
+        self.0.log.syncs()
     }
 
     /// Finishes the commits that are queued, moves the log into the database and closes it. Later commits are refused.
@@ -317,7 +341,7 @@ fn connect(options: &Options) -> Sql<Connection> {
     connection.set_prepared_statement_cache_capacity(128);
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     let cache_kib = i64::try_from(options.cache_bytes >> 10).unwrap_or(i64::MAX);
@@ -358,6 +382,23 @@ fn begin(connection: &Connection) -> Sql<Start> {
         next_run,
         next_hop,
     })
+}
+
+/// Moves into the database what the last process has left in the log. Gives whether that was all.
+fn settle(connection: &Connection, shown: &str) -> Result<bool, Failure> {
+    match checkpoint::passive(connection) {
+        Ok((held, _)) => Ok(held.left == 0),
+        // What is in the log is not lost; it is moved when there is room again.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(false),
+        Err(error) => Err(failure(shown, &error)),
+    }
+}
+
+fn unsound(shown: &str, error: &std::io::Error) -> Failure {
+    Failure::new(
+        Class::Unavailable,
+        format!("the store {shown} cannot be made durable ({error}); check its disk"),
+    )
 }
 
 /// What an error of SQLite means for the caller. Errors that no user can cause are of class `internal`.

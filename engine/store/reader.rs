@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::failure::{Class, Failure};
 
+use super::sync::Log;
 use super::{Sql, failure, migrations};
 
 /// How many reads may run at once.
@@ -26,6 +27,8 @@ struct Pool {
     shown: String,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// What of the store is durable, where this process writes it.
+    log: Option<Arc<Log>>,
 }
 
 impl Reader {
@@ -40,7 +43,7 @@ impl Reader {
                 ),
             ));
         }
-        let reader = Reader::of(path);
+        let reader = Reader::of(path, None);
         let connection = reader.0.connect()?;
         let version = migrations::check(&connection, &reader.0.shown)?;
         if version == 0 {
@@ -66,16 +69,18 @@ impl Reader {
     }
 
     /// A reader of a store that this process has opened.
-    pub(super) fn of(path: &Path) -> Reader {
+    pub(super) fn of(path: &Path, log: Option<Arc<Log>>) -> Reader {
         Reader(Arc::new(Pool {
             path: path.to_owned(),
             shown: path.display().to_string(),
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(READS_MAX)),
+            log,
         }))
     }
 
-    /// Runs `read` over one snapshot of the store, on a thread that may block.
+    /// Runs `read` over one snapshot of the store, on a thread that may block. Gives nothing that a power failure could take back, where
+    /// this process writes the store.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Sql<T> + Send + 'static,
@@ -94,6 +99,9 @@ impl Reader {
             match found {
                 Ok(found) => {
                     pool.put_back(connection);
+                    if let Some(log) = &pool.log {
+                        log.durable()?;
+                    }
                     Ok(found)
                 }
                 Err(error) => Err(failure(&pool.shown, &error)),

@@ -1,26 +1,31 @@
-//! The one thread that writes. It takes all commits that wait, puts them into one transaction with one fsync, and answers them all.
+//! The one thread that writes. It takes the commits that wait, puts them into one transaction, and hands it over to those who sync it
+//! (`sync`); while they do it goes on with the next one.
 //!
 //! What goes wrong: a commit whose cursor is elsewhere is refused alone. A full disk refuses all commits of the transaction, and later
 //! ones may succeed. When the end of a transaction cannot be synced, nobody knows what is on the disk: the writer refuses everything
 //! from then on, and a new start reads the truth.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, Params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::failure::{Class, Failure};
 use crate::world::World;
 
+use super::checkpoint::{Mover, held, judge};
 use super::commit::{Commit, Committed, StoredHop};
 use super::retention::{Position, Retention, Swept};
+use super::sync::{Group, Log, Syncers, Told};
 use super::{Sql, apply, books, failure, retention};
 
-/// How long the writer must have nothing to do before it moves what it has written from the log into the database.
+/// How long the writer must have nothing to do before it has what it has written moved from the log into the database.
 const IDLE: Duration = Duration::from_millis(250);
 
 /// How many hop numbers are set aside at once.
@@ -28,7 +33,7 @@ pub(super) const HOPS_RESERVED: i64 = 1 << 20;
 
 /// What the writer is asked for.
 pub(super) enum Request {
-    /// A commit, the place in the queue that it holds, and where the answer goes.
+    /// A commit, the place in the queue that it holds until it is answered, and where the answer goes.
     Commit(
         Box<Commit>,
         OwnedSemaphorePermit,
@@ -36,6 +41,10 @@ pub(super) enum Request {
     ),
     /// One batch of retention.
     Sweep(Retention, oneshot::Sender<Result<Swept, Failure>>),
+    /// A sync has ended, and the writer had wanted to know.
+    Synced,
+    /// A pass over the log has ended.
+    Passed,
     /// Finish what is queued, then end.
     Close,
 }
@@ -45,12 +54,16 @@ pub(super) enum Request {
 pub(super) struct Done {
     pub(super) commits: AtomicU64,
     pub(super) transactions: AtomicU64,
-    pub(super) checkpoints: AtomicU64,
 }
 
-/// The writing side of a store.
+/// The writing side of a store. The order of the fields is that of their end: all is answered before the database is closed.
 pub(super) struct Writer {
+    pub(super) syncers: Syncers,
+    pub(super) mover: Mover,
     pub(super) connection: Connection,
+    /// Held open until the connection is closed: closing it gives up all locks of this process on the database.
+    pub(super) database: Arc<File>,
+    pub(super) log: Arc<Log>,
     pub(super) shown: String,
     pub(super) world: World,
     pub(super) owner: i64,
@@ -59,8 +72,9 @@ pub(super) struct Writer {
     pub(super) group_max: usize,
     pub(super) checkpoint_pages: i64,
     pub(super) done: Arc<Done>,
-    pub(super) broken: Option<Failure>,
     pub(super) position: Position,
+    /// The log is wholly moved: the next transaction begins it anew, and SQLite syncs its head.
+    pub(super) moved: bool,
     /// Held until the connection is closed.
     pub(super) lock: File,
 }
@@ -82,10 +96,82 @@ impl Writing<'_> {
     }
 }
 
-type Answer = oneshot::Sender<Result<Committed, Failure>>;
+/// A commit, its place in the queue, and where its answer goes.
+type Asked = (
+    Box<Commit>,
+    OwnedSemaphorePermit,
+    oneshot::Sender<Result<Committed, Failure>>,
+);
 
-/// Commits that share a transaction.
-type Group = Vec<(Box<Commit>, OwnedSemaphorePermit, Answer)>;
+/// What waits for the writer. New messages go first: somebody waits for their answer. Nothing can follow a message before it is
+/// answered, so no order is lost.
+struct Queue<'r> {
+    requests: &'r Receiver<Request>,
+    accepts: VecDeque<Asked>,
+    others: VecDeque<Asked>,
+    sweeps: VecDeque<(Retention, oneshot::Sender<Result<Swept, Failure>>)>,
+    passed: bool,
+    closing: bool,
+}
+
+impl Queue<'_> {
+    fn of(requests: &Receiver<Request>) -> Queue<'_> {
+        Queue {
+            requests,
+            accepts: VecDeque::new(),
+            others: VecDeque::new(),
+            sweeps: VecDeque::new(),
+            passed: false,
+            closing: false,
+        }
+    }
+
+    /// Takes in what has come.
+    fn look(&mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.put(request);
+        }
+    }
+
+    /// Takes in what has come; waits for it if there is nothing. Gives whether anything came within this time.
+    fn wait(&mut self, most: Option<Duration>) -> bool {
+        let request = match most {
+            Some(most) => self.requests.recv_timeout(most),
+            None => self.requests.recv().map_err(RecvTimeoutError::from),
+        };
+        match request {
+            Ok(request) => self.put(request),
+            Err(RecvTimeoutError::Timeout) => return false,
+            Err(RecvTimeoutError::Disconnected) => self.closing = true,
+        }
+        self.look();
+        true
+    }
+
+    fn put(&mut self, request: Request) {
+        match request {
+            Request::Commit(commit, place, answer) if commit.accepts.is_empty() => {
+                self.others.push_back((commit, place, answer));
+            }
+            Request::Commit(commit, place, answer) => {
+                self.accepts.push_back((commit, place, answer));
+            }
+            Request::Sweep(retention, answer) => self.sweeps.push_back((retention, answer)),
+            Request::Synced => {}
+            Request::Passed => self.passed = true,
+            Request::Close => self.closing = true,
+        }
+    }
+
+    fn next(&mut self) -> Option<Asked> {
+        self.accepts.pop_front().or_else(|| self.others.pop_front())
+    }
+
+    /// Something waits that no commit may hold up.
+    fn is_urgent(&self) -> bool {
+        self.closing || self.passed || !self.sweeps.is_empty()
+    }
+}
 
 /// Why a transaction did not happen.
 enum Fault {
@@ -98,88 +184,71 @@ enum Fault {
 impl Writer {
     /// Works until it is asked to close, or nobody can ask any more.
     pub(super) fn work(mut self, requests: &Receiver<Request>) {
+        let mut queue = Queue::of(requests);
         let mut dirty = false;
         loop {
-            let request = if dirty {
-                requests.recv_timeout(IDLE)
+            queue.look();
+            if std::mem::take(&mut queue.passed) {
+                self.moved |= self.mover.passed(&self.connection, self.checkpoint_pages);
+            }
+            if let Some((retention, answer)) = queue.sweeps.pop_front() {
+                self.sweep(&retention, answer);
+            } else if let Some(first) = queue.next() {
+                self.commit(vec![first], Some(&mut queue));
+            } else if queue.closing {
+                break;
             } else {
-                requests.recv().map_err(RecvTimeoutError::from)
-            };
-            let mut next = match request {
-                Ok(request) => Some(request),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.checkpoint();
+                if !queue.wait(dirty.then_some(IDLE)) {
                     dirty = false;
-                    continue;
+                    self.move_log(0);
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            let mut group: Group = Vec::new();
-            while let Some(Request::Commit(commit, permit, answer)) = next {
-                group.push((commit, permit, answer));
-                next = (group.len() < self.group_max)
-                    .then(|| requests.try_recv().ok())
-                    .flatten();
+                continue;
             }
-            if !group.is_empty() {
-                self.commit(group);
-                dirty = true;
-            }
-            match next {
-                Some(Request::Sweep(retention, answer)) => {
-                    let swept = self.sweep(&retention);
-                    answer.send(swept).ok();
-                    dirty = true;
-                }
-                Some(Request::Close) => break,
-                Some(Request::Commit(..)) | None => {}
-            }
-            if dirty && self.log_pages() > self.checkpoint_pages {
-                self.checkpoint();
-            }
+            dirty = true;
+            self.move_log(self.checkpoint_pages);
         }
         self.close();
     }
 
-    fn commit(&mut self, group: Group) {
-        let commits: Vec<&Commit> = group.iter().map(|(commit, ..)| &**commit).collect();
-        match self.transact(&commits) {
-            Ok(verdicts) => {
-                for ((_, _, answer), verdict) in group.into_iter().zip(verdicts) {
-                    answer.send(verdict).ok();
-                }
+    /// One transaction for these, and for what comes from the queue meanwhile.
+    fn commit(&mut self, mut group: Vec<Asked>, queue: Option<&mut Queue<'_>>) {
+        match self.transact(&mut group, queue) {
+            Ok((number, verdicts)) => {
+                let answers = group.into_iter().zip(verdicts);
+                let answers = answers
+                    .map(|((_, place, answer), verdict)| Told::Commit(place, answer, verdict))
+                    .collect();
+                self.log.hand_over(Group { number, answers });
             }
-            Err(Fault::World(failure)) => {
-                for (_, _, answer) in group {
-                    answer.send(Err(failure.clone())).ok();
-                }
-            }
-            Err(Fault::Statement(failure)) if group.len() == 1 => {
-                for (_, _, answer) in group {
-                    answer.send(Err(failure.clone())).ok();
-                }
-            }
-            Err(Fault::Statement(_)) => {
+            Err(Fault::Statement(_)) if group.len() > 1 => {
                 for one in group {
-                    self.commit(vec![one]);
+                    self.commit(vec![one], None);
+                }
+            }
+            Err(Fault::World(failure) | Fault::Statement(failure)) => {
+                for (_, _, answer) in group {
+                    answer.send(Err(failure.clone())).ok();
                 }
             }
         }
     }
 
-    fn transact(&mut self, commits: &[&Commit]) -> Result<Vec<Result<Committed, Failure>>, Fault> {
-        if let Some(failure) = &self.broken {
-            return Err(Fault::World(failure.clone()));
+    fn transact(
+        &mut self,
+        group: &mut Vec<Asked>,
+        queue: Option<&mut Queue<'_>>,
+    ) -> Result<(u64, Vec<Result<Committed, Failure>>), Fault> {
+        if let Some(failure) = self.log.broken() {
+            return Err(Fault::World(failure));
         }
         self.begin()?;
-        let applied = self.apply_all(commits);
-        match applied {
+        match self.apply_all(group, queue) {
             Ok(verdicts) => {
-                self.end()?;
+                let number = self.end()?;
                 let applied = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
                 let applied = u64::try_from(applied).unwrap_or(u64::MAX);
                 self.done.commits.fetch_add(applied, Ordering::Relaxed);
-                Ok(verdicts)
+                Ok((number, verdicts))
             }
             Err(error) => Err(self.roll_back(&error)),
         }
@@ -190,23 +259,32 @@ impl Writer {
             .map_err(|error| Fault::World(failure(&self.shown, &error)))
     }
 
-    /// Commits. A failure here may leave the log in a state that only a new start can judge.
-    fn end(&mut self) -> Result<(), Fault> {
+    /// Commits, and gives the transaction's number. A failure here may leave the log in a state that only a new start can judge.
+    fn end(&mut self) -> Result<u64, Fault> {
+        let number = self.log.begun();
         match self.statement("COMMIT") {
             Ok(()) => {
                 self.done.transactions.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-                    return Err(self.roll_back(&error));
+                if std::mem::take(&mut self.moved) {
+                    self.log.count(1);
                 }
-                Err(Fault::World(self.give_up(&error)))
+                Ok(number)
             }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                let answers = Vec::new();
+                self.log.hand_over(Group { number, answers });
+                Err(self.roll_back(&error))
+            }
+            Err(error) => Err(Fault::World(self.log.give_up(&error))),
         }
     }
 
-    fn apply_all(&mut self, commits: &[&Commit]) -> Sql<Vec<Result<Committed, Failure>>> {
+    /// Applies these commits, then what waits; and as long as no sync could begin, what comes.
+    fn apply_all(
+        &mut self,
+        group: &mut Vec<Asked>,
+        mut queue: Option<&mut Queue<'_>>,
+    ) -> Sql<Vec<Result<Committed, Failure>>> {
         let mut writing = Writing {
             connection: &self.connection,
             now_ms: self.world.clock.now_ms(),
@@ -214,9 +292,24 @@ impl Writer {
             books: books::Deltas::default(),
             released: Vec::new(),
         };
-        let mut verdicts = Vec::with_capacity(commits.len());
-        for commit in commits {
-            verdicts.push(apply::apply(&mut writing, commit)?);
+        let mut verdicts = Vec::with_capacity(group.len());
+        loop {
+            for (commit, ..) in &group[verdicts.len()..] {
+                verdicts.push(apply::apply(&mut writing, commit)?);
+            }
+            let Some(queue) = &mut queue else { break };
+            if group.len() >= self.group_max {
+                break;
+            }
+            queue.look();
+            if let Some(next) = queue.next() {
+                group.push(next);
+            } else if queue.is_urgent() || self.log.has_room() {
+                break;
+            } else {
+                queue.wait(None);
+                writing.now_ms = self.world.clock.now_ms();
+            }
         }
         writing.books.write(writing.connection)?;
         let next_hop = self.next_hop.load(Ordering::SeqCst);
@@ -235,7 +328,7 @@ impl Writer {
         if !self.connection.is_autocommit()
             && let Err(error) = self.statement("ROLLBACK")
         {
-            return Fault::World(self.give_up(&error));
+            return Fault::World(self.log.give_up(&error));
         }
         let failure = failure(&self.shown, error);
         if failure.class == Class::Internal {
@@ -245,88 +338,81 @@ impl Writer {
         }
     }
 
-    /// From here on nothing is stored any more.
-    fn give_up(&mut self, error: &rusqlite::Error) -> Failure {
-        let failure = Failure::new(
-            Class::Unavailable,
-            format!(
-                "{} could not be synced to the disk ({error}); nothing is accepted until the engine is started anew on a sound disk",
-                self.shown
-            ),
-        );
-        tracing::error!("{}", failure.message);
-        self.broken = Some(failure.clone());
-        failure
+    fn sweep(&mut self, retention: &Retention, answer: oneshot::Sender<Result<Swept, Failure>>) {
+        match self.try_sweep(retention) {
+            Ok((number, swept)) => {
+                let answers = vec![Told::Sweep(answer, swept)];
+                self.log.hand_over(Group { number, answers });
+            }
+            Err(Fault::World(failure) | Fault::Statement(failure)) => {
+                answer.send(Err(failure)).ok();
+            }
+        }
     }
 
-    fn sweep(&mut self, retention: &Retention) -> Result<Swept, Failure> {
-        let of = |fault: Fault| match fault {
-            Fault::World(failure) | Fault::Statement(failure) => failure,
-        };
-        if let Some(failure) = &self.broken {
-            return Err(failure.clone());
+    fn try_sweep(&mut self, retention: &Retention) -> Result<(u64, Swept), Fault> {
+        if let Some(failure) = self.log.broken() {
+            return Err(Fault::World(failure));
         }
-        self.begin().map_err(of)?;
+        self.begin()?;
         let now_ms = self.world.clock.now_ms();
         let mut position = self.position;
         match retention::sweep(&self.connection, retention, now_ms, &mut position) {
             Ok(swept) => {
-                self.end().map_err(of)?;
+                let number = self.end()?;
                 self.position = position;
-                Ok(swept)
+                Ok((number, swept))
             }
-            Err(error) => Err(of(self.roll_back(&error))),
+            Err(error) => Err(self.roll_back(&error)),
         }
     }
 
-    /// How many pages of the log are not in the database yet.
-    fn log_pages(&self) -> i64 {
-        let pages = self
-            .connection
-            .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
-            .and_then(|mut statement| {
-                statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
-            });
-        pages.unwrap_or(0)
-    }
-
-    /// Moves the log into the database. Readers are not disturbed; what they still need stays in the log until the next time.
-    fn checkpoint(&self) {
-        if self.broken.is_some() {
+    /// Has the log moved into the database if it is longer than this, unless that is under way. Readers are not disturbed; what they
+    /// still need stays in the log until the next time.
+    fn move_log(&mut self, pages_max: i64) {
+        if self.mover.is_moving() || self.log.broken().is_some() {
             return;
         }
-        match self.statement("PRAGMA wal_checkpoint(PASSIVE)") {
-            Ok(()) => {
-                self.done.checkpoints.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => tracing::warn!("{}", failure(&self.shown, &error).message),
+        let held = judge(held(&self.connection), &self.log, &self.shown);
+        if held.is_some_and(|held| held.left > pages_max) {
+            self.mover.order();
         }
     }
 
     fn statement(&self, sql: &str) -> Sql<()> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        while rows.next()?.is_some() {}
-        Ok(())
+        prepared(&self.connection, sql)
     }
 
     fn close(self) {
-        if self.broken.is_none()
-            && let Err(error) = self.statement("PRAGMA wal_checkpoint(TRUNCATE)")
-        {
+        drop((self.syncers, self.mover));
+        // A log that could not be synced is left for the next start to judge.
+        let closing = match self.log.broken() {
+            Some(_) => self
+                .connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+                .map(drop),
+            None => prepared(&self.connection, "PRAGMA wal_checkpoint(TRUNCATE)"),
+        };
+        if let Err(error) = closing {
             tracing::warn!("{}", failure(&self.shown, &error).message);
         }
-        let Writer {
-            connection, lock, ..
-        } = self;
-        if let Err((_, error)) = connection.close() {
+        if let Err((_, error)) = self.connection.close() {
             tracing::warn!("the store was not closed: {error}");
         }
+        drop(self.database);
         // A process that is being started at this moment holds a copy of the file: closing ours would not unlock it.
-        if let Err(error) = lock.unlock() {
+        if let Err(error) = self.lock.unlock() {
             tracing::warn!("the store's lock was not released: {error}");
         }
     }
+}
+
+/// Runs a statement that gives nothing that matters.
+fn prepared(connection: &Connection, sql: &str) -> Sql<()> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 #[cfg(test)]
@@ -461,35 +547,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_broke_refuses_everything() {
+    async fn new_messages_go_before_what_nobody_waits_for() {
+        let (requests, asked) = std::sync::mpsc::channel();
         let sample = Sample::new();
-        let (requests, queue) = std::sync::mpsc::channel();
-        let mut writer = Writer {
-            connection: Connection::open_in_memory().unwrap(),
-            shown: "store.db".to_owned(),
-            world: World::real(),
-            owner: 1,
-            next_hop: Arc::default(),
-            hops_reserved: HOPS_RESERVED,
-            group_max: 1,
-            checkpoint_pages: 1,
-            done: Arc::default(),
-            broken: None,
-            position: Position::default(),
-            lock: File::open(&sample.path).unwrap(),
-        };
-        writer.give_up(&rusqlite::Error::InvalidQuery);
-        let places = Arc::new(tokio::sync::Semaphore::new(1));
-        let (answer, verdict) = oneshot::channel();
-        let place = places.acquire_owned().await.unwrap();
-        requests
-            .send(Request::Commit(Box::default(), place, answer))
-            .unwrap();
-        drop(requests);
-        writer.work(&queue);
-        let failure = verdict.await.unwrap().unwrap_err();
-        assert_eq!(failure.class, Class::Unavailable);
-        assert!(failure.message.contains("anew"), "{}", failure.message);
+        let places = Arc::new(tokio::sync::Semaphore::new(4));
+        let mut answers = Vec::new();
+        for accepts in [0, 1, 0, 2] {
+            let (answer, verdict) = oneshot::channel();
+            let commit = Commit {
+                accepts: (0..accepts).map(|_| sample.order("A", "1")).collect(),
+                ..Commit::default()
+            };
+            let place = places.clone().acquire_owned().await.unwrap();
+            requests
+                .send(Request::Commit(Box::new(commit), place, answer))
+                .unwrap();
+            answers.push(verdict);
+        }
+        let mut queue = Queue::of(&asked);
+        queue.look();
+        let order = std::iter::from_fn(|| queue.next()).map(|(commit, ..)| commit.accepts.len());
+        assert_eq!(order.collect::<Vec<_>>(), [1, 2, 0, 0]);
     }
 
     #[tokio::test]
@@ -511,21 +589,68 @@ mod tests {
     async fn the_log_is_moved_into_the_database_when_there_is_nothing_to_do() {
         let sample = Sample::new();
         sample.accept(vec![sample.order("A", "1")]).await;
-        assert_eq!(sample.store.fsyncs(), 1);
+        // The new log's head, and the transaction.
+        assert_eq!(sample.store.fsyncs(), 2);
+        let database = Connection::open(&sample.path).unwrap();
+        let runs = database.query_row("SELECT count(*) FROM runs", [], |row| row.get::<_, i64>(0));
+        assert_eq!(runs, Ok(1));
+        let left = || {
+            database
+                .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+                    Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)
+                })
+                .unwrap()
+        };
         tokio::time::timeout(Duration::from_secs(5), async {
-            while sample.store.fsyncs() == 1 {
+            // The log, and the database.
+            while left() > 0 || sample.store.fsyncs() < 4 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await
         .unwrap();
         assert_eq!(sample.store.fsyncs(), 4);
-        let database = Connection::open(&sample.path).unwrap();
-        let left: (i64, i64) = database
-            .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
-                Ok((row.get(1)?, row.get(2)?))
+    }
+
+    /// Four commit all the time, and somebody reads all the time; the log is moved again and again and begins anew.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_log_stays_short_under_constant_load() {
+        const PAGES_MAX: u32 = 32;
+        const BODY: usize = 20_000;
+        const EACH: usize = 300;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let options = Options {
+            checkpoint_pages: PAGES_MAX,
+            ..Options::at(&path)
+        };
+        let store = Store::open(options, World::real()).unwrap();
+        let reading = {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    store.books().await.unwrap();
+                }
             })
-            .unwrap();
-        assert_eq!(left.0, left.1);
+        };
+        let mut writing = tokio::task::JoinSet::new();
+        for worker in 0..4 {
+            let sample = Sample::over(store.clone());
+            writing.spawn(async move {
+                for n in 0..EACH {
+                    let order = sample.order(&format!("{worker}-{n}"), &"x".repeat(BODY));
+                    sample.accept(vec![order]).await;
+                }
+            });
+        }
+        writing.join_all().await;
+        reading.abort();
+        let log = std::fs::metadata(super::super::sync::log_of(&path)).unwrap();
+        let written = (4 * EACH * BODY) as u64;
+        assert!(log.len() < written / 4, "{} bytes", log.len());
+        assert_eq!(
+            store.books().await.unwrap()[0].counts.accepted,
+            4 * EACH as i64
+        );
     }
 }
