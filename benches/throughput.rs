@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossdock::flow;
 use crossdock::net::listener::Listener;
-use crossdock::run::supervisor::{Engine, Start};
+use crossdock::run::supervisor::{self, Engine, Start};
 use crossdock::store::{Options, Store};
 use crossdock::world::World;
 
@@ -134,7 +134,9 @@ pub fn fsyncs(folder: &Path, times: usize) -> Vec<Duration> {
 
 /// Prints (b) and (c).
 pub fn run(lines: &mut Vec<Line>) {
+    // As the program does it.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(supervisor::threads())
         .enable_all()
         .build()
         .expect("a runtime");

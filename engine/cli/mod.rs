@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::run::supervisor;
 use crate::world::World;
 use crate::world::env::Overlay;
 
@@ -191,6 +192,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
 /// Runs a future to its end on a runtime of its own.
 fn wait_for<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(supervisor::threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::internal(format!("no threads to run on: {error}")))?

@@ -26,6 +26,13 @@ const BINDINGS_WITHIN_MS: i64 = 10_000;
 /// The first and the longest pause before a failed source is started again.
 const SOURCE_PAUSE_MS: (u64, u64) = (500, 30_000);
 
+/// How many threads work on messages: one less than there are processors, because the store writes on a thread of its own. Where there
+/// are two, a second one would only take turns with it, and each message would be handed from one to the other.
+pub fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    processors.saturating_sub(1).max(1)
+}
+
 /// What an engine starts from.
 pub struct Start {
     /// The checked project.

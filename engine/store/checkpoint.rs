@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
 use super::sync::{Log, SyncFile};
 use super::writer::Request;
@@ -65,7 +65,8 @@ pub(super) fn judge(result: Sql<Held>, log: &Log, shown: &str) -> Option<Held> {
     match result {
         Ok(held) => Some(held),
         Err(error) => {
-            if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
+            let code = error.sqlite_error().map(|error| error.extended_code);
+            if code == Some(rusqlite::ffi::SQLITE_IOERR_FSYNC) {
                 log.give_up(&error);
             } else {
                 tracing::warn!("{}", failure(shown, &error).message);

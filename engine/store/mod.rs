@@ -136,6 +136,7 @@ impl Store {
         let log = Log::of(&shown);
         let (requests, queue) = mpsc::channel();
         let moved = settle(&connection, &shown)?;
+        disk::sync_folder_of(&options.path)?;
         let database = File::open(&options.path).map(Arc::new);
         let database = database.map_err(|error| unsound(&shown, &error))?;
         let passes = Passes {

@@ -42,9 +42,11 @@ use super::writer::Request;
 /// How many syncs may be under way at once.
 const SYNCS: usize = 2;
 
+type Call = dyn Fn(&File) -> io::Result<()> + Send + Sync;
+
 /// How a file is made durable.
 #[derive(Clone)]
-pub struct SyncFile(Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>);
+pub struct SyncFile(Arc<Call>);
 
 impl SyncFile {
     /// By the system's fdatasync.
@@ -257,7 +259,8 @@ pub(super) struct Syncers {
 }
 
 impl Syncers {
-    /// Starts the threads over a database whose log is there. What the log holds by now is durable when this returns.
+    /// Starts the threads over a database whose log is there. What the log holds by now is durable when this returns; its entry in the
+    /// folder is the caller's.
     pub(super) fn start(
         log: &Arc<Log>,
         database: &Path,
@@ -267,7 +270,6 @@ impl Syncers {
         let path = log_of(database);
         let first = File::open(&path)?;
         sync.call(&first)?;
-        sync_folders(database)?;
         let mut files = vec![first];
         while files.len() < SYNCS {
             files.push(File::open(&path)?);
@@ -322,23 +324,6 @@ pub(super) fn log_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
     PathBuf::from(name)
-}
-
-/// Makes durable that the store's files are there, and that their folder is.
-fn sync_folders(database: &Path) -> io::Result<()> {
-    let here = Path::new(".");
-    let folder = database.parent().unwrap_or(here);
-    let folder = if folder.as_os_str().is_empty() {
-        here
-    } else {
-        folder
-    };
-    File::open(folder)?.sync_all()?;
-    // The folder's own entry matters only if it was made a moment ago; who may not read the folder above has not made it.
-    match folder.parent().map(File::open) {
-        Some(Ok(above)) => above.sync_all(),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ const IDLE: Duration = Duration::from_millis(250);
 /// How many hop numbers are set aside at once.
 pub(super) const HOPS_RESERVED: i64 = 1 << 20;
 
+/// How many commits with new messages may go before one that has none and waits longer.
+const ACCEPTS_AHEAD: usize = 32;
+
 /// What the writer is asked for.
 pub(super) enum Request {
     /// A commit, the place in the queue that it holds until it is answered, and where the answer goes.
@@ -110,6 +113,8 @@ struct Queue<'r> {
     accepts: VecDeque<Asked>,
     others: VecDeque<Asked>,
     sweeps: VecDeque<(Retention, oneshot::Sender<Result<Swept, Failure>>)>,
+    /// How many new messages went before what waits in `others`.
+    ahead: usize,
     passed: bool,
     closing: bool,
 }
@@ -121,6 +126,7 @@ impl Queue<'_> {
             accepts: VecDeque::new(),
             others: VecDeque::new(),
             sweeps: VecDeque::new(),
+            ahead: 0,
             passed: false,
             closing: false,
         }
@@ -164,7 +170,14 @@ impl Queue<'_> {
     }
 
     fn next(&mut self) -> Option<Asked> {
-        self.accepts.pop_front().or_else(|| self.others.pop_front())
+        if self.ahead < ACCEPTS_AHEAD
+            && let Some(accept) = self.accepts.pop_front()
+        {
+            self.ahead += 1;
+            return Some(accept);
+        }
+        self.ahead = 0;
+        self.others.pop_front().or_else(|| self.accepts.pop_front())
     }
 
     /// Something waits that no commit may hold up.
@@ -550,9 +563,10 @@ mod tests {
     async fn new_messages_go_before_what_nobody_waits_for() {
         let (requests, asked) = std::sync::mpsc::channel();
         let sample = Sample::new();
-        let places = Arc::new(tokio::sync::Semaphore::new(4));
+        let places = Arc::new(tokio::sync::Semaphore::new(100));
         let mut answers = Vec::new();
-        for accepts in [0, 1, 0, 2] {
+        let many = ACCEPTS_AHEAD + 2;
+        for accepts in [0, 0].into_iter().chain(std::iter::repeat_n(1, many)) {
             let (answer, verdict) = oneshot::channel();
             let commit = Commit {
                 accepts: (0..accepts).map(|_| sample.order("A", "1")).collect(),
@@ -567,7 +581,11 @@ mod tests {
         let mut queue = Queue::of(&asked);
         queue.look();
         let order = std::iter::from_fn(|| queue.next()).map(|(commit, ..)| commit.accepts.len());
-        assert_eq!(order.collect::<Vec<_>>(), [1, 2, 0, 0]);
+        let mut expected = vec![1; many];
+        // Nor does the other side wait for ever.
+        expected.insert(ACCEPTS_AHEAD, 0);
+        expected.push(0);
+        assert_eq!(order.collect::<Vec<_>>(), expected);
     }
 
     #[tokio::test]
