@@ -6,7 +6,7 @@
 //! 4. parts: sources, steps, sinks, systems, the store and the hand-off
 //! 5. flow: files in, checked plans out
 //! 6. run: plans in motion
-//! 7. doors: command line and demo
+//! 7. doors: the admin API, command line and demo
 
 pub mod body;
 pub mod diagnostic;
@@ -35,6 +35,7 @@ pub mod flow;
 
 pub mod run;
 
+pub mod admin;
 pub mod cli;
 pub mod demo;
 

@@ -2,6 +2,7 @@
 //! store is real.
 
 mod appends;
+mod decisions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;

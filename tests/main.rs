@@ -11,6 +11,7 @@
 
 mod support;
 
+mod cases;
 mod check;
 mod cli;
 mod durability;

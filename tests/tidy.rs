@@ -31,7 +31,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["flow"],
     &["run"],
-    &["cli", "demo"],
+    &["admin", "cli", "demo"],
 ];
 
 /// Words that are no names for our concepts.

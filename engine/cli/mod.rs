@@ -22,6 +22,7 @@ mod journey;
 mod manual;
 mod map;
 mod new;
+mod office;
 mod run;
 mod runs;
 mod schema;
@@ -74,7 +75,7 @@ enum Command {
     /// List runs, or show one with its timeline
     Runs(runs::Runs),
     /// List what waits for a person, or show one exception with its full context
-    Exceptions(exceptions::Exceptions),
+    Exceptions(Box<exceptions::Exceptions>),
     /// Where is order 1001? All runs that share a key, over all flows
     Journey(journey::Journey),
     /// Do the books balance? Received, delivered, waiting, per flow

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, wait_for};
+use crate::admin::Admin;
 use crate::diagnostic::render;
 use crate::failure::Failure;
 use crate::flow;
@@ -75,6 +76,7 @@ async fn serve(
         listener,
     })
     .await?;
+    let admin = Admin::open(&path, engine.desk())?;
     let recovered = engine.recovered().clone();
     writeln!(
         terminal.err,
@@ -104,6 +106,8 @@ async fn serve(
         )
         .ok();
     }
+    // What people do at this moment is answered first; what the store has is safe either way.
+    tokio::time::timeout(drain, admin.close()).await.ok();
     if !engine.stop(drain).await {
         writeln!(
             terminal.err,

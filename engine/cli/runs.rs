@@ -272,7 +272,7 @@ fn detail_json(detail: &RunDetail) -> Value {
     whole["exceptions"] = detail
         .exceptions
         .iter()
-        .map(super::exceptions::row_json)
+        .map(crate::admin::shown::exception)
         .collect();
     whole["hops"] = detail
         .hops

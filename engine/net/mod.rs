@@ -2,4 +2,5 @@
 
 pub(crate) mod http;
 pub mod listener;
+pub mod local;
 pub mod tls;

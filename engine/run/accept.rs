@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::Shared;
+use super::admission;
 use super::failing;
 use super::stage::panicked;
 use super::turn::DOOR;
 use crate::body::Body;
 use crate::component::{Accept, Arrival, Batch, Verdict};
-use crate::expression::Scope;
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::message::{Message, MessageId, Names};
 use crate::store::commit::{
-    Accepted, Chain, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
+    Accepted, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
 };
 use crate::store::envelope::Envelope;
 use crate::world::Pending;
@@ -206,83 +206,16 @@ impl Gate {
             return Prepared::Run(Box::new(self.broken(message, delivery, failure)), None);
         }
         let mut run = self.new_run(&message, delivery);
-        if let Some(once) = &self.plan.once {
-            let key = message.keys.get(&once.key).cloned().unwrap_or_default();
-            run.claims.push(Claim {
-                scope: once.scope.to_string(),
-                key,
-                hash: hash(message.body.bytes()),
-                keep_ms: once.keep_ms,
-                changed: once.changed,
-            });
-        }
+        run.claims.extend(admission::once(&self.plan, &message));
         Prepared::Run(Box::new(run), Some(message))
     }
 
     fn check_contract(&self, message: &Message) -> Result<(), Failure> {
-        let Some(accepts) = &self.plan.accepts else {
-            return Ok(());
-        };
-        let item = message.body.document()?;
-        accepts
-            .schema
-            .validate(item)
-            .map_err(|breaches| failing::breach(&accepts.name, &breaches))
+        admission::check_contract(&self.plan, message)
     }
 
     fn find_keys(&self, message: &mut Message) -> Result<(), Failure> {
-        let mut keys = Names::clone(&message.keys);
-        let mut missing = None;
-        {
-            let needs_body = !self.plan.keys.is_empty();
-            let scope = if needs_body {
-                Some(Scope::of(message, &self.shared.project.library.tables)?)
-            } else {
-                None
-            };
-            for (name, expression) in &self.plan.keys {
-                let Some(scope) = &scope else { break };
-                let found = expression
-                    .evaluate(scope)
-                    .map_err(Failure::from)
-                    .and_then(|value| {
-                        if value.is_null() {
-                            return Ok(None);
-                        }
-                        value.to_text().map(Some).ok_or_else(|| {
-                            Failure::mapping(format!(
-                                "the key `{name}` is {}; a key must be a text or a number",
-                                value.kind().name()
-                            ))
-                        })
-                    });
-                match found {
-                    Ok(Some(text)) if !text.is_empty() => {
-                        keys.insert(name.clone(), text);
-                    }
-                    Ok(_) => missing = missing.or_else(|| self.needed(name, None)),
-                    Err(failure) => missing = missing.or_else(|| self.needed(name, Some(failure))),
-                }
-            }
-        }
-        message.keys = Arc::new(keys);
-        missing.map_or(Ok(()), Err)
-    }
-
-    /// A key that cannot be had is a failure where `once` or `order_by` depends on it, or where its expression fails.
-    fn needed(&self, name: &str, failure: Option<Failure>) -> Option<Failure> {
-        let once = self.plan.once.as_ref().map(|once| (&*once.key, "once"));
-        let order = self.plan.order.as_ref();
-        let order = order.map(|order| (&*order.key, "order_by"));
-        failure.or_else(|| {
-            let (_, by) = once
-                .into_iter()
-                .chain(order)
-                .find(|(key, _)| *key == name)?;
-            Some(Failure::validation(format!(
-                "the key `{name}` is null or empty, and `{by}` needs it"
-            )))
-        })
+        admission::find_keys(&self.plan, &self.shared.project.library.tables, message)
     }
 
     fn new_run(&self, message: &Message, delivery: Option<Claim>) -> NewRun {
@@ -298,7 +231,7 @@ impl Gate {
             envelope: Envelope::write(message),
             keys: message.keys.clone(),
             claims: delivery.into_iter().collect(),
-            chains: self.chain(message).into_iter().collect(),
+            chains: admission::chain(&self.plan, message).into_iter().collect(),
             first: First::Hop(NewHop {
                 hop: self.shared.store.next_hop(),
                 run,
@@ -309,17 +242,6 @@ impl Gate {
                 envelope: None,
             }),
         }
-    }
-
-    /// The chain in which the message waits for its turn, if its flow is ordered and it has the key.
-    fn chain(&self, message: &Message) -> Option<Chain> {
-        let order = self.plan.order.as_ref()?;
-        let value = message.keys.get(&order.key)?;
-        Some(Chain {
-            scope: self.plan.flow.to_string(),
-            key: format!("{}={value}", order.key),
-            pass: order.pass,
-        })
     }
 
     fn broken(&self, message: Message, delivery: Option<Claim>, failure: Failure) -> NewRun {

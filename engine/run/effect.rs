@@ -18,6 +18,7 @@ use crate::component::{Answer, Attempt, Effect, Promises, Request};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
+use crate::message::Message;
 use crate::store::commit::{
     Commit, EffectId, EffectState, Intended, Intent, Outcome, SagaResult, Unannounced,
 };
@@ -179,7 +180,7 @@ impl EffectStage {
                     .prepare(&hop.message, &walker.context(self.node))
                 {
                     Ok(request) => {
-                        rendered = Some(request);
+                        rendered = Some(as_generation(request, hop.message.generation));
                         Walked::default()
                     }
                     Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
@@ -493,13 +494,27 @@ impl EffectStage {
     }
 }
 
+/// What is sent as new must not be taken for what the target knows: from the second generation on the key says which one it is.
+pub(super) fn as_generation(mut request: Request, generation: u32) -> Request {
+    if generation > 0 {
+        request.idempotency_key = request
+            .idempotency_key
+            .map(|key| format!("{key}-{generation}"));
+    }
+    request
+}
+
 /// An effect's id: message, flow, step, generation; never the run or the revision. A message's id is derived from its root, its split items and the
 /// steps that handed it over, so that a repeat of any of them gives the same id, and two different messages of one root never do.
 pub(super) fn effect_id(plan: &Plan, node: usize, hop: &Hop) -> EffectId {
-    let message = &hop.message;
+    effect_of(&hop.message, &plan.flow, &plan.nodes[node].id)
+}
+
+/// The id of the effect that this step has for this message.
+pub(super) fn effect_of(message: &Message, flow: &str, step: &str) -> EffectId {
     let digest = Sha256::digest(format!(
-        "{}\n{}\n{}\n{}",
-        message.id, plan.flow, plan.nodes[node].id, message.generation
+        "{}\n{flow}\n{step}\n{}",
+        message.id, message.generation
     ));
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);

@@ -16,7 +16,10 @@ use crate::store::commit::{Accepted, Commit, Committed, End, HopId, Turn};
 use crate::world::World;
 
 mod accept;
+mod admission;
 mod append;
+mod cases;
+pub mod desk;
 mod due;
 mod effect;
 mod failing;

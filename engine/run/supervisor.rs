@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::accept::Gate;
 use super::append::AppendStage;
+use super::desk::Desk;
 use super::effect::EffectStage;
 use super::stage::{Door, Stage};
 use super::sweep;
@@ -101,6 +102,11 @@ impl Engine {
         engine.bindings_served().await?;
         engine.shared.listener.set_ready();
         Ok(engine)
+    }
+
+    /// Where people act on this engine.
+    pub fn desk(&self) -> Desk {
+        Desk::of_engine(&self.shared)
     }
 
     /// What was found in the store at the start.

@@ -10,7 +10,10 @@ use crate::failure::{Class, Failure};
 use super::claims::{self, Standing};
 use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
 use super::writer::Writing;
-use super::{Sql, chains, cursors, effects, exceptions, hops, journeys, runs, sagas, waits};
+use super::{
+    Sql, chains, cursors, decisions, effects, exceptions, hops, journeys, notices, replays, runs,
+    sagas, waits,
+};
 
 /// The door of a flow: hops there belong to no run's leaves.
 const DOOR: &str = "@accept";
@@ -55,8 +58,38 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     if let Some((due_at_ms, limit)) = commit.release {
         committed.released = hops::release(writing, due_at_ms, limit)?;
     }
+    by_people(writing, commit, &mut committed)?;
     committed.released.append(&mut writing.released);
     Ok(Ok(committed))
+}
+
+/// What people have decided, and what is told to them.
+fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committed) -> Sql<()> {
+    let mut taken = true;
+    for change in &commit.replays {
+        let applied = replays::change(writing, change)?;
+        taken &= applied.is_some() || !change.takes();
+        committed.replays.push(applied);
+    }
+    if taken {
+        for decision in &commit.decisions {
+            let (decided, ready) = decisions::decide(writing, decision)?;
+            committed.decisions.push(decided);
+            committed.released.extend(ready);
+        }
+        for rerun in &commit.reruns {
+            let (begun, ready) = replays::rerun(writing, rerun)?;
+            committed.reruns.push(begun);
+            committed.released.extend(ready);
+        }
+    }
+    for change in &commit.notices {
+        notices::change(writing, change)?;
+    }
+    if let Some(now_ms) = commit.wake {
+        decisions::wake(writing, now_ms)?;
+    }
+    Ok(())
 }
 
 fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
@@ -87,6 +120,7 @@ fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
         }
         Standing::Differs(first) => {
             except(writing, run, &changed(run, &first))?;
+            runs::changes(writing, run.run, first.run)?;
             Ok(Accepted::Changed(first.run))
         }
     }
@@ -179,7 +213,10 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
     journeys::insert_lines(writing, end.run, end.hop, end.fence, &trail)?;
     let mut accepts = Vec::with_capacity(end.accepts.len());
     for run in &end.accepts {
-        accepts.push(accept(writing, run)?);
+        accepts.push(match replays::handed_before(writing, end.run, run)? {
+            Some(handed) => replays::accept_again(writing, run, handed)?,
+            None => accept(writing, run)?,
+        });
     }
     Ok((true, accepts))
 }

@@ -35,6 +35,8 @@ pub struct Counts {
     pub in_flight: i64,
     /// Runs that wait for a person.
     pub in_exceptions: i64,
+    /// Runs whose place another run of the same message has taken. They are in no sum: a message is counted once.
+    pub superseded: i64,
 }
 
 /// The books of a flow.
@@ -67,6 +69,7 @@ impl Counts {
             RunState::Filtered => &mut self.filtered,
             RunState::Discarded => &mut self.discarded,
             RunState::Compensated => &mut self.compensated,
+            RunState::Superseded => &mut self.superseded,
         }
     }
 
@@ -82,6 +85,7 @@ impl Counts {
             compensated: row.get(8)?,
             in_flight: row.get(9)?,
             in_exceptions: row.get(10)?,
+            superseded: row.get(11)?,
         })
     }
 }
@@ -114,11 +118,11 @@ impl Deltas {
     /// One row a flow. To be called once, before the transaction is committed.
     pub(super) fn write(&self, connection: &Connection) -> Sql<()> {
         let mut statement = connection.prepare_cached(
-            "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (flow) DO UPDATE SET
+            "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions, superseded)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (flow) DO UPDATE SET
              received = received + ?2, accepted = accepted + ?3, duplicates = duplicates + ?4, refused = refused + ?5,
              delivered = delivered + ?6, filtered = filtered + ?7, discarded = discarded + ?8, compensated = compensated + ?9,
-             in_flight = in_flight + ?10, in_exceptions = in_exceptions + ?11",
+             in_flight = in_flight + ?10, in_exceptions = in_exceptions + ?11, superseded = superseded + ?12",
         )?;
         for (flow, counts) in &self.0 {
             if *counts == Counts::default() {
@@ -136,6 +140,7 @@ impl Deltas {
                 counts.compensated,
                 counts.in_flight,
                 counts.in_exceptions,
+                counts.superseded,
             ])?;
         }
         Ok(())
@@ -149,6 +154,7 @@ pub(super) fn swept(connection: &Connection, flow: &str, state: RunState) -> Sql
         RunState::Filtered => "swept_filtered",
         RunState::Discarded => "swept_discarded",
         RunState::Compensated => "swept_compensated",
+        RunState::Superseded => "swept_superseded",
         RunState::InFlight | RunState::InException => return Ok(()),
     };
     connection
@@ -161,7 +167,7 @@ pub(super) fn swept(connection: &Connection, flow: &str, state: RunState) -> Sql
 
 fn kept(connection: &Connection) -> Sql<Vec<Books>> {
     let mut statement = connection.prepare_cached(
-        "SELECT flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions
+        "SELECT flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions, superseded
          FROM books ORDER BY flow",
     )?;
     let rows = statement.query_map([], |row| {
@@ -175,7 +181,7 @@ fn kept(connection: &Connection) -> Sql<Vec<Books>> {
 
 fn recounted(connection: &Connection) -> Sql<Vec<Books>> {
     let mut statement = connection.prepare_cached(
-        "SELECT flow, 0, 0, duplicates, refused, swept_delivered, swept_filtered, swept_discarded, swept_compensated, 0, 0
+        "SELECT flow, 0, 0, duplicates, refused, swept_delivered, swept_filtered, swept_discarded, swept_compensated, 0, 0, swept_superseded
          FROM books ORDER BY flow",
     )?;
     let mut books: Vec<Books> = statement

@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::commit::{HopId, NewRun, RunId};
+use super::commit::{Chain, HopId, NewRun, RunId};
 use super::writer::Writing;
 use super::{Sql, hops};
 
@@ -52,17 +52,47 @@ pub(super) fn ahead_from(text: Option<String>) -> Option<Ahead> {
 
 /// Puts a new run at the end of its chains. Gives the run for which it has to wait, if it is not the first.
 pub(super) fn join(writing: &Writing<'_>, run: &NewRun) -> Sql<Option<RunId>> {
-    if run.chains.is_empty() {
+    enter(writing, run.run, &run.chains)
+}
+
+/// A run that waited for a person goes on. Where others have passed it meanwhile it stands behind them now; what it did not enter at its
+/// flow's door it enters. Gives whether it has to wait for its turn.
+pub(super) fn go_on(writing: &mut Writing<'_>, run: RunId, chains: &[Chain]) -> Sql<bool> {
+    let entered = chains_of(
+        writing.connection,
+        "SELECT scope, key FROM chains WHERE run = ?1",
+        run,
+    )?;
+    let stands = |chain: &Chain| {
+        entered
+            .iter()
+            .any(|(scope, key)| *scope == chain.scope && *key == chain.key)
+    };
+    if !chains.is_empty() && !chains.iter().all(stands) {
+        leave(writing, run)?;
+        enter(writing, run, chains)?;
+    }
+    writing.run(
+        "UPDATE chains AS mine SET seq = (SELECT max(0, max(seq)) + 1 FROM chains WHERE scope = mine.scope AND key = mine.key)
+         WHERE run = ?1 AND seq < 0",
+        [run.0],
+    )?;
+    is_behind(writing.connection, run)
+}
+
+/// Puts a run at the end of these chains. Gives the run for which it has to wait, if it is not the first.
+pub(super) fn enter(writing: &Writing<'_>, id: RunId, chains: &[Chain]) -> Sql<Option<RunId>> {
+    if chains.is_empty() {
         return Ok(None);
     }
-    writing.run("UPDATE runs SET chained = 1 WHERE id = ?1", [run.run.0])?;
+    writing.run("UPDATE runs SET chained = 1 WHERE id = ?1", [id.0])?;
     let mut behind = None;
-    for chain in &run.chains {
+    for chain in chains {
         behind = behind.or(head(writing.connection, &chain.scope, &chain.key)?);
         writing.run(
             "INSERT INTO chains (scope, key, seq, run, pass)
              VALUES (?1, ?2, (SELECT max(0, coalesce(max(seq), 0)) + 1 FROM chains WHERE scope = ?1 AND key = ?2), ?3, ?4)",
-            params![chain.scope, chain.key, run.run.0, chain.pass],
+            params![chain.scope, chain.key, id.0, chain.pass],
         )?;
     }
     Ok(behind)
@@ -113,17 +143,20 @@ fn head(connection: &Connection, scope: &str, key: &str) -> Sql<Option<RunId>> {
         .optional()
 }
 
-/// Makes the held hops of a run ready, if it is the head of all its chains.
-fn release(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
-    let waits: bool = writing
-        .connection
+/// Whether somebody stands before a run in one of its chains.
+fn is_behind(connection: &Connection, run: RunId) -> Sql<bool> {
+    connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM chains AS mine WHERE mine.run = ?1 AND EXISTS (
                SELECT 1 FROM chains AS ahead WHERE ahead.scope = mine.scope AND ahead.key = mine.key
                AND ahead.seq > 0 AND ahead.seq < mine.seq))",
         )?
-        .query_row([run.0], |row| row.get(0))?;
-    if waits {
+        .query_row([run.0], |row| row.get(0))
+}
+
+/// Makes the held hops of a run ready, if it is the head of all its chains.
+fn release(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
+    if is_behind(writing.connection, run)? {
         return Ok(());
     }
     let held: Vec<i64> = {
@@ -144,7 +177,7 @@ fn release(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::commit::{Accepted, Chain, End, Leaf, NewHop, NewRun, StoredHop};
+    use super::super::commit::{Accepted, End, Leaf, NewHop, NewRun, StoredHop};
     use super::super::runs::{RunFilter, RunState};
     use super::super::sample::*;
     use super::*;

@@ -8,6 +8,9 @@ use crate::component::Progress;
 use crate::failure::{Class, Failure};
 use crate::message::{MessageId, Names};
 
+use super::decisions::{Decided, Decision};
+use super::notices::NoticeChange;
+use super::replays::{ReplayChange, ReplayId, Rerun, Rerunning};
 use super::waits;
 
 /// A run's number in this store.
@@ -52,6 +55,16 @@ pub struct Commit {
     pub refused: Option<(Arc<str>, u64)>,
     /// Hops that waited and are due at this time (milliseconds since 1970) become ready, at most this many.
     pub release: Option<(i64, usize)>,
+    /// What people have decided about exceptions.
+    pub decisions: Vec<Decision>,
+    /// Runs that are begun again.
+    pub reruns: Vec<Rerun>,
+    /// Changes of lists of replays.
+    pub replays: Vec<ReplayChange>,
+    /// What the notifier has to keep.
+    pub notices: Vec<NoticeChange>,
+    /// Exceptions that were put off until this time (milliseconds since 1970), or an earlier one, are open again.
+    pub wake: Option<i64>,
 }
 
 /// What became of a commit's items, each list in the order of its items.
@@ -69,8 +82,15 @@ pub struct Committed {
     pub asks: Vec<waits::Asked>,
     /// For each of `ends`: the verdicts of its own accepts.
     pub ends_accepts: Vec<Vec<Accepted>>,
-    /// The hops that this commit has made ready beside those that it names: what `release` found due, and held hops whose turn has come.
+    /// The hops that this commit has made ready beside those that it names: what `release` found due, held hops whose turn has come, and what
+    /// people let go on.
     pub released: Vec<StoredHop>,
+    /// For each of `decisions`.
+    pub decisions: Vec<Decided>,
+    /// For each of `reruns`.
+    pub reruns: Vec<Rerunning>,
+    /// For each of `replays`: the list, if it was applied. If a `Take` was not, no decision and no rerun of the commit was.
+    pub replays: Vec<Option<ReplayId>>,
 }
 
 /// A message that is accepted: it becomes a run with its first hop, or an exception, or turns out to be known.

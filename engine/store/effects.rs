@@ -83,8 +83,9 @@ pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
     let Some(stored) = stored(writing.connection, intent.effect)? else {
         return first(writing, intent);
     };
-    let differs = stored.request != intent.request;
+    let differs = stored.request != intent.request && !stored.renew;
     match stored.state {
+        NOT_APPLIED if stored.renew => anew(writing, intent, stored),
         NOT_APPLIED => again(writing, intent, stored),
         UNDONE => Ok(Intended::Undone),
         DONE if differs => Ok(Intended::Differs(stored.request)),
@@ -162,11 +163,13 @@ struct Stored {
     idempotency_key: Option<String>,
     request: Bytes,
     answer: Option<Bytes>,
+    /// A person has said that another request may be sent, or that another one than this was sent is known.
+    renew: bool,
 }
 
 fn stored(connection: &Connection, effect: EffectId) -> Sql<Option<Stored>> {
     let mut statement = connection.prepare_cached(
-        "SELECT state, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request, answer
+        "SELECT state, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request, answer, renew
          FROM effects WHERE id = ?1",
     )?;
     statement
@@ -182,9 +185,48 @@ fn stored(connection: &Connection, effect: EffectId) -> Sql<Option<Stored>> {
                 idempotency_key: row.get(7)?,
                 request: Bytes::from(row.get::<_, Vec<u8>>(8)?),
                 answer: row.get::<_, Option<Vec<u8>>>(9)?.map(Bytes::from),
+                renew: row.get(10)?,
             })
         })
         .optional()
+}
+
+/// What a person's decision changes in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amended {
+    /// If it surely took no effect, what is rendered next is sent, not what was stored.
+    Anew,
+    /// It took effect: a person has looked. This is its answer, unless the target has given one.
+    Applied(Bytes),
+}
+
+/// Writes what a person has said about an effect.
+pub(super) fn amend(writing: &Writing<'_>, effect: EffectId, amended: &Amended) -> Sql<()> {
+    match amended {
+        Amended::Anew => writing.run(
+            "UPDATE effects SET renew = 1 WHERE id = ?1 AND state = 2",
+            [effect.0],
+        )?,
+        Amended::Applied(answer) => writing.run(
+            "UPDATE effects SET renew = 1, answer = CASE WHEN state = 1 THEN answer ELSE ?2 END, state = 1, last_at = ?3 WHERE id = ?1",
+            params![effect.0, &answer[..], writing.now_ms],
+        )?,
+    };
+    Ok(())
+}
+
+/// Another try, with what is rendered now: a person has let it go on, and the earlier request surely took no effect.
+fn anew(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended> {
+    writing.run(
+        "UPDATE effects SET request = ?2, idempotency_key = ?3, renew = 0 WHERE id = ?1",
+        params![intent.effect.0, &intent.request[..], intent.idempotency_key],
+    )?;
+    let renewed = Stored {
+        request: intent.request.clone(),
+        idempotency_key: intent.idempotency_key.clone(),
+        ..stored
+    };
+    again(writing, intent, renewed)
 }
 
 fn first(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {

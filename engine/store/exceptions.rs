@@ -6,12 +6,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::failure::{Class, Failure};
-use crate::message::MessageId;
+use crate::message::{MessageId, Names};
 
-use super::Sql;
 use super::commit::{NewException, RunId};
+use super::decisions::HistoryLine;
+use super::effects::EffectRow;
 use super::reader::Reader;
 use super::writer::Writing;
+use super::{Sql, decisions, effects, journeys, notices};
 
 /// An exception's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +62,7 @@ impl ExceptionState {
             .find(|state| state.name() == name)
     }
 
-    fn number(self) -> i64 {
+    pub(super) fn number(self) -> i64 {
         match self {
             ExceptionState::Open => 0,
             ExceptionState::Assigned => 1,
@@ -70,7 +72,7 @@ impl ExceptionState {
         }
     }
 
-    fn from_number(number: i64) -> ExceptionState {
+    pub(super) fn from_number(number: i64) -> ExceptionState {
         match number {
             1 => ExceptionState::Assigned,
             2 => ExceptionState::Snoozed,
@@ -108,6 +110,14 @@ pub struct ExceptionRow {
     pub opened_at_ms: i64,
     /// The message's id at the step.
     pub at: MessageId,
+    /// Who has taken it.
+    pub owner: Option<String>,
+    /// If it is put off: until when, in milliseconds since 1970.
+    pub snoozed_until_ms: Option<i64>,
+    /// How it was settled: `retried`, `edited`, `skipped`, `superseded`, `by-hand`, `discarded`.
+    pub how: Option<String>,
+    /// When it was settled.
+    pub settled_at_ms: Option<i64>,
 }
 
 /// An exception with all that is known of it.
@@ -123,6 +133,24 @@ pub struct ExceptionDetail {
     pub request: Option<Bytes>,
     /// What the target answered, if it did.
     pub answer: Option<Bytes>,
+    /// What the run has accepted, as long as retention keeps it.
+    pub accepted: Option<Bytes>,
+    /// Business keys of the run.
+    pub keys: Names,
+    /// When the message was accepted, in milliseconds since 1970.
+    pub received_at_ms: i64,
+    /// The accepted message at the root of it all.
+    pub root: MessageId,
+    /// The revision under which the run was accepted.
+    pub revision: Arc<str>,
+    /// The highest generation that a part of the run has.
+    pub generation: u32,
+    /// Whether the step's bytes are the run's accepted ones.
+    pub runs_body: bool,
+    /// The run's effects: what was done already.
+    pub effects: Vec<EffectRow>,
+    /// What people have done about it, the oldest first.
+    pub history: Vec<HistoryLine>,
 }
 
 /// Exceptions with the same cause.
@@ -148,6 +176,8 @@ pub struct Issue {
     pub last_at_ms: i64,
     /// The newest one.
     pub newest: ExceptionId,
+    /// Who has taken open ones, by name.
+    pub owners: Vec<String>,
 }
 
 /// Which exceptions to list.
@@ -159,8 +189,18 @@ pub struct ExceptionFilter {
     pub class: Option<Class>,
     /// In this state; `None` means all that wait for a person: open, assigned and snoozed.
     pub state: Option<ExceptionState>,
-    /// With this cause.
+    /// Whatever its state.
+    pub settled: bool,
+    /// With this cause, or a cause that begins so.
     pub fingerprint: Option<String>,
+    /// At this step.
+    pub step: Option<String>,
+    /// Of runs with this key: `SO-1001`, or `order=SO-1001`.
+    pub key: Option<String>,
+    /// Taken by this person.
+    pub owner: Option<String>,
+    /// With a higher number than this.
+    pub after: Option<ExceptionId>,
     /// With a lower number than this: the next page.
     pub before: Option<ExceptionId>,
     /// At most so many; 0 means 100.
@@ -182,15 +222,30 @@ impl Reader {
     pub async fn issues(&self) -> Result<Vec<Issue>, Failure> {
         self.read(issues).await
     }
+
+    /// How many exceptions there are, and the highest number among them.
+    pub async fn count_exceptions(
+        &self,
+        filter: ExceptionFilter,
+    ) -> Result<(u64, Option<ExceptionId>), Failure> {
+        self.read(move |connection| count(connection, &filter))
+            .await
+    }
 }
 
-/// Opens an exception.
+/// Opens an exception. The first of its cause is an issue that people are told of.
 pub(super) fn insert(
     writing: &Writing<'_>,
     flow: &str,
     run: RunId,
     exception: &NewException,
 ) -> Sql<()> {
+    let known: bool = writing
+        .connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM exceptions WHERE fingerprint = ?1 AND state < 3)",
+        )?
+        .query_row([&exception.fingerprint], |row| row.get(0))?;
     writing.run(
         "INSERT INTO exceptions (run, flow, step, class, message, detail, fingerprint, attempts, state, opened_at, message_id, envelope, body, request, answer)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14)",
@@ -211,6 +266,10 @@ pub(super) fn insert(
             exception.answer.as_deref(),
         ],
     )?;
+    if !known {
+        let id = writing.connection.last_insert_rowid();
+        notices::new_issue(writing, flow, ExceptionId(id), exception)?;
+    }
     Ok(())
 }
 
@@ -223,7 +282,8 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<ExceptionRo
     rows.collect()
 }
 
-const COLUMNS: &str = "exceptions.id, exceptions.run, flow, step, class, message, detail, fingerprint, attempts, state, opened_at, message_id";
+const COLUMNS: &str = "exceptions.id, exceptions.run, exceptions.flow, step, class, exceptions.message, detail, fingerprint, attempts, exceptions.state, opened_at, message_id,
+  owner, snoozed_until, how, settled_at";
 
 fn row(row: &Row<'_>) -> Sql<ExceptionRow> {
     Ok(ExceptionRow {
@@ -239,6 +299,10 @@ fn row(row: &Row<'_>) -> Sql<ExceptionRow> {
         state: ExceptionState::from_number(row.get(9)?),
         opened_at_ms: row.get(10)?,
         at: MessageId::from_bytes(row.get(11)?),
+        owner: row.get(12)?,
+        snoozed_until_ms: row.get(13)?,
+        how: row.get(14)?,
+        settled_at_ms: row.get(15)?,
     })
 }
 
@@ -246,51 +310,106 @@ fn class(row: &Row<'_>, column: usize) -> Sql<Class> {
     Ok(Class::from_name(row.get_ref(column)?.as_str()?).unwrap_or(Class::Internal))
 }
 
+/// The condition of a filter; its parameters are those of `chosen`.
+const CHOSEN: &str = "(?1 IS NULL OR exceptions.flow = ?1) AND (?2 IS NULL OR class = ?2)
+  AND (exceptions.state = ?3 OR (?3 IS NULL AND (?4 OR exceptions.state < 3)))
+  AND (?5 IS NULL OR substr(fingerprint, 1, length(?5)) = ?5) AND (?6 IS NULL OR step = ?6) AND (?7 IS NULL OR owner = ?7)
+  AND (?8 IS NULL OR exceptions.run IN (SELECT run FROM keys WHERE value = ?8 OR (value = ?9 AND name = ?10)))
+  AND exceptions.id < ?11 AND exceptions.id > ?12";
+
+/// Calls `use_them` with the parameters of `CHOSEN`, and a limit as the thirteenth.
+fn chosen<T>(
+    filter: &ExceptionFilter,
+    use_them: impl FnOnce(&[&dyn rusqlite::ToSql]) -> Sql<T>,
+) -> Sql<T> {
+    let key = filter.key.as_deref();
+    let (name, value) = key.and_then(|key| key.split_once('=')).unzip();
+    use_them(params![
+        filter.flow,
+        filter.class.map(Class::name),
+        filter.state.map(ExceptionState::number),
+        filter.settled,
+        filter.fingerprint,
+        filter.step,
+        filter.owner,
+        key,
+        value,
+        name,
+        filter.before.map_or(i64::MAX, |id| id.0),
+        filter.after.map_or(0, |id| id.0),
+        super::limit(filter.limit),
+    ])
+}
+
 fn list(connection: &Connection, filter: &ExceptionFilter) -> Sql<Vec<ExceptionRow>> {
+    let order = if filter.after.is_some() {
+        "ASC"
+    } else {
+        "DESC"
+    };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM exceptions
-         WHERE (?1 IS NULL OR flow = ?1) AND (?2 IS NULL OR class = ?2) AND (state = ?3 OR (?3 IS NULL AND state < 3))
-         AND (?4 IS NULL OR fingerprint = ?4) AND id < ?5 ORDER BY id DESC LIMIT ?6"
+        "SELECT {COLUMNS} FROM exceptions WHERE {CHOSEN} ORDER BY exceptions.id {order} LIMIT ?13"
     ))?;
-    let rows = statement.query_map(
-        params![
-            filter.flow,
-            filter.class.map(Class::name),
-            filter.state.map(ExceptionState::number),
-            filter.fingerprint,
-            filter.before.map_or(i64::MAX, |id| id.0),
-            super::limit(filter.limit),
-        ],
-        row,
-    )?;
-    rows.collect()
+    chosen(filter, |params| statement.query_map(params, row)?.collect())
+}
+
+fn count(connection: &Connection, filter: &ExceptionFilter) -> Sql<(u64, Option<ExceptionId>)> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT count(*), max(exceptions.id) FROM exceptions WHERE {CHOSEN} AND ?13 IS NOT NULL"
+    ))?;
+    chosen(filter, |params| {
+        statement.query_row(params, |row| {
+            let many = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+            Ok((many, row.get::<_, Option<i64>>(1)?.map(ExceptionId)))
+        })
+    })
 }
 
 fn detail(connection: &Connection, id: ExceptionId) -> Sql<Option<ExceptionDetail>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS}, coalesce(exceptions.body, bodies.body), coalesce(exceptions.envelope, bodies.envelope), request, answer
-         FROM exceptions LEFT JOIN bodies ON bodies.run = exceptions.run WHERE exceptions.id = ?1"
+        "SELECT {COLUMNS}, coalesce(exceptions.body, bodies.body), coalesce(exceptions.envelope, bodies.envelope), request, answer,
+                bodies.body, runs.keys, runs.received_at, runs.root, runs.revision, runs.generation, exceptions.body IS NULL
+         FROM exceptions LEFT JOIN runs ON runs.id = exceptions.run LEFT JOIN bodies ON bodies.run = exceptions.run
+         WHERE exceptions.id = ?1"
     ))?;
     let bytes = |row: &Row<'_>, column: usize| -> Sql<Option<Bytes>> {
         Ok(row.get::<_, Option<Vec<u8>>>(column)?.map(Bytes::from))
     };
-    statement
+    let found = statement
         .query_row([id.0], |found| {
             Ok(ExceptionDetail {
                 row: row(found)?,
-                body: bytes(found, 12)?,
-                envelope: bytes(found, 13)?,
-                request: bytes(found, 14)?,
-                answer: bytes(found, 15)?,
+                body: bytes(found, 16)?,
+                envelope: bytes(found, 17)?,
+                request: bytes(found, 18)?,
+                answer: bytes(found, 19)?,
+                accepted: bytes(found, 20)?,
+                keys: journeys::keys_from(&found.get::<_, Option<String>>(21)?.unwrap_or_default()),
+                received_at_ms: found.get::<_, Option<i64>>(22)?.unwrap_or_default(),
+                root: MessageId::from_bytes(
+                    found.get::<_, Option<[u8; 16]>>(23)?.unwrap_or_default(),
+                ),
+                revision: found.get::<_, Option<Arc<str>>>(24)?.unwrap_or_default(),
+                generation: found.get::<_, Option<u32>>(25)?.unwrap_or_default(),
+                runs_body: found.get(26)?,
+                effects: Vec::new(),
+                history: Vec::new(),
             })
         })
-        .optional()
+        .optional()?;
+    let Some(mut found) = found else {
+        return Ok(None);
+    };
+    found.effects = effects::of_run(connection, found.row.run)?;
+    found.history = decisions::history_of(connection, id)?;
+    Ok(Some(found))
 }
 
 fn issues(connection: &Connection) -> Sql<Vec<Issue>> {
     let mut statement = connection.prepare_cached(
-        "SELECT newest.fingerprint, newest.flow, newest.step, newest.class, newest.message, open, total, first_at, last_at, newest.id
-         FROM (SELECT sum(state < 3) AS open, count(*) AS total, min(opened_at) AS first_at, max(opened_at) AS last_at, max(id) AS id
+        "SELECT newest.fingerprint, newest.flow, newest.step, newest.class, newest.message, open, total, first_at, last_at, newest.id, owners
+         FROM (SELECT sum(state < 3) AS open, count(*) AS total, min(opened_at) AS first_at, max(opened_at) AS last_at, max(id) AS id,
+                      group_concat(DISTINCT CASE WHEN state < 3 THEN owner END) AS owners
                FROM exceptions GROUP BY fingerprint HAVING sum(state < 3) > 0) AS causes
          JOIN exceptions AS newest ON newest.id = causes.id ORDER BY open DESC, newest.id DESC",
     )?;
@@ -309,6 +428,10 @@ fn issues(connection: &Connection) -> Sql<Vec<Issue>> {
             first_at_ms: row.get(7)?,
             last_at_ms: row.get(8)?,
             newest: ExceptionId(row.get(9)?),
+            owners: row
+                .get::<_, Option<String>>(10)?
+                .map(|owners| owners.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
         })
     })?;
     rows.collect()

@@ -63,6 +63,31 @@ pub(super) fn insert_keys(writing: &Writing<'_>, run: &NewRun) -> Sql<()> {
     Ok(())
 }
 
+/// Gives a run these business keys instead of those that it has.
+pub(super) fn change_keys(writing: &Writing<'_>, run: RunId, keys: &Names) -> Sql<()> {
+    writing.run("DELETE FROM keys WHERE run = ?1", [run.0])?;
+    for (name, value) in keys {
+        writing.run(
+            "INSERT INTO keys (value, name, run) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            params![value, name, run.0],
+        )?;
+    }
+    writing.run(
+        "UPDATE runs SET keys = ?2 WHERE id = ?1",
+        params![run.0, keys_text(keys)],
+    )?;
+    Ok(())
+}
+
+/// Writes one line that is no hop's end: under fence 0, which no end has.
+pub(super) fn insert_line(writing: &Writing<'_>, run: RunId, hop: i64, line: Trail) -> Sql<()> {
+    writing.run(
+        "INSERT INTO trail (run, hop, fence, lines) VALUES (?1, ?2, 0, ?3) ON CONFLICT DO NOTHING",
+        params![run.0, hop, lines(&[line])],
+    )?;
+    Ok(())
+}
+
 /// Writes what is shown of a hop on its run's timeline.
 pub(super) fn insert_lines(
     writing: &Writing<'_>,

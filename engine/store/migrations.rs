@@ -13,6 +13,7 @@ const STEPS: &[&str] = &[
     super::chains::TABLES,
     super::waits::TABLES,
     super::sagas::TABLES,
+    CASES,
 ];
 
 /// Why each table looks as it does:
@@ -84,6 +85,50 @@ CREATE TABLE books (
 
 CREATE TABLE cursors (
   flow TEXT NOT NULL, cursor TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (flow, cursor)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What people do about exceptions, runs that are begun again, and what is told to people:
+/// - `history` says who did what, when and why; the audit log builds on it
+/// - `runs.replay_of` is the run whose place a run has taken, `changes` the run whose key it has with other content, `generation` the
+///   highest one given to a part of it
+/// - `effects.renew` is 1 after a person has said that the stored request need not be the one that is sent or was sent
+/// - a notifier of one address has a cursor in `told`; notices go to it in their order
+const CASES: &str = "
+ALTER TABLE exceptions ADD COLUMN owner TEXT;
+ALTER TABLE exceptions ADD COLUMN snoozed_until INTEGER;
+ALTER TABLE exceptions ADD COLUMN how TEXT;
+CREATE INDEX exceptions_cause ON exceptions (fingerprint) WHERE state < 3;
+ALTER TABLE effects ADD COLUMN renew INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN replay_of INTEGER;
+ALTER TABLE runs ADD COLUMN changes INTEGER;
+ALTER TABLE runs ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE books ADD COLUMN superseded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE books ADD COLUMN swept_superseded INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runs_replay_of ON runs (replay_of) WHERE replay_of IS NOT NULL;
+
+CREATE TABLE history (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+  exception INTEGER, run INTEGER, why TEXT, body BLOB
+) STRICT;
+CREATE INDEX history_exception ON history (exception) WHERE exception IS NOT NULL;
+CREATE INDEX history_run ON history (run) WHERE run IS NOT NULL;
+
+CREATE TABLE replays (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, why TEXT, verb TEXT NOT NULL, filter TEXT NOT NULL,
+  rate REAL NOT NULL, state INTEGER NOT NULL, ended_at INTEGER
+) STRICT;
+CREATE TABLE replay_items (
+  replay INTEGER NOT NULL, n INTEGER NOT NULL, run INTEGER NOT NULL, state INTEGER NOT NULL, became INTEGER, note TEXT,
+  PRIMARY KEY (replay, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notices (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, flow TEXT NOT NULL,
+  exception INTEGER, message TEXT NOT NULL
+) STRICT;
+CREATE TABLE told (
+  address TEXT PRIMARY KEY, notice INTEGER NOT NULL, attempts INTEGER NOT NULL, next_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
 

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, params};
 
 use super::runs::RunState;
-use super::{Sql, books, journeys, waits};
+use super::{Sql, books, journeys, notices, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +189,20 @@ fn exceptions(
             now_ms - retention.exceptions_ms,
             super::limit(retention.limit)
         ])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM history WHERE id IN (SELECT id FROM history WHERE at <= ?1
+               AND NOT EXISTS (SELECT 1 FROM exceptions WHERE exceptions.id = history.exception) ORDER BY id LIMIT ?2)",
+        )?
+        .execute(params![
+            now_ms - retention.exceptions_ms,
+            super::limit(retention.limit)
+        ])?;
+    notices::sweep(
+        connection,
+        now_ms - retention.exceptions_ms,
+        super::limit(retention.limit),
+    )?;
     swept.exceptions = u64::try_from(removed).unwrap_or(0);
     swept.more |= removed >= retention.limit;
     Ok(())

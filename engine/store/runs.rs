@@ -17,7 +17,7 @@ use super::journeys::TrailLine;
 use super::reader::Reader;
 use super::sagas::{self, SagaRow};
 use super::writer::Writing;
-use super::{Sql, chains, effects, exceptions, hops, journeys};
+use super::{Sql, chains, decisions, effects, exceptions, hops, journeys};
 
 /// Where a run is. Every run is in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,17 +34,20 @@ pub enum RunState {
     Discarded,
     /// What it did was undone.
     Compensated,
+    /// Another run of the same message has taken its place, and is counted instead.
+    Superseded,
 }
 
 impl RunState {
     /// Every state.
-    pub const ALL: [RunState; 6] = [
+    pub const ALL: [RunState; 7] = [
         RunState::InFlight,
         RunState::InException,
         RunState::Delivered,
         RunState::Filtered,
         RunState::Discarded,
         RunState::Compensated,
+        RunState::Superseded,
     ];
 
     /// The name on the screen and on the command line.
@@ -56,6 +59,7 @@ impl RunState {
             RunState::Filtered => "filtered",
             RunState::Discarded => "discarded",
             RunState::Compensated => "compensated",
+            RunState::Superseded => "superseded",
         }
     }
 
@@ -72,6 +76,7 @@ impl RunState {
             RunState::Filtered => 3,
             RunState::Discarded => 4,
             RunState::Compensated => 5,
+            RunState::Superseded => 6,
         }
     }
 
@@ -82,6 +87,7 @@ impl RunState {
             3 => RunState::Filtered,
             4 => RunState::Discarded,
             5 => RunState::Compensated,
+            6 => RunState::Superseded,
             _ => RunState::Delivered,
         }
     }
@@ -218,8 +224,39 @@ pub(super) fn advance(
     {
         return Ok(());
     }
+    let more = number(leaves.iter().filter(|leaf| is_exception(leaf)).count());
+    let change = Change {
+        open: number(follow) + more - 1,
+        excepted: more,
+        worst: leaves.iter().map(badness).max().unwrap_or(0),
+    };
+    turn(writing, flow, run, &change)
+}
+
+/// What becomes of a run's leaves.
+pub(super) struct Change {
+    /// So many more are not over (or fewer).
+    pub(super) open: i64,
+    /// So many more wait for a person (or fewer).
+    pub(super) excepted: i64,
+    /// The badness of the worst that ended; 0 if none did.
+    pub(super) worst: i64,
+}
+
+/// How bad a dropped leaf is.
+pub(super) const DISCARDED: i64 = 4;
+/// How bad a delivered leaf is.
+pub(super) const DELIVERED: i64 = 2;
+
+/// Changes the leaves of a run: its state follows, and the books with it.
+pub(super) fn turn(
+    writing: &mut Writing<'_>,
+    flow: &Arc<str>,
+    run: RunId,
+    change: &Change,
+) -> Sql<()> {
     let mut statement = writing.connection.prepare_cached(
-        "SELECT open, excepted, worst, state, chained IS NOT NULL FROM runs WHERE id = ?1",
+        "SELECT open, excepted, worst, state, chained IS NOT NULL, changes FROM runs WHERE id = ?1",
     )?;
     let read = |row: &Row<'_>| {
         Ok((
@@ -228,17 +265,18 @@ pub(super) fn advance(
             row.get::<_, i64>(2)?,
             row.get::<_, i64>(3)?,
             row.get::<_, bool>(4)?,
+            row.get::<_, Option<i64>>(5)?,
         ))
     };
-    let Some((open, excepted, worst, state, chained)) =
+    let Some((open, excepted, worst, state, chained, changes)) =
         statement.query_row([run.0], read).optional()?
     else {
         return Ok(());
     };
-    let more = leaves.iter().filter(|leaf| is_exception(leaf)).count();
-    let open = open - 1 + number(follow) + number(more);
-    let excepted = excepted + number(more);
-    let worst = leaves.iter().map(badness).fold(worst, i64::max);
+    drop(statement);
+    let open = open + change.open;
+    let excepted = excepted + change.excepted;
+    let worst = worst.max(change.worst);
     let before = RunState::from_number(state);
     let after = match (open, excepted) {
         (..=0, _) => ended_as(worst),
@@ -262,6 +300,18 @@ pub(super) fn advance(
     if chained {
         turn_over(writing, run, open, excepted)?;
     }
+    match (after, changes) {
+        (RunState::Delivered, Some(first)) => decisions::supersede(writing, RunId(first), run),
+        _ => Ok(()),
+    }
+}
+
+/// Notes that a run has the key of another with other content: once it is delivered, that one need not be.
+pub(super) fn changes(writing: &Writing<'_>, run: RunId, first: RunId) -> Sql<()> {
+    writing.run(
+        "UPDATE runs SET changes = ?2 WHERE id = ?1",
+        [run.0, first.0],
+    )?;
     Ok(())
 }
 
@@ -284,7 +334,7 @@ fn end_only_leaf(writing: &mut Writing<'_>, flow: &Arc<str>, run: RunId, leaf: &
     let after = ended_as(badness(leaf));
     let rows = writing.run(
         "UPDATE runs SET open = 0, worst = ?2, state = ?3, ended_at = ?4
-         WHERE id = ?1 AND open = 1 AND excepted = 0 AND worst = 0 AND chained IS NULL",
+         WHERE id = ?1 AND open = 1 AND excepted = 0 AND worst = 0 AND chained IS NULL AND changes IS NULL",
         params![run.0, badness(leaf), after.number(), writing.now_ms],
     )?;
     if rows == 1 {
@@ -304,9 +354,9 @@ fn badness(leaf: &Leaf) -> i64 {
         // What a saga makes of them is known before they come here.
         Leaf::Exception(_) | Leaf::Undo(_) | Leaf::Undone(_) => 0,
         Leaf::Filtered => 1,
-        Leaf::Delivered => 2,
+        Leaf::Delivered => DELIVERED,
         Leaf::Compensated => 3,
-        Leaf::Discarded(_) => 4,
+        Leaf::Discarded(_) => DISCARDED,
     }
 }
 

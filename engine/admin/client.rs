@@ -1,0 +1,101 @@
+//! The command line's side of the door: one question, one answer. It knows paths and nothing of what is behind them.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::failure::{Class, Failure};
+use crate::net::local;
+
+/// A running engine, as its door is reached.
+pub struct Client {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    /// The engine that has the store in this file; `None` if none runs.
+    pub async fn reach(store: &Path) -> Result<Option<Client>, Failure> {
+        let Some(stream) = local::connect(store).await? else {
+            return Ok(None);
+        };
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| lost(&error))?;
+        // It ends with the sender.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to the engine ended early");
+            }
+        });
+        Ok(Some(Client { sender }))
+    }
+
+    /// Asks for something, below `/api/v1`.
+    pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Has something done, below `/api/v1`.
+    pub async fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        wish: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(wish)
+            .map_err(|error| Failure::internal(format!("a wish cannot be written: {error}")))?;
+        self.ask(Method::POST, path, Bytes::from(body)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1{path}"))
+            .header("host", "engine")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::internal(format!("a wish cannot be written: {error}")))?;
+        let answer = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(|error| lost(&error))?;
+        let good = answer.status().is_success();
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| lost(&error))?
+            .to_bytes();
+        if good {
+            return serde_json::from_slice(&body).map_err(|error| {
+                Failure::internal(format!(
+                    "the engine answers in another form ({error}); it is of another version, restart it"
+                ))
+            });
+        }
+        let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let class = problem["title"].as_str().and_then(Class::from_name);
+        let detail = problem["detail"].as_str().unwrap_or("the engine refused");
+        Err(Failure::new(class.unwrap_or(Class::Internal), detail))
+    }
+}
+
+fn lost(error: &hyper::Error) -> Failure {
+    Failure::new(
+        Class::Unavailable,
+        format!(
+            "the engine went away in the middle ({error}); look with `crossdock exceptions` what was done"
+        ),
+    )
+}

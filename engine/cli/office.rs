@@ -1,0 +1,89 @@
+//! Where the commands that change something go: to the engine that runs on the store, or to the store itself if none does.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ProjectArguments, absolute, run};
+use crate::admin::api::Act;
+use crate::admin::client::Client;
+use crate::failure::Failure;
+use crate::flow;
+use crate::run::desk::{Desk, Report, Verb, Which};
+use crate::store::{Options, Store};
+use crate::world::World;
+
+/// Who acts.
+#[derive(Args, Clone)]
+pub(super) struct Actor {
+    /// In whose name; default: the user who runs this
+    #[arg(long = "as", value_name = "NAME", env = "CROSSDOCK_AS")]
+    name: Option<String>,
+}
+
+impl Actor {
+    pub(super) fn name(&self, world: &World) -> String {
+        self.name
+            .clone()
+            .or_else(|| world.env.get("USER"))
+            .or_else(|| world.env.get("LOGNAME"))
+            .unwrap_or_else(|| "somebody".to_owned())
+    }
+}
+
+/// The engine's desk, or one of our own.
+pub(super) enum Office {
+    Engine(Box<Client>),
+    Store(Box<Desk>),
+}
+
+impl Office {
+    /// The running engine; without one, the store is opened, and nobody else can open it meanwhile.
+    pub(super) async fn open(project: &ProjectArguments) -> Result<Office, Failure> {
+        let world = project.world()?;
+        let path: PathBuf = run::store_path(&project.project, &world)?;
+        if !path.exists() {
+            // The same words as for commands that only look.
+            crate::store::reader::Reader::open(&path)?;
+        }
+        if let Some(client) = Client::reach(&path).await? {
+            return Ok(Office::Engine(Box::new(client)));
+        }
+        let store = Store::open(Options::at(&path), world.clone())?;
+        let loaded = flow::load(&absolute(&project.project), &world);
+        Ok(Office::Store(Box::new(Desk::of_store(
+            store,
+            loaded.project,
+            world,
+        ))))
+    }
+
+    /// Does a verb about exceptions.
+    pub(super) async fn act(
+        &mut self,
+        which: Which,
+        verb: Verb,
+        who: String,
+        dry_run: bool,
+    ) -> Result<Report, Failure> {
+        match self {
+            Office::Engine(client) => {
+                let wish = Act {
+                    which,
+                    verb,
+                    who,
+                    dry_run,
+                };
+                client.post("/exceptions:act", &wish).await
+            }
+            Office::Store(desk) => desk.act(&which, &verb, &who, dry_run).await,
+        }
+    }
+
+    /// Lets go of the store, if it was opened here.
+    pub(super) async fn close(self) {
+        if let Office::Store(desk) = self {
+            desk.store().shutdown().await;
+        }
+    }
+}

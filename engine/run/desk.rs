@@ -1,0 +1,471 @@
+//! Where people act: verbs over exceptions and runs. The command line and the admin API call the same functions here, beside a running engine
+//! or on a store that none runs on. It decides whether a verb may be; the store decides who was first.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Shared;
+use super::cases;
+use crate::failure::{Class, Failure};
+use crate::flow::plan::Project;
+use crate::store::Store;
+use crate::store::commit::{Commit, Committed, HopId};
+use crate::store::decisions::{Decided, Decision, Deed};
+use crate::store::exceptions::{ExceptionDetail, ExceptionFilter, ExceptionId, ExceptionState};
+use crate::store::replays::Rerunning;
+use crate::world::World;
+
+/// How many exceptions one commit decides about.
+const TOGETHER_MAX: usize = 200;
+/// How many refusals a report lists; all are counted.
+const REFUSALS_MAX: usize = 50;
+
+/// What a person does about exceptions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Verb {
+    /// Somebody takes it.
+    Assign {
+        /// Who.
+        to: String,
+        /// Also from somebody else.
+        #[serde(default)]
+        take_over: bool,
+    },
+    /// A note is left.
+    Note {
+        /// The note.
+        text: String,
+    },
+    /// It is put off.
+    Snooze {
+        /// Until this time, in milliseconds since 1970.
+        until_ms: i64,
+    },
+    /// It is given up.
+    Discard {
+        /// Why.
+        reason: String,
+    },
+    /// It was done by hand, outside.
+    ByHand {
+        /// What was done.
+        note: String,
+    },
+    /// The failed step is left out.
+    Skip {
+        /// Why.
+        reason: String,
+    },
+    /// The failed step is tried again with another body.
+    Edit {
+        /// The body.
+        body: String,
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// The failed step is tried again.
+    Retry {
+        /// What is known of what was sent before.
+        #[serde(default)]
+        how: Retry,
+        /// With `applied`: the body of the answer that the target gave.
+        #[serde(default)]
+        answer: Option<Value>,
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+}
+
+/// What a retry says of what was sent before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// Nothing: the ledger knows.
+    #[default]
+    Plain,
+    /// It is sent once more, whatever happened before; the person answers for it.
+    AsNew,
+    /// It took effect; the person has looked.
+    Applied,
+}
+
+/// Which exceptions a verb is about.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Which {
+    /// These.
+    pub ids: Vec<i64>,
+    /// All that wait, of this flow.
+    pub flow: Option<String>,
+    /// Of this class.
+    pub class: Option<String>,
+    /// With this cause.
+    pub issue: Option<String>,
+    /// At this step.
+    pub step: Option<String>,
+    /// Of runs with this key.
+    pub key: Option<String>,
+    /// All that wait.
+    pub all: bool,
+}
+
+/// What became of a verb.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// For how many exceptions it was done, or would be.
+    pub done: u64,
+    /// How many were refused.
+    pub refused: u64,
+    /// The first of those, and why.
+    pub refusals: Vec<Refusal>,
+    /// Nothing was changed: it was only asked.
+    pub dry_run: bool,
+    /// Whether an engine runs; if not, what goes on does so at the next start.
+    pub engine: bool,
+}
+
+/// An exception about which a verb was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The exception.
+    pub exception: i64,
+    /// Why not, and what to do.
+    pub why: String,
+}
+
+/// Where people act. A clone is the same desk.
+#[derive(Clone)]
+pub struct Desk {
+    pub(super) store: Store,
+    pub(super) world: World,
+    pub(super) project: Option<Arc<Project>>,
+    pub(super) engine: Option<Arc<Shared>>,
+}
+
+impl Desk {
+    /// The desk of a running engine.
+    pub(super) fn of_engine(shared: &Arc<Shared>) -> Desk {
+        Desk {
+            store: shared.store.clone(),
+            world: shared.world.clone(),
+            project: Some(shared.project.clone()),
+            engine: Some(shared.clone()),
+        }
+    }
+
+    /// A desk over a store on which no engine runs. Without a project nothing can go on; all else can be done.
+    pub fn of_store(store: Store, project: Option<Project>, world: World) -> Desk {
+        Desk {
+            store,
+            world,
+            project: project.map(Arc::new),
+            engine: None,
+        }
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The project's revision, if it could be loaded.
+    pub fn revision(&self) -> Option<&str> {
+        self.project.as_deref().map(|project| &*project.revision)
+    }
+
+    /// Does the verb about these exceptions, each by itself: some may be refused while others are done.
+    ///
+    /// Fails with class `validation` if nothing is chosen, or a reason is missing.
+    pub async fn act(
+        &self,
+        which: &Which,
+        verb: &Verb,
+        who: &str,
+        dry_run: bool,
+    ) -> Result<Report, Failure> {
+        reasoned(verb)?;
+        let mut report = Report {
+            dry_run,
+            engine: self.engine.is_some(),
+            ..Report::default()
+        };
+        let filter = which.filter()?;
+        let Some(mut filter) = filter else {
+            for ids in which.ids.chunks(TOGETHER_MAX) {
+                self.act_on(ids, verb, who, dry_run, &mut report).await?;
+            }
+            return Ok(report);
+        };
+        // What comes in while this works is not chosen: a retry must not follow its own failures for ever.
+        let (_, newest) = self.store.count_exceptions(filter.clone()).await?;
+        filter.before = newest.map(|newest| ExceptionId(newest.0 + 1));
+        filter.after = Some(ExceptionId(0));
+        while newest.is_some() {
+            let rows = self.store.exceptions(filter.clone()).await?;
+            let Some(last) = rows.last() else { break };
+            filter.after = Some(last.id);
+            let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
+            self.act_on(&ids, verb, who, dry_run, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn act_on(
+        &self,
+        ids: &[i64],
+        verb: &Verb,
+        who: &str,
+        dry_run: bool,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let mut commit = Commit::default();
+        for &id in ids {
+            match self.decide(ExceptionId(id), verb, who).await? {
+                Ok(decision) if dry_run => {
+                    report.done += 1;
+                    drop(decision);
+                }
+                Ok(decision) => commit.decisions.push(decision),
+                Err(why) => report.refuse(id, why),
+            }
+        }
+        if commit.decisions.is_empty() {
+            return Ok(());
+        }
+        if let Some(engine) = &self.engine {
+            engine.handoff.room(engine.in_flight_max).await;
+        }
+        let chosen: Vec<i64> = commit
+            .decisions
+            .iter()
+            .map(|decision| decision.exception.0)
+            .collect();
+        let committed = self.go_on(commit).await?;
+        for (id, decided) in chosen.into_iter().zip(committed.decisions) {
+            match told(&decided) {
+                None => report.done += 1,
+                Some(why) => report.refuse(id, why),
+            }
+        }
+        Ok(())
+    }
+
+    /// The decision that a verb is for an exception; the inner error says why it may not be.
+    pub(super) async fn decide(
+        &self,
+        id: ExceptionId,
+        verb: &Verb,
+        who: &str,
+    ) -> Result<Result<Decision, String>, Failure> {
+        let Some(detail) = self.store.exception(id).await? else {
+            return Ok(Err(told(&Decided::Gone).unwrap_or_default()));
+        };
+        if matches!(
+            detail.row.state,
+            ExceptionState::Resolved | ExceptionState::Discarded
+        ) {
+            return Ok(Err(settled(&detail)));
+        }
+        let deed = match verb {
+            Verb::Assign { to, take_over } => Deed::Assign {
+                to: to.clone(),
+                take_over: *take_over,
+            },
+            Verb::Note { .. } => Deed::Note,
+            Verb::Snooze { until_ms } => Deed::Snooze {
+                until_ms: *until_ms,
+            },
+            Verb::Discard { .. } => Deed::Discard,
+            Verb::ByHand { .. } => Deed::ByHand,
+            Verb::Skip { .. } | Verb::Edit { .. } | Verb::Retry { .. } => {
+                match cases::go_on(self, &detail, verb) {
+                    Ok(go_on) => Deed::GoOn(go_on),
+                    Err(failure) => return Ok(Err(said(&failure))),
+                }
+            }
+        };
+        Ok(Ok(Decision {
+            exception: id,
+            who: Arc::from(who),
+            why: verb.why().map(str::to_owned),
+            deed,
+        }))
+    }
+
+    /// Commits decisions and reruns. Their hops may have to wait for their turn: the hand-off knows of them before.
+    pub(super) async fn go_on(&self, commit: Commit) -> Result<Committed, Failure> {
+        let Some(engine) = &self.engine else {
+            return self.store.commit(commit).await;
+        };
+        let hops = hops_of(&commit);
+        let all = hops.iter().flatten();
+        all.for_each(|hop| engine.handoff.holds(*hop));
+        let committed = engine.commit(commit).await;
+        let began: Vec<bool> = match &committed {
+            Err(_) => Vec::new(),
+            Ok(committed) => {
+                let decided = committed.decisions.iter();
+                let begun = committed.reruns.iter();
+                decided
+                    .map(|decided| *decided == Decided::Done)
+                    .chain(begun.map(|begun| *begun == Rerunning::Begun))
+                    .collect()
+            }
+        };
+        for (at, hops) in hops.iter().enumerate() {
+            if !began.get(at).copied().unwrap_or(false) {
+                hops.iter().for_each(|hop| engine.handoff.ended(*hop));
+            }
+        }
+        committed
+    }
+}
+
+impl Verb {
+    fn why(&self) -> Option<&str> {
+        match self {
+            Verb::Assign { .. } | Verb::Snooze { .. } => None,
+            Verb::Note { text } | Verb::ByHand { note: text } => Some(text),
+            Verb::Discard { reason } | Verb::Skip { reason } => Some(reason),
+            Verb::Edit { reason, .. } | Verb::Retry { reason, .. } => reason.as_deref(),
+        }
+    }
+}
+
+impl Which {
+    /// These exceptions.
+    pub fn these(ids: impl IntoIterator<Item = i64>) -> Which {
+        Which {
+            ids: ids.into_iter().collect(),
+            ..Which::default()
+        }
+    }
+
+    /// The filter; `None` if single ones are named.
+    fn filter(&self) -> Result<Option<ExceptionFilter>, Failure> {
+        let filtered = self.all
+            || self.flow.is_some()
+            || self.class.is_some()
+            || self.issue.is_some()
+            || self.step.is_some()
+            || self.key.is_some();
+        match (self.ids.is_empty(), filtered) {
+            (true, false) => {
+                return Err(Failure::validation(
+                    "nothing is chosen: name exceptions by number, or choose with --issue, --flow, --class, --key or --all",
+                ));
+            }
+            (false, true) => {
+                return Err(Failure::validation(
+                    "exceptions are named by number or chosen by a filter, not both",
+                ));
+            }
+            (false, false) => return Ok(None),
+            (true, true) => {}
+        }
+        let class = match &self.class {
+            None => None,
+            Some(name) => Some(Class::from_name(name).ok_or_else(|| {
+                Failure::validation(format!(
+                    "there is no class `{name}`; one of: {}",
+                    Class::ALL.map(Class::name).join(", ")
+                ))
+            })?),
+        };
+        Ok(Some(ExceptionFilter {
+            flow: self.flow.clone(),
+            class,
+            fingerprint: self.issue.clone(),
+            step: self.step.clone(),
+            key: self.key.clone(),
+            limit: TOGETHER_MAX,
+            ..ExceptionFilter::default()
+        }))
+    }
+}
+
+impl Report {
+    fn refuse(&mut self, exception: i64, why: String) {
+        self.refused += 1;
+        if self.refusals.len() < REFUSALS_MAX {
+            self.refusals.push(Refusal { exception, why });
+        }
+    }
+}
+
+/// The hops that a commit's decisions and reruns begin with, for each.
+fn hops_of(commit: &Commit) -> Vec<Vec<HopId>> {
+    let decisions = commit
+        .decisions
+        .iter()
+        .map(|decision| match &decision.deed {
+            Deed::GoOn(go_on) => vec![go_on.hop.hop],
+            _ => Vec::new(),
+        });
+    let reruns = commit.reruns.iter();
+    let reruns = reruns.map(|rerun| rerun.hops.iter().map(|hop| hop.hop).collect());
+    decisions.chain(reruns).collect()
+}
+
+/// Verbs that end something, or leave something out, say why.
+fn reasoned(verb: &Verb) -> Result<(), Failure> {
+    let missing = match verb {
+        Verb::Discard { reason } | Verb::Skip { reason } => reason.trim().is_empty(),
+        Verb::ByHand { note: text } | Verb::Note { text } | Verb::Assign { to: text, .. } => {
+            text.trim().is_empty()
+        }
+        Verb::Snooze { .. } | Verb::Edit { .. } | Verb::Retry { .. } => false,
+    };
+    if missing {
+        return Err(Failure::validation(
+            "a text is missing: say why, so that the next one who looks knows",
+        ));
+    }
+    Ok(())
+}
+
+/// Why the store refused a decision; `None` if it did not.
+pub(super) fn told(decided: &Decided) -> Option<String> {
+    match decided {
+        Decided::Done => None,
+        Decided::Settled { state, how, who } => Some(format!(
+            "it was {} before{}{}",
+            state.name(),
+            who.as_ref()
+                .map(|who| format!(" by {who}"))
+                .unwrap_or_default(),
+            how.as_ref()
+                .filter(|how| *how != state.name())
+                .map(|how| format!(" ({how})"))
+                .unwrap_or_default(),
+        )),
+        Decided::Taken(owner) => Some(format!("{owner} has it; `--take-over` takes it from there")),
+        Decided::Held(run) => Some(format!(
+            "run {} has its key: discard this one, or `retry --as-new` lets it in beside that",
+            run.0
+        )),
+        Decided::Gone => {
+            Some("there is no such exception; `crossdock exceptions --all` lists them".to_owned())
+        }
+    }
+}
+
+fn settled(detail: &ExceptionDetail) -> String {
+    let decided = Decided::Settled {
+        state: detail.row.state,
+        how: detail.row.how.clone(),
+        who: detail.history.last().map(|line| line.who.clone()),
+    };
+    told(&decided).unwrap_or_default()
+}
+
+/// A refusal in one line.
+pub(super) fn said(failure: &Failure) -> String {
+    failure.message.clone()
+}
