@@ -197,6 +197,9 @@ impl Case<'_> {
                 )))
             }
             EffectStanding::Done => Ok(()),
+            EffectStanding::Undone => Err(Failure::validation(
+                "it was undone, and the target may still know its request: `--as-new` sends it as something new",
+            )),
             EffectStanding::Intent | EffectStanding::Unknown => {
                 let told = promises.is_some_and(|promises| {
                     promises.safe

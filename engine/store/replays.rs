@@ -545,6 +545,8 @@ fn replace(writing: &mut Writing<'_>, rerun: &Rerun, found: &Repeated) -> Sql<()
         "INSERT INTO keys (value, name, run) SELECT value, name, ?2 FROM keys WHERE run = ?1",
         "UPDATE claims SET run = ?2 WHERE run = ?1",
         "UPDATE effects SET run = ?2 WHERE run = ?1",
+        "UPDATE sagas SET run = ?2 WHERE run = ?1",
+        "UPDATE saga_steps SET run = ?2 WHERE run = ?1",
     ] {
         writing.run(moved, [rerun.of.0, rerun.run.0])?;
     }
