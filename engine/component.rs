@@ -15,6 +15,7 @@ use crate::mapping::Mapping;
 use crate::message::Message;
 use crate::schema::{Schema, Schemas};
 use crate::system::System;
+use crate::system::admission::Admission;
 use crate::template::{Root, Template};
 use crate::world::Pending;
 use crate::yaml::Node;
@@ -151,6 +152,8 @@ pub struct Build<'a> {
     pub library: &'a Library,
     /// The flow's name.
     pub flow: &'a str,
+    /// Whether the flow is of high criticality.
+    pub high: bool,
     /// Names that `$name` may use here: what `into` and `set` have bound above.
     pub variables: &'a mut BTreeSet<String>,
     /// The flow's declared key names.
@@ -246,6 +249,8 @@ pub enum Attempt {
     NotApplied(Failure),
     /// Bytes have left and nobody knows. The failure's class is `ambiguous`.
     Unknown(Failure),
+    /// The system takes no calls now, or refuses the credentials: this took no effect, counts as no attempt, and the message waits.
+    Held(Failure),
 }
 
 /// What a probe says about a request that was sent before.
@@ -256,6 +261,8 @@ pub enum Probed {
     Absent,
     /// The probe itself failed.
     Failed(Failure),
+    /// The system takes no calls now: nothing was asked.
+    Held(Failure),
 }
 
 /// What the engine must know to repeat safely.
@@ -277,6 +284,11 @@ pub struct Promises {
 pub trait Effect: Send + Sync {
     /// What the engine may rely on.
     fn promises(&self) -> Promises;
+    /// Whether the system that it acts on takes calls: while it does not, no message is taken. `perform` enters by it and tells how the
+    /// call ended. `None` for what acts on no system.
+    fn admission(&self) -> Option<&Arc<Admission>> {
+        None
+    }
     /// Renders what will be sent. Pure; called once an effect, its result is stored.
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure>;
     /// Sends it. May be called again with the same request, after `NotApplied` or where the promises allow it.

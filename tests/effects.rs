@@ -232,6 +232,7 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
     let plan = Plan {
         flow: Arc::from("orders"),
         revision: Arc::from("1"),
+        high: false,
         description: String::new(),
         source: Ready::Runs(Arc::new(Feed(tokio::sync::Mutex::new(feed)))),
         source_kind: "test",

@@ -24,5 +24,6 @@ mod parts;
 mod reference;
 mod sagas;
 mod storage;
+mod systems;
 mod tidy;
 mod waiting;

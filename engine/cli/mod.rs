@@ -26,6 +26,7 @@ mod office;
 mod run;
 mod runs;
 mod schema;
+mod systems;
 mod table;
 
 /// Good.
@@ -80,6 +81,8 @@ enum Command {
     Journey(journey::Journey),
     /// Do the books balance? Received, delivered, waiting, per flow
     Books(books::Books),
+    /// Is the ERP up? How every outside system is, and what waits for it
+    Systems(systems::Systems),
     /// See it work: orders through the reference project into a stand-in ERP
     Demo(crate::demo::DemoArgs),
     /// The demo's stand-in ERP, as a process of its own
@@ -183,6 +186,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Exceptions(exceptions) => exceptions.run(terminal),
         Command::Journey(journey) => journey.run(terminal),
         Command::Books(books) => books.run(terminal),
+        Command::Systems(systems) => systems.run(terminal),
         Command::Demo(arguments) => demo::run_demo(&arguments, terminal),
         Command::DemoErp(arguments) => demo::run_erp(&arguments, terminal),
         Command::Completions(completions) => completions.run(terminal),

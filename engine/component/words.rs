@@ -29,6 +29,13 @@ pub struct Rate {
     pub per_ms: u64,
 }
 
+/// A share: `20%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent {
+    /// So many of a hundred: 1 to 100.
+    pub of_100: u32,
+}
+
 /// A JMESPath expression.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -133,6 +140,19 @@ impl Rate {
     }
 }
 
+impl Percent {
+    /// The share that a text stands for.
+    pub fn parse(text: &str) -> Result<Percent, String> {
+        let number = text.trim().strip_suffix('%').map(str::trim);
+        match number.and_then(|number| number.parse().ok()) {
+            Some(of_100) if (1..=100).contains(&of_100) => Ok(Percent { of_100 }),
+            _ => Err(format!(
+                "`{text}` is no share; write a whole number from 1 to 100 and `%`, such as `20%`"
+            )),
+        }
+    }
+}
+
 impl Secret {
     /// A secret with this value.
     pub fn new(value: impl Into<String>) -> Secret {
@@ -198,6 +218,12 @@ text_word!(
 );
 text_word!(Rate, "Rate", "rate", "So many in a time: `20/s`, `100/m`.");
 text_word!(
+    Percent,
+    "Percent",
+    "percent",
+    "A share of a whole: `20%`; 1% to 100%."
+);
+text_word!(
     ExpressionText,
     "Expression",
     "jmespath",
@@ -230,6 +256,7 @@ macro_rules! parsed_word {
 parsed_word!(Duration);
 parsed_word!(Size);
 parsed_word!(Rate);
+parsed_word!(Percent);
 
 #[cfg(test)]
 mod tests {
@@ -252,6 +279,10 @@ mod tests {
         }
         assert!(Rate::parse("0/s").is_err());
         assert!(Size::parse("4TB").is_err());
+        assert_eq!(Percent::parse("20%").unwrap().of_100, 20);
+        for wrong in ["", "20", "0%", "101%", "2.5%", "-1%"] {
+            assert!(Percent::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

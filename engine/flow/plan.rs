@@ -31,6 +31,8 @@ pub struct Plan {
     pub flow: Arc<str>,
     /// A hash of the flow and all that it refers to.
     pub revision: Arc<str>,
+    /// Whether it is of high criticality: it keeps a share of everything under overload.
+    pub high: bool,
     /// What it is for.
     pub description: String,
     /// Where messages come from.

@@ -388,6 +388,7 @@ const WORDS: &[(&str, &str)] = &[
     ("duration-text", "duration"),
     ("size", "size"),
     ("rate", "rate"),
+    ("percent", "share"),
     ("jmespath", "expression"),
     ("template", "template"),
     ("secret", "secret"),

@@ -231,6 +231,13 @@ impl Embedded {
         state.places.len() - state.held
     }
 
+    /// How many hops are ready for a step and not taken.
+    pub fn ready(&self, flow: &str, step: &str) -> usize {
+        let mut state = self.0.state();
+        let queue = state.queue(flow, step);
+        queue.ready.len() + queue.stored.len()
+    }
+
     /// Waits until fewer than `limit` hops are in flight.
     pub async fn room(&self, limit: usize) {
         loop {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::failing;
 use super::saga;
-use super::stage::{guarded, panicked};
+use super::stage::guarded;
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked};
 use crate::component::{Answer, Attempt, Effect, Promises, Request};
@@ -23,6 +23,7 @@ use crate::store::commit::{
     Commit, EffectId, EffectState, Intended, Intent, Outcome, SagaResult, Unannounced,
 };
 
+mod admission;
 mod unknown;
 
 use unknown::Unknown;
@@ -54,11 +55,20 @@ impl EffectStage {
                 () = stop.cancelled() => break,
                 place = places.clone().acquire_owned() => place.expect("the places are never closed"),
             };
+            let most = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                most = self.admitted() => most,
+            };
             let more = places.available_permits().min(self.shared.batch_max - 1);
+            let more = more.min(most - 1);
             let hops = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 hops = self.shared.handoff.take(&self.plan.flow, &step, more + 1) => hops,
+            };
+            let Some(hops) = self.still_admitted(hops) else {
+                continue;
             };
             let mut permits = vec![first];
             while permits.len() < hops.len() {
@@ -71,6 +81,9 @@ impl EffectStage {
                 );
             }
             self.clone().begin(hops, permits, &calls).await;
+            if most == 1 {
+                self.tried(&places).await;
+            }
         }
         calls.close();
         calls.wait().await;
@@ -291,13 +304,8 @@ impl EffectStage {
 
     /// With `doubt` an earlier try of the same request may have taken effect: what is said of this one says nothing about that.
     async fn send(&self, hop: Hop, request: Request, first_at_ms: Option<i64>, doubt: bool) {
-        let effect = self.effect.clone();
-        let sent = request.clone();
-        let call = tokio::spawn(async move { effect.perform(&sent).await });
-        let attempt = call
-            .await
-            .unwrap_or_else(|_| Attempt::Unknown(panicked(&hop.step)));
-        match attempt {
+        match self.perform(&hop, &request).await {
+            Attempt::Held(failure) => self.held(hop, &request, failure, doubt).await,
             Attempt::Applied(answer) => {
                 let walked = self.after(&hop, &answer);
                 let outcome = self.outcome(&hop, &request, EffectState::Done(answer.bytes.clone()));

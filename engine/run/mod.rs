@@ -27,6 +27,7 @@ mod saga;
 mod stage;
 pub mod supervisor;
 mod sweep;
+mod systems;
 mod turn;
 mod waiting;
 mod walk;

@@ -8,12 +8,12 @@ use super::append::AppendStage;
 use super::desk::Desk;
 use super::effect::EffectStage;
 use super::stage::{Door, Stage};
-use super::sweep;
 use super::waiting::WaitStage;
 use super::{
     Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
     TaskTracker, World, due,
 };
+use super::{sweep, systems};
 use crate::component::{Intake, Source};
 use crate::flow::plan::Action;
 use crate::handoff::embedded::Limits;
@@ -87,6 +87,7 @@ impl Engine {
             in_flight_max,
             batch_max,
         });
+        let systems = systems::begin(&shared).await?;
         let hops = shared.handoff.recover().await?;
         let homeless = homeless(&shared).await?;
         let mut engine = Engine {
@@ -97,6 +98,9 @@ impl Engine {
             stages: TaskTracker::new(),
             endless: false,
         };
+        for system in systems {
+            engine.stages.spawn(system.run(engine.shared.clone()));
+        }
         engine.start_stages(keep);
         engine.start_sources(&start.root);
         engine.bindings_served().await?;

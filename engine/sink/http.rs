@@ -172,7 +172,7 @@ mod tests {
             let probed = match sink.probe(&message, &request).await {
                 Probed::Applied(_) => "applied".to_owned(),
                 Probed::Absent => "absent".to_owned(),
-                Probed::Failed(failure) => failure.class.to_string(),
+                Probed::Failed(failure) | Probed::Held(failure) => failure.class.to_string(),
             };
             assert_eq!(probed, expect, "{number}");
         }

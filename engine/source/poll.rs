@@ -308,6 +308,11 @@ impl Rounds {
             if !room_or_stop(cx).await {
                 return Ok(Turn::Stop);
             }
+            tokio::select! {
+                biased;
+                () = cx.stop.cancelled() => return Ok(Turn::Stop),
+                _ = self.system.admission().opened() => {}
+            }
             match self.page(cx, memory).await? {
                 Turn::More => {}
                 other => return Ok(other),

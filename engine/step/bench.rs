@@ -136,6 +136,7 @@ impl Bench {
             common: &common,
             library: &self.library,
             flow: "orders",
+            high: false,
             variables: &mut variables,
             keys: &self.keys,
             accepts: None,

@@ -97,6 +97,10 @@ impl Cache {
                 last.failure = Some((failure.clone(), Instant::now()));
                 self.fall_back(&last, failure)
             }
+            Attempt::Held(failure) => match self.fall_back(&last, failure) {
+                Attempt::NotApplied(failure) => Attempt::Held(failure),
+                other => other,
+            },
             Attempt::Unknown(failure) => Attempt::Unknown(failure),
         }
     }
@@ -135,7 +139,9 @@ mod tests {
         let attempt = cache.attempt(&key, wait, || Box::pin(async { outcome }));
         match attempt.await {
             Attempt::Applied(answer) => String::from_utf8_lossy(&answer.bytes).into_owned(),
-            Attempt::NotApplied(failure) | Attempt::Unknown(failure) => failure.message,
+            Attempt::NotApplied(failure) | Attempt::Unknown(failure) | Attempt::Held(failure) => {
+                failure.message
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::message::Message;
 use crate::schema::Schema;
+use crate::system::admission::Admission;
 use crate::system::ask::{Ask, Wanted, answer_body};
 use crate::world::Pending;
 
@@ -167,6 +168,10 @@ impl Effect for Calling {
         promises
     }
 
+    fn admission(&self) -> Option<&Arc<Admission>> {
+        self.ask.admission()
+    }
+
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure> {
         self.ask.prepare(message, cx)
     }
@@ -243,7 +248,9 @@ mod tests {
         let request = effect.prepare(&message, &bench.cx())?;
         match effect.perform(&request).await {
             Attempt::Applied(answer) => effect.finish(message, &answer, &bench.cx()),
-            Attempt::NotApplied(failure) | Attempt::Unknown(failure) => Err(failure),
+            Attempt::NotApplied(failure) | Attempt::Unknown(failure) | Attempt::Held(failure) => {
+                Err(failure)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use crate::component::common::{Common, Undo};
 use crate::component::{Answer, Attempt, Build, Context, Effect, Probed, Promises, Request};
 use crate::failure::{Class, Failure};
 use crate::message::Message;
+use crate::system::admission::Admission;
 use crate::system::ask::{Ask, Wanted};
 use crate::world::Pending;
 
@@ -87,6 +88,10 @@ impl Effect for Undoing {
         self.ask.promises()
     }
 
+    fn admission(&self) -> Option<&Arc<Admission>> {
+        self.ask.admission()
+    }
+
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure> {
         let mut request = self.ask.prepare(message, cx)?;
         request.idempotency_key = request.idempotency_key.map(|key| format!("{key}{KEY_END}"));
@@ -154,6 +159,7 @@ mod tests {
             common: &common(&undo),
             library: &bench.library,
             flow: "orders",
+            high: false,
             variables: &mut variables,
             keys: &keys,
             accepts: None,
@@ -176,7 +182,9 @@ mod tests {
         let request = effect.prepare(&message, &bench.cx()).unwrap();
         match effect.perform(&request).await {
             Attempt::Applied(_) => Ok(()),
-            Attempt::NotApplied(failure) | Attempt::Unknown(failure) => Err(failure.class),
+            Attempt::NotApplied(failure) | Attempt::Unknown(failure) | Attempt::Held(failure) => {
+                Err(failure.class)
+            }
         }
     }
 

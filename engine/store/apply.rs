@@ -12,7 +12,7 @@ use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRu
 use super::writer::Writing;
 use super::{
     Sql, chains, cursors, decisions, effects, exceptions, hops, journeys, notices, replays, runs,
-    sagas, waits,
+    sagas, systems, waits,
 };
 
 /// The door of a flow: hops there belong to no run's leaves.
@@ -54,6 +54,12 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         let counts = writing.books.of(flow);
         counts.received += number;
         counts.refused += number;
+    }
+    if let Some((steps, states)) = &commit.system_steps {
+        systems::replace_steps(writing, steps, states)?;
+    }
+    for state in &commit.systems {
+        systems::put(writing, state)?;
     }
     if let Some((due_at_ms, limit)) = commit.release {
         committed.released = hops::release(writing, due_at_ms, limit)?;

@@ -53,6 +53,10 @@ pub struct Commit {
     pub progress: Option<(Arc<str>, Progress)>,
     /// Arrivals that a flow's `on_breach: refuse` turned away: counted, not stored. Flow and number.
     pub refused: Option<(Arc<str>, u64)>,
+    /// How systems are now.
+    pub systems: Vec<SystemState>,
+    /// At the start of an engine: the steps of all systems, and how the systems are, instead of what was there.
+    pub system_steps: Option<(Vec<SystemStep>, Vec<SystemState>)>,
     /// Hops that waited and are due at this time (milliseconds since 1970) become ready, at most this many.
     pub release: Option<(i64, usize)>,
     /// What people have decided about exceptions.
@@ -504,6 +508,34 @@ pub enum EffectState {
     Unknown,
     /// A probe said that the target does not have it; counts up.
     Absent,
+}
+
+/// How an outside system is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemState {
+    /// The system.
+    pub name: Arc<str>,
+    /// `up`, `down`, `credentials refused` or `maintenance`.
+    pub health: Arc<str>,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Until when nothing is sent, if that is known.
+    pub until_ms: Option<i64>,
+    /// How often the circuit has opened in this outage.
+    pub times: u32,
+    /// Why; empty if it is up.
+    pub reason: String,
+}
+
+/// A step that acts on a system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemStep {
+    /// The system.
+    pub system: Arc<str>,
+    /// The flow.
+    pub flow: Arc<str>,
+    /// The step.
+    pub step: Arc<str>,
 }
 
 /// A hop as the store gives it back.

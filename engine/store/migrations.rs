@@ -14,6 +14,7 @@ const STEPS: &[&str] = &[
     super::waits::TABLES,
     super::sagas::TABLES,
     CASES,
+    super::systems::TABLES,
 ];
 
 /// Why each table looks as it does:

@@ -39,6 +39,7 @@ pub mod replays;
 pub mod retention;
 pub mod runs;
 pub mod sagas;
+pub mod systems;
 pub mod waits;
 
 mod apply;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method};
 
+use super::admission::Admission;
 use super::request::{Answered, Sending};
 use super::{Ended, System, TIMEOUT, Terms};
 use crate::body::Body;
@@ -52,6 +53,7 @@ pub(crate) struct Ask {
     upsert: bool,
     timeout: Duration,
     probe: Option<Asking>,
+    high: bool,
 }
 
 /// What is sent as the body.
@@ -116,6 +118,7 @@ impl Wanted<'_> {
             upsert: self.upsert,
             timeout,
             probe,
+            high: cx.high,
         })
     }
 
@@ -271,6 +274,14 @@ impl Ask {
         self.upsert || self.reads()
     }
 
+    fn terms(&self) -> Terms {
+        Terms {
+            safe: self.safe(),
+            timeout: self.timeout.std(),
+            high: self.high,
+        }
+    }
+
     fn idempotency_key(
         &self,
         message: &Message,
@@ -322,7 +333,15 @@ impl Ask {
     async fn ask(&self, asking: &Asking, message: &Message) -> Result<Probed, Failure> {
         let path = asking.path.render(message, Escape::UrlPath)?;
         let sending = Sending::get(path);
-        let answered = self.system.fetch(&sending, self.timeout.std()).await?;
+        let terms = Terms {
+            safe: true,
+            ..self.terms()
+        };
+        let answered = match self.system.attempt(&sending, None, terms).await {
+            Ended::Applied(answered) => answered,
+            Ended::Held(failure) => return Ok(Probed::Held(failure)),
+            Ended::NotApplied(failure) | Ended::Unknown(failure) => return Err(failure),
+        };
         let answer = answered.to_document();
         let about = message.clone().with_body(answered.body);
         let scope = Scope::of(&about, &self.tables)?;
@@ -335,6 +354,10 @@ impl Ask {
 }
 
 impl Effect for Ask {
+    fn admission(&self) -> Option<&Arc<Admission>> {
+        Some(self.system.admission())
+    }
+
     fn promises(&self) -> Promises {
         Promises {
             safe: self.safe(),
@@ -372,15 +395,13 @@ impl Effect for Ask {
                 Ok(sending) => sending,
                 Err(failure) => return Attempt::NotApplied(failure),
             };
-            let terms = Terms {
-                safe: self.safe(),
-                timeout: self.timeout.std(),
-            };
+            let terms = self.terms();
             let key = request.idempotency_key.as_deref();
             match self.system.attempt(&sending, key, terms).await {
                 Ended::Applied(answered) => Attempt::Applied(answered.to_document()),
                 Ended::NotApplied(failure) => Attempt::NotApplied(failure),
                 Ended::Unknown(failure) => Attempt::Unknown(failure),
+                Ended::Held(failure) => Attempt::Held(failure),
             }
         })
     }

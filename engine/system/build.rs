@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use tokio::sync::Mutex;
 
+use super::admission::Admission;
 use super::auth::{Credentials, Tokens};
 use super::file::{Auth, Http, SystemFile};
-use super::gate::Gate;
-use super::{ANSWER, CONCURRENCY, REDIRECTS, System, TIMEOUT, codes};
+use super::{ANSWER, REDIRECTS, System, TIMEOUT, codes};
 use crate::component::codes as common;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Span};
 use crate::failure::Class;
@@ -20,6 +20,8 @@ use crate::net::http::Options;
 use crate::net::tls;
 use crate::yaml::shape::{self, Formats};
 use crate::yaml::{Data, Node};
+
+mod rules;
 
 /// The most that making a connection may take; where the timeout is short, half of it, so that a connection that does not come about
 /// is told from an answer that does not come.
@@ -90,6 +92,7 @@ impl System {
         let credentials = credentials(&config.http, &mut report);
         let idempotency_header = idempotency_header(&config.http, &mut report);
         let failures = failures(config, &mut report);
+        let rules = rules::rules(config, &mut report);
         let timeout = config.timeout.unwrap_or(TIMEOUT);
         let options = options(
             config,
@@ -109,12 +112,7 @@ impl System {
             return None;
         }
         let limits = &config.limits;
-        let concurrency = limits.concurrency.unwrap_or(CONCURRENCY).max(1) as usize;
-        let rate = limits.rate.map(|rate| {
-            let second = u64::from(rate.count) * 1_000 / rate.per_ms.max(1);
-            let burst = limits.burst.map_or(second, u64::from);
-            (rate, u32::try_from(burst).unwrap_or(u32::MAX).max(1))
-        });
+        let rules = rules?;
         Some(System {
             name: Arc::from(config.system.as_str()),
             owner: config.owner.clone(),
@@ -125,13 +123,13 @@ impl System {
             idempotency_header: idempotency_header?,
             redirects: config.http.redirects.unwrap_or(REDIRECTS),
             timeout: config.timeout,
-            concurrency,
+            concurrency: rules.concurrency,
             rate: limits.rate,
             answer_max: usize::try_from(limits.answer.unwrap_or(ANSWER).bytes)
                 .unwrap_or(usize::MAX),
             failures,
             options: options?,
-            gate: Gate::new(concurrency, rate),
+            admission: Arc::new(Admission::new(&config.system, rules)),
             client: OnceLock::new(),
         })
     }
@@ -495,10 +493,13 @@ mod tests {
             &http(
                 "  auth: { oauth2: { token_url: \"https://id.test/token\", client_id: a, client_secret: b, scope: x } }\n\
                  timeout: 5s\nlimits: { rate: 20/s, burst: 40, concurrency: 8, answer: 1MB }\n\
-                 failures: { \"409\": conflict, \"500\": unavailable }\n",
+                 failures: { \"409\": conflict, \"500\": unavailable }\n\
+                 circuit: { window: 30s, least: 5, failures: 20%, open: 1s, most: 1s }\nretry_auth: 5m\nretry_budget: 100%\n\
+                 maintenance: [\"Sun 02:00-04:00 America/Denver\", \"Mon-Fri 23:00-24:00 UTC\"]\n",
             ),
             &[],
         );
+        check(&http("circuit: never\n"), &[]);
         check(
             "system: a\nhttp: { base_url: \"http://127.0.0.1:1\" }\n",
             &[],
@@ -547,6 +548,24 @@ mod tests {
         );
         check(&http("  proxy: { url: nowhere }\n"), &["bad-value:4:17"]);
         check(&http("timeout: 0s\n"), &["bad-value:4:10"]);
+        check(
+            &http("circuit: { window: 10ms, open: 1ms, most: 20s }\n"),
+            &["bad-value:4:20", "bad-value:4:32"],
+        );
+        check(
+            &http("circuit: { open: 2m, most: 1m }\n"),
+            &["bad-value:4:28"],
+        );
+        check(&http("circuit: { open: 20m }\n"), &["bad-value:4:18"]);
+        check(&http("circuit: sometimes\n"), &["unknown-value:4:10"]);
+        check(&http("circuit: { trip: 5 }\n"), &["unknown-field:4:12"]);
+        check(&http("retry_auth: 10ms\n"), &["bad-value:4:13"]);
+        check(
+            &http(
+                "maintenance: [\"Sun 02:00-04:00 UTC\", \"Sun 04:00-02:00 UTC\", \"Son 1-2 UTC\"]\n",
+            ),
+            &["bad-value:4:38", "bad-value:4:61"],
+        );
         check(&http("retries: 3\n"), &["unknown-field:4:1"]);
         check(
             &http("failures: { \"409\": conflcit }\n"),

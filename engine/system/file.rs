@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::component::words::{Duration, Rate, Secret, Size};
+use crate::component::words::{Duration, Percent, Rate, Secret, Size};
 use crate::failure::Class;
 
 /// An outside system: where it is, who we are there, and how much it bears. Steps and sinks name it with `system`.
@@ -27,6 +27,17 @@ pub struct SystemFile {
     /// How much the system bears, over all flows.
     #[serde(default)]
     pub limits: Limits,
+    /// When the system counts as down. Messages then wait without losing attempts, and one call after the other tries whether it is back.
+    /// `never`: each message uses up its attempts, whatever becomes of the others.
+    pub circuit: Option<CircuitChoice>,
+    /// How often a system that refuses the credentials is tried again; until then messages wait. Default 60s.
+    pub retry_auth: Option<Duration>,
+    /// Which share of the calls of a minute may be repeats that fail again; ten may in any case. Further repeats wait. Default 20%.
+    pub retry_budget: Option<Percent>,
+    /// When the system is not to be called: day, from-to and zone, such as `Sun 02:00-04:00 America/Denver`. Days are `Mon` to `Sun`,
+    /// ranges such as `Mon-Fri`, or `daily`.
+    #[serde(default)]
+    pub maintenance: Vec<String>,
     /// What the system means by a status: `"409": conflict`. A listed status says that the request took no effect;
     /// `ambiguous` says that nobody knows.
     #[serde(default)]
@@ -175,6 +186,41 @@ pub struct Limits {
     pub concurrency: Option<u32>,
     /// The largest answer, after unpacking. Default 8MB.
     pub answer: Option<Size>,
+}
+
+/// When a system counts as down, or `never`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CircuitChoice {
+    /// Never: each message uses up its attempts, whatever becomes of the others.
+    Never(Never),
+    /// By this rule.
+    Rule(CircuitRule),
+}
+
+/// The word for a circuit that never opens.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Never {
+    /// It never opens.
+    Never,
+}
+
+/// When a system counts as down: too many of its calls time out, do not reach it, or are answered with 5xx.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CircuitRule {
+    /// The calls that count: those of the last so long. Default 60s.
+    pub window: Option<Duration>,
+    /// Fewer calls than this say nothing. Default 10.
+    #[schemars(range(min = 1, max = 10000))]
+    pub least: Option<u32>,
+    /// From this share of failed calls on the system counts as down. Default 50%.
+    pub failures: Option<Percent>,
+    /// How long nothing is sent the first time; after each try that fails twice as long. Default 30s.
+    pub open: Option<Duration>,
+    /// The longest time without a try. Default 10m.
+    pub most: Option<Duration>,
 }
 
 /// The name of a failure class.

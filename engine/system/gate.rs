@@ -1,108 +1,155 @@
-//! How much goes to a system at once and in a time: one gate for all flows. It knows no requests.
-
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
-
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+//! How much goes to a system at once and in a time: one gate for all flows. It knows no requests. Pure: the time is passed in.
 
 use crate::component::words::Rate;
 
-/// Lets requests through: at most so many at once, at most so many in a time.
+/// The share of the places, and of the rate under contention, that flows of high criticality keep: one of so many.
+const HIGH_SHARE: usize = 5;
+
+/// Lets calls through: at most so many at once, at most so many in a time.
+#[derive(Debug)]
 pub(super) struct Gate {
-    places: Arc<Semaphore>,
-    pace: Option<Pace<DefaultClock>>,
+    places: usize,
+    /// How many of the places only flows of high criticality may take.
+    kept: usize,
+    under_way: usize,
+    pace: Option<Pace>,
+    /// How many calls of high criticality wait.
+    high_waiting: usize,
+    /// How many others went through since the last one of high criticality, while one waited.
+    others: usize,
 }
 
-/// Why a request was not let through before its deadline.
+/// Why a call is not let through now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shut {
     /// Too many are under way.
     Crowded,
-    /// The rate is used up for this long.
-    Fast(Duration),
+    /// The rate is used up for this many milliseconds.
+    Fast(u64),
 }
 
 impl Gate {
-    pub(super) fn new(concurrency: usize, rate: Option<(Rate, u32)>) -> Gate {
+    pub(super) fn new(places: usize, rate: Option<(Rate, u32)>) -> Gate {
         Gate {
-            places: Arc::new(Semaphore::new(concurrency)),
-            pace: rate.map(|(rate, burst)| Pace::new(rate, burst, DefaultClock::default())),
+            places: places.max(1),
+            kept: 0,
+            under_way: 0,
+            pace: rate.map(|(rate, burst)| Pace::new(rate, burst)),
+            high_waiting: 0,
+            others: 0,
         }
     }
 
-    /// Waits for a place and for the rate. The place is free again when the permit goes.
-    pub(super) async fn enter(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Shut> {
-        let place = self.places.clone().acquire_owned();
-        let permit = match tokio::time::timeout_at(deadline, place).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => return Err(Shut::Crowded),
-        };
-        if let Some(pace) = &self.pace {
-            while let Err(wait) = pace.take() {
-                if Instant::now() + wait > deadline {
-                    return Err(Shut::Fast(wait));
-                }
-                tokio::time::sleep(wait).await;
-            }
+    /// From now on a share is kept for flows of high criticality.
+    pub(super) fn keep_share(&mut self) {
+        self.kept = self.places.div_ceil(HIGH_SHARE).min(self.places - 1);
+    }
+
+    /// Takes a place and its turn in the rate, or says why not. The place is free again after `leave`.
+    pub(super) fn enter(&mut self, high: bool, now_ms: i64) -> Result<(), Shut> {
+        let kept = if high { 0 } else { self.kept };
+        if self.under_way + kept >= self.places {
+            return Err(Shut::Crowded);
         }
-        Ok(permit)
+        let theirs = self.high_waiting > 0 && !high && self.others + 1 >= HIGH_SHARE;
+        if let Some(pace) = &mut self.pace {
+            if theirs {
+                return Err(Shut::Fast(pace.wait_ms(now_ms).max(1)));
+            }
+            pace.take(now_ms).map_err(Shut::Fast)?;
+        }
+        self.others = if high || self.high_waiting == 0 {
+            0
+        } else {
+            self.others + 1
+        };
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Gives a place back.
+    pub(super) fn leave(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// A call of high criticality waits, or waits no longer.
+    pub(super) fn high_waits(&mut self, waits: bool) {
+        self.high_waiting = match waits {
+            true => self.high_waiting + 1,
+            false => self.high_waiting.saturating_sub(1),
+        };
     }
 }
 
 /// A rate with a burst, by the generic cell rate algorithm.
-struct Pace<C: Clock> {
-    limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
-    clock: C,
+#[derive(Debug)]
+struct Pace {
+    each_us: i64,
+    burst: i64,
+    /// When the last one that was let through would have come at the exact rate.
+    arrival_us: i64,
 }
 
-impl<C: Clock + Clone> Pace<C> {
-    fn new(rate: Rate, burst: u32, clock: C) -> Pace<C> {
-        let each = Duration::from_millis(rate.per_ms) / rate.count.max(1);
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
-            .expect("a period of at least a nanosecond is not zero")
-            .allow_burst(burst);
+impl Pace {
+    fn new(rate: Rate, burst: u32) -> Pace {
+        let each_us = rate.per_ms.saturating_mul(1_000) / u64::from(rate.count.max(1));
         Pace {
-            limiter: RateLimiter::direct_with_clock(quota, clock.clone()),
-            clock,
+            each_us: i64::try_from(each_us).unwrap_or(i64::MAX / 1_000_000),
+            burst: i64::from(burst.max(1)),
+            arrival_us: i64::MIN / 2,
         }
     }
 
-    /// Takes one, or says how long there is none.
-    fn take(&self) -> Result<(), Duration> {
-        self.limiter.check().map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now());
-            wait.max(Duration::from_millis(1))
-        })
+    /// How long there is none, in milliseconds; 0 if there is one.
+    fn wait_ms(&self, now_ms: i64) -> u64 {
+        let now_us = now_ms.saturating_mul(1_000);
+        let ahead_us = self.arrival_us.saturating_sub(now_us);
+        let most_us = self.each_us.saturating_mul(self.burst);
+        // Further ahead than a full burst: the clock was put back.
+        if ahead_us > most_us.saturating_add(1_000) {
+            return 0;
+        }
+        let wait_us = ahead_us.max(0) + self.each_us - most_us;
+        u64::try_from(wait_us).unwrap_or(0).div_ceil(1_000)
+    }
+
+    /// Takes one, or says how many milliseconds there is none.
+    fn take(&mut self, now_ms: i64) -> Result<(), u64> {
+        match self.wait_ms(now_ms) {
+            0 => {
+                let now_us = now_ms.saturating_mul(1_000);
+                let most_us = self.each_us.saturating_mul(self.burst);
+                let ahead_us = self.arrival_us.saturating_sub(now_us);
+                let ahead_us = if ahead_us > most_us.saturating_add(1_000) {
+                    0
+                } else {
+                    ahead_us.max(0)
+                };
+                self.arrival_us = now_us + ahead_us + self.each_us;
+                Ok(())
+            }
+            wait_ms => Err(wait_ms),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use governor::clock::FakeRelativeClock;
-
     use super::*;
 
+    fn rate(text: &str) -> Rate {
+        Rate::parse(text).unwrap()
+    }
+
     /// How many are let through in each 100 ms window, for a caller that never stops asking.
-    fn windows(rate: &str, burst: u32, windows: usize) -> Vec<usize> {
-        let clock = FakeRelativeClock::default();
-        let pace = Pace::new(Rate::parse(rate).unwrap(), burst, clock.clone());
+    fn windows(text: &str, burst: u32, windows: i64) -> Vec<usize> {
+        let mut pace = Pace::new(rate(text), burst);
         (0..windows)
-            .map(|_| {
-                let mut count = 0;
-                for _ in 0..10 {
-                    while pace.take().is_ok() {
-                        count += 1;
-                    }
-                    clock.advance(Duration::from_millis(10));
-                }
-                count
+            .map(|window| {
+                let steps = (0..10).map(|step| 1_000_000 + window * 100 + step * 10);
+                steps
+                    .map(|now| (0..1_000).take_while(|_| pace.take(now).is_ok()).count())
+                    .sum()
             })
             .collect()
     }
@@ -114,33 +161,68 @@ mod tests {
         assert_eq!(after_burst[1..], [2, 2, 2]);
         assert!(after_burst[0] >= 10 && after_burst[0] <= 12);
         assert_eq!(windows("600/m", 1, 3), [1, 1, 1]);
+        let fast: usize = windows("5000/s", 50, 10).iter().sum();
+        assert!((4_900..=5_050).contains(&fast), "{fast}");
     }
 
     #[test]
     fn the_wait_is_told() {
-        let clock = FakeRelativeClock::default();
-        let pace = Pace::new(Rate::parse("2/s").unwrap(), 1, clock);
-        assert_eq!(pace.take(), Ok(()));
-        assert_eq!(pace.take(), Err(Duration::from_millis(500)));
+        let mut pace = Pace::new(rate("2/s"), 1);
+        assert_eq!(pace.take(0), Ok(()));
+        assert_eq!(pace.take(0), Err(500));
+        assert_eq!(pace.take(499), Err(1));
+        assert_eq!(pace.take(500), Ok(()));
     }
 
-    #[tokio::test]
-    async fn places_are_given_back() {
-        let gate = Gate::new(1, None);
-        let soon = || Instant::now() + Duration::from_millis(50);
-        let first = gate.enter(soon()).await.unwrap();
-        assert_eq!(gate.enter(soon()).await.unwrap_err(), Shut::Crowded);
-        drop(first);
-        assert!(gate.enter(soon()).await.is_ok());
+    #[test]
+    fn a_clock_that_was_put_back_does_not_stop_the_rate() {
+        let mut pace = Pace::new(rate("1/s"), 1);
+        assert_eq!(pace.take(86_400_000), Ok(()));
+        assert_eq!(pace.take(1_000), Ok(()));
+        assert_eq!(pace.take(1_000), Err(1_000));
     }
 
-    #[tokio::test]
-    async fn a_deadline_before_the_rate_is_told_at_once() {
-        let gate = Gate::new(4, Some((Rate::parse("1/h").unwrap(), 1)));
-        let soon = || Instant::now() + Duration::from_secs(1);
-        assert!(gate.enter(soon()).await.is_ok());
-        assert!(
-            matches!(gate.enter(soon()).await, Err(Shut::Fast(wait)) if wait > Duration::from_secs(3000))
-        );
+    #[test]
+    fn places_are_given_back() {
+        let mut gate = Gate::new(1, None);
+        assert_eq!(gate.enter(false, 0), Ok(()));
+        assert_eq!(gate.enter(false, 0), Err(Shut::Crowded));
+        gate.leave();
+        assert_eq!(gate.enter(false, 0), Ok(()));
+    }
+
+    #[test]
+    fn high_criticality_keeps_a_share_of_the_places() {
+        let mut gate = Gate::new(10, None);
+        gate.keep_share();
+        let others = (0..20).take_while(|_| gate.enter(false, 0).is_ok()).count();
+        let high = (0..20).take_while(|_| gate.enter(true, 0).is_ok()).count();
+        assert_eq!((others, high), (8, 2));
+        let mut only = Gate::new(1, None);
+        only.keep_share();
+        assert_eq!(only.enter(false, 0), Ok(()), "one place is for everybody");
+    }
+
+    #[test]
+    fn high_criticality_keeps_a_share_of_the_rate_while_it_waits() {
+        let mut gate = Gate::new(1_000, Some((rate("100/s"), 1)));
+        gate.keep_share();
+        gate.high_waits(true);
+        let (mut others, mut high) = (0, 0);
+        for now in 0..10_000 {
+            // The others always ask first.
+            others += usize::from(gate.enter(false, now).is_ok());
+            if gate.enter(true, now).is_ok() {
+                high += 1;
+            }
+            (0..2).for_each(|_| gate.leave());
+        }
+        assert_eq!((others, high), (800, 200));
+        gate.high_waits(false);
+        let alone = (10_000..20_000).filter(|now| {
+            gate.leave();
+            gate.enter(false, *now).is_ok()
+        });
+        assert_eq!(alone.count(), 1_000, "nobody waits: all of the rate");
     }
 }

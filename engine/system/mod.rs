@@ -1,4 +1,4 @@
-//! Outside systems: connection, credentials, limits. Shared by steps, sinks and sources. It knows no flows and decides no retry.
+//! Outside systems: connection, credentials, limits, circuit. Shared by steps, sinks and sources. It knows no flows and decides no retry.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -14,11 +14,15 @@ use crate::failure::{Class, Failure};
 use crate::net::http::{Client, Incoming, Options, Outgoing};
 use crate::world::clock::{Clock, SystemClock};
 
+pub mod admission;
 pub(crate) mod ask;
 mod auth;
+mod budget;
 mod build;
+pub mod circuit;
 pub mod file;
 mod gate;
+pub mod maintenance;
 mod outcome;
 pub mod request;
 #[cfg(test)]
@@ -27,9 +31,10 @@ mod secure;
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
+mod window;
 
+use admission::{Admission, Verdict};
 use auth::Credentials;
-use gate::{Gate, Shut};
 use outcome::{Asked, Miss};
 use request::{Answered, Sending};
 
@@ -56,6 +61,10 @@ pub mod codes {
 pub const TIMEOUT: words::Duration = words::Duration { ms: 10_000 };
 /// How many requests may be under way at once where nobody says so.
 pub const CONCURRENCY: u32 = 16;
+/// How often a system that refuses the credentials is tried again where nobody says so.
+pub const RETRY_AUTH: words::Duration = words::Duration { ms: 60_000 };
+/// Which share of all calls may be repeats that fail where nobody says so.
+pub const RETRY_BUDGET: words::Percent = words::Percent { of_100: 20 };
 /// The largest answer where nobody says so.
 pub const ANSWER: words::Size = words::Size { bytes: 8 << 20 };
 /// How many redirects of a GET are followed where nobody says so.
@@ -78,7 +87,7 @@ pub struct System {
     answer_max: usize,
     failures: BTreeMap<u16, Class>,
     options: Options,
-    gate: Gate,
+    admission: Arc<Admission>,
     client: OnceLock<Result<Client, String>>,
 }
 
@@ -91,6 +100,8 @@ pub enum Ended {
     NotApplied(Failure),
     /// Bytes have left and nobody knows: class `ambiguous`.
     Unknown(Failure),
+    /// The system takes no calls now, or refuses the credentials. Nothing took effect, and it is not the message's fault.
+    Held(Failure),
 }
 
 /// What one attempt is allowed.
@@ -100,6 +111,8 @@ pub struct Terms {
     pub safe: bool,
     /// How long the exchange may take; waiting for the system's limits may take as long again.
     pub timeout: Duration,
+    /// It is for a flow of high criticality: a share of the limits is kept for it.
+    pub high: bool,
 }
 
 impl System {
@@ -121,6 +134,11 @@ impl System {
     /// The base URL, without a slash at its end.
     pub fn base_url(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Whether it takes calls now.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
     }
 
     /// How long one exchange may take, if the system says so.
@@ -164,10 +182,13 @@ impl System {
         let terms = Terms {
             safe: true,
             timeout,
+            high: false,
         };
         match self.attempt(sending, None, terms).await {
             Ended::Applied(answered) => Ok(answered),
-            Ended::NotApplied(failure) | Ended::Unknown(failure) => Err(failure),
+            Ended::NotApplied(failure) | Ended::Unknown(failure) | Ended::Held(failure) => {
+                Err(failure)
+            }
         }
     }
 
@@ -181,10 +202,31 @@ impl System {
             Ok(outgoing) => outgoing,
             Err(failure) => return Ended::NotApplied(failure),
         };
-        let _place = match self.gate.enter(Instant::now() + terms.timeout).await {
-            Ok(place) => place,
-            Err(shut) => return Ended::NotApplied(self.shut(&shut)),
+        let pass = match self.admission.enter(terms.high, terms.timeout).await {
+            Ok(pass) => pass,
+            Err(shut) => return Ended::Held(shut),
         };
+        let ended = self.exchange(client, &outgoing, sending, terms).await;
+        match &ended {
+            Ended::Applied(_) => pass.ends(Verdict::Good),
+            Ended::NotApplied(failure) | Ended::Unknown(failure) => {
+                pass.ends(Verdict::of(failure));
+            }
+            Ended::Held(_) => drop(pass),
+        }
+        match ended {
+            Ended::NotApplied(failure) if failure.class == Class::Auth => Ended::Held(failure),
+            ended => ended,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        outgoing: &Outgoing,
+        sending: &Sending,
+        terms: Terms,
+    ) -> Ended {
         let deadline = Instant::now() + terms.timeout;
         let asked = Asked {
             system: &self.name,
@@ -302,23 +344,6 @@ impl System {
             return Err(fault("leads to another host"));
         }
         Ok(url)
-    }
-
-    fn shut(&self, shut: &Shut) -> Failure {
-        match shut {
-            Shut::Crowded => {
-                let message = format!(
-                    "{}: {} requests are under way, the limit; none ended in time",
-                    self.name, self.concurrency
-                );
-                Failure::new(Class::Throttled, message)
-            }
-            Shut::Fast(wait) => {
-                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                let message = format!("{}: the system's rate is used up", self.name);
-                Failure::new(Class::Throttled, message).with_retry_after_ms(wait_ms)
-            }
-        }
     }
 }
 

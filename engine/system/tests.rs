@@ -34,11 +34,13 @@ async fn tried(system: &System, sending: &Sending, safe: bool) -> String {
     let terms = Terms {
         safe,
         timeout: Duration::from_millis(300),
+        high: false,
     };
     match system.attempt(sending, Some("K-1"), terms).await {
         Ended::Applied(answered) => format!("applied {}", answered.status),
         Ended::NotApplied(failure) => format!("not: {}", failure.class),
         Ended::Unknown(failure) => format!("?: {}", failure.class),
+        Ended::Held(failure) => format!("held: {}", failure.class),
     }
 }
 
@@ -187,6 +189,7 @@ async fn nothing_has_left_where_there_is_no_connection() {
     let terms = Terms {
         safe: false,
         timeout: Duration::from_secs(10),
+        high: false,
     };
     let ended = system(nowhere).attempt(&post(), None, terms).await;
     assert!(
@@ -331,7 +334,7 @@ async fn a_refused_token_is_replaced_once() {
     assert_eq!(asked_for_tokens(&stub.seen()), 2);
     let stub = tokens(3600, |_| false).await;
     let system = with_tokens(&stub);
-    assert_eq!(tried(&system, &post(), false).await, "not: auth");
+    assert_eq!(tried(&system, &post(), false).await, "held: auth");
     assert_eq!(asked_for_tokens(&stub.seen()), 2);
 }
 
@@ -359,8 +362,9 @@ async fn no_token_means_that_nothing_was_sent() {
     let terms = Terms {
         safe: false,
         timeout: Duration::from_secs(1),
+        high: false,
     };
-    let Ended::NotApplied(failure) = system.attempt(&post(), None, terms).await else {
+    let Ended::Held(failure) = system.attempt(&post(), None, terms).await else {
         panic!("it was sent");
     };
     assert_eq!(failure.class, Class::Auth);
@@ -413,6 +417,7 @@ async fn no_more_are_under_way_than_the_system_bears() {
                 let terms = Terms {
                     safe: true,
                     timeout: Duration::from_secs(5),
+                    high: false,
                 };
                 let ended = system.attempt(&Sending::get("/x"), None, terms).await;
                 under_way.fetch_sub(1, Ordering::SeqCst);
@@ -431,7 +436,7 @@ async fn a_rate_that_is_used_up_is_throttling_and_nothing_is_sent() {
     let stub = Stub::start(|_| Reply::Bytes(answer(200, "", ""))).await;
     let system = system(&stub.system("", "limits: { rate: 1/m, burst: 1 }\n"));
     assert_eq!(tried(&system, &post(), false).await, "applied 200");
-    assert_eq!(tried(&system, &post(), false).await, "not: throttled");
+    assert_eq!(tried(&system, &post(), false).await, "held: throttled");
     assert_eq!(stub.seen().len(), 1);
 }
 
@@ -454,4 +459,72 @@ async fn a_proxy_is_used_where_one_is_named() {
         "{}",
         seen.head
     );
+}
+
+/// Sends until `many` requests were tried; gives how each ended.
+async fn all(system: &System, many: usize) -> Vec<String> {
+    let mut ends = Vec::with_capacity(many);
+    for _ in 0..many {
+        ends.push(tried(system, &post(), false).await);
+    }
+    ends
+}
+
+#[tokio::test]
+async fn a_system_that_answers_5xx_is_not_asked_any_more() {
+    let stub = Stub::start(|_| Reply::Bytes(answer(500, "", ""))).await;
+    let system = system(&stub.system("", "circuit: { least: 4 }\n"));
+    let ends = all(&system, 8).await;
+    assert_eq!(ends[..4], ["?: ambiguous"; 4]);
+    assert_eq!(ends[4..], ["held: unavailable"; 4]);
+    assert_eq!(stub.seen().len(), 4);
+    let told = system.admission().told();
+    assert_eq!((told.health.name(), told.times), ("down", 1));
+    assert!(
+        told.reason.starts_with(
+            "4 of 4 calls failed within 60s, the last one: ambiguous: erp answered 500"
+        ),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_system_that_says_no_to_what_is_sent_is_up() {
+    for status in [400, 404, 409, 422, 429] {
+        let stub = Stub::start(move |_| Reply::Bytes(answer(status, "", ""))).await;
+        let system = system(&stub.system("", "circuit: { least: 2 }\n"));
+        all(&system, 5).await;
+        assert_eq!(stub.seen().len(), 5, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_circuit_that_never_opens_asks_on_and_on() {
+    let stub = Stub::start(|_| Reply::Bytes(answer(500, "", ""))).await;
+    let system = system(&stub.system("", "circuit: never\n"));
+    all(&system, 20).await;
+    assert_eq!(stub.seen().len(), 20);
+}
+
+#[tokio::test]
+async fn refused_credentials_are_nobodys_attempt() {
+    let stub = Stub::start(|_| Reply::Bytes(answer(401, "", ""))).await;
+    let system = system(&stub.system("", ""));
+    assert_eq!(all(&system, 3).await, ["held: auth"; 3]);
+    assert_eq!(stub.seen().len(), 1);
+    assert_eq!(
+        system.admission().told().health.name(),
+        "credentials refused"
+    );
+    let stub = Stub::start(|_| Reply::Bytes(answer(403, "", ""))).await;
+    let system = self::system(&stub.system("", ""));
+    assert_eq!(all(&system, 2).await, ["not: forbidden"; 2]);
+}
+
+#[tokio::test]
+async fn a_system_in_maintenance_is_not_asked() {
+    let stub = Stub::start(|_| Reply::Bytes(answer(200, "", ""))).await;
+    let system = system(&stub.system("", "maintenance: ['daily 00:00-24:00 UTC']\n"));
+    assert_eq!(all(&system, 2).await, ["held: unavailable"; 2]);
+    assert_eq!(stub.seen().len(), 0);
 }

@@ -29,6 +29,36 @@ impl Clock for SystemClock {
     }
 }
 
+/// A clock that stands still until a test moves it; those who wait do so until it shows their time.
+pub struct StillClock(tokio::sync::watch::Sender<i64>);
+
+impl StillClock {
+    /// A clock that shows this time.
+    pub fn at(now_ms: i64) -> StillClock {
+        StillClock(tokio::sync::watch::Sender::new(now_ms))
+    }
+
+    /// Moves the clock, forward or back.
+    pub fn advance(&self, ms: i64) {
+        self.0.send_modify(|now| *now += ms);
+    }
+}
+
+impl Clock for StillClock {
+    fn now_ms(&self) -> i64 {
+        *self.0.borrow()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pending<'static, ()> {
+        let mut now = self.0.subscribe();
+        let length = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2);
+        let until = now.borrow().saturating_add(length);
+        Box::pin(async move {
+            now.wait_for(|now| *now >= until).await.ok();
+        })
+    }
+}
+
 /// A clock that a test moves by hand; waits end at once and move it.
 #[derive(Default)]
 pub struct ManualClock(AtomicI64);

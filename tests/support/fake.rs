@@ -212,6 +212,7 @@ pub fn build(yaml: &str, library: &Library) -> (Option<Ready>, Vec<String>) {
         common: &Common::default(),
         library,
         flow: "a-flow",
+        high: false,
         variables: &mut BTreeSet::new(),
         keys: &BTreeSet::new(),
         accepts: None,

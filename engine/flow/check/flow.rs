@@ -85,6 +85,10 @@ fn context<'k>(known: &'k Known, source: &Source) -> Cx<'k> {
         file: source.file.clone(),
         missing: source.missing.clone(),
         flow: Arc::from(node.get("flow").and_then(Node::as_text).unwrap_or_default()),
+        high: matches!(
+            node.get("criticality").and_then(Node::as_text),
+            Some("high" | "critical")
+        ),
         accepts: None,
         contract: None,
         variables: BTreeSet::new(),
@@ -131,6 +135,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
     let source_place = node
         .entry("source")
         .map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span));
+    let high = cx.high;
     let mut checked = Checked {
         plan: None,
         name,
@@ -152,6 +157,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
         checked.plan = Some(Plan {
             flow: Arc::from(name.as_str()),
             revision: Arc::from(""),
+            high,
             description: head.description.unwrap_or_default(),
             source,
             source_kind: source_kind.unwrap_or_default(),

@@ -90,6 +90,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) missing: Vec<Span>,
     /// The flow's name.
     pub(crate) flow: Arc<str>,
+    /// Whether it is of high criticality.
+    pub(crate) high: bool,
     /// The contract of arriving bodies.
     pub(crate) accepts: Option<Arc<crate::schema::Schema>>,
     /// The schema that the body keeps to at the entry at hand, where that is certain.
@@ -192,6 +194,7 @@ impl Cx<'_> {
             common,
             library: &self.known.library,
             flow: &self.flow,
+            high: self.high,
             variables: &mut self.variables,
             keys: &self.keys,
             accepts: self.accepts.as_ref(),

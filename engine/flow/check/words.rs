@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::component::codes as part_codes;
-use crate::component::words::{Duration, Rate, Size};
+use crate::component::words::{Duration, Percent, Rate, Size};
 use crate::diagnostic::{Diagnostic, File, Findings, Place, Span};
 use crate::expression::Tables;
 use crate::flow::codes;
@@ -42,6 +42,7 @@ impl Formats for Words<'_> {
             "duration-text" => Duration::parse(value).err(),
             "size" => Size::parse(value).err(),
             "rate" => Rate::parse(value).err(),
+            "percent" => Percent::parse(value).err(),
             "secret" => return secret(node, text.style, file, findings),
             "jmespath" => return self.expression(node, value, file, findings),
             "template" => return template(node, value, file, findings),

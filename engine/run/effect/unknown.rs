@@ -125,6 +125,7 @@ impl EffectStage {
                 self.fail(&hop, failure, None, exchange).await;
             }
             Probed::Absent => self.take_over(hop, unknown.request, false).await,
+            Probed::Held(_) => self.shared.handoff.give_back(hop),
             Probed::Failed(failure) => {
                 let failure = Failure {
                     class: Class::Ambiguous,

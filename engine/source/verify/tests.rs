@@ -29,6 +29,7 @@ fn built(rule: &str) -> (Option<Verifier>, Vec<String>) {
         common: &Default::default(),
         library: &Library::default(),
         flow: "f",
+        high: false,
         variables: &mut Default::default(),
         keys: &Default::default(),
         accepts: None,

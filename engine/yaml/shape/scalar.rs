@@ -57,6 +57,7 @@ pub(super) fn unit_help(schema: &Map<String, Value>, node: &Node) -> Option<Stri
         "duration-text" => "s",
         "size" => "MB",
         "rate" => "/s",
+        "percent" => "%",
         _ => return None,
     };
     Some(format!("write it with its unit, such as `{number}{unit}`"))
