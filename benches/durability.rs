@@ -267,6 +267,7 @@ fn new_run(
         keys: Arc::new(Names::new()),
         claims: Vec::new(),
         chains: Vec::new(),
+        version: None,
         first: First::Hop(NewHop {
             hop: store.next_hop(),
             run,

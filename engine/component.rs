@@ -197,8 +197,8 @@ pub trait Pure: Send + Sync {
     fn apply(&self, message: Message, cx: &Context<'_>) -> Result<Outcome, Failure>;
 }
 
-/// A step that lets only the first message with a key go on. The claim is durable before the message goes on; the same message finds its
-/// own claim again after a crash.
+/// A step that lets only the first message with a key go on, or only the newest one. The claim is durable before the message goes on; the
+/// same message finds its own claim again after a crash.
 pub trait Claiming: Send + Sync {
     /// What the message claims. Pure.
     fn claim(&self, message: &Message, cx: &Context<'_>) -> Result<Claimed, Failure>;
@@ -209,8 +209,10 @@ pub trait Claiming: Send + Sync {
 pub struct Claimed {
     /// The key, within the step.
     pub key: String,
-    /// How long it is kept after the message's run has ended, in milliseconds.
+    /// How long it is kept, in milliseconds: after the message's run has ended, or a version after it was seen.
     pub keep_ms: i64,
+    /// The version by which messages with the key are judged; without one the first is the only one.
+    pub version: Option<String>,
 }
 
 /// What a pure step makes of a message.

@@ -71,8 +71,23 @@ pub struct Message {
     pub headers: Arc<Names>,
     /// What `into` and `set` have bound, by name without `$`.
     pub variables: Arc<BTreeMap<Arc<str>, Body>>,
+    /// The versions that it brought for keys: once a newer one is seen, it is stale and must have no effect.
+    pub guards: Arc<Vec<Guard>>,
     /// The data.
     pub body: Body,
+}
+
+/// The version that a message brought for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// What keeps equal keys of different steps and flows apart.
+    pub scope: Arc<str>,
+    /// The key's value.
+    pub key: String,
+    /// The version: a number, a time or a text.
+    pub version: String,
+    /// The message that brought it.
+    pub by: MessageId,
 }
 
 impl Message {
@@ -87,6 +102,7 @@ impl Message {
             keys: Arc::default(),
             headers: Arc::default(),
             variables: Arc::default(),
+            guards: Arc::default(),
             body,
         }
     }
@@ -96,6 +112,13 @@ impl Message {
     pub fn with_body(mut self, body: Body) -> Message {
         self.body = body;
         self
+    }
+
+    /// Notes the version that it brought for a key, in place of an earlier one for the same key.
+    pub fn guard(&mut self, guard: Guard) {
+        let guards = Arc::make_mut(&mut self.guards);
+        guards.retain(|known| known.scope != guard.scope || known.key != guard.key);
+        guards.push(guard);
     }
 
     /// Binds a variable, visible as `$name` in later expressions.

@@ -243,6 +243,7 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
             scope: Arc::from("orders"),
             keep_ms: 86_400_000,
             changed: Changed::Exception,
+            version: None,
         }),
         order: None,
         nodes: vec![

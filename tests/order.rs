@@ -34,6 +34,7 @@ type Says = dyn Fn(&str) -> Option<Class> + Send + Sync;
 pub struct Target {
     says: Box<Says>,
     slow: bool,
+    safe: bool,
     random: SeededRandom,
     applied: Mutex<Vec<String>>,
     sent: Mutex<u64>,
@@ -48,6 +49,7 @@ impl Target {
         Arc::new(Target {
             says: Box::new(says),
             slow,
+            safe: false,
             random: SeededRandom::new(11),
             applied: Mutex::default(),
             sent: Mutex::default(),
@@ -68,7 +70,7 @@ impl Target {
 impl Effect for Target {
     fn promises(&self) -> Promises {
         Promises {
-            safe: false,
+            safe: self.safe,
             kept_ms: Some(60_000),
             probe_settle_ms: None,
             timeout_ms: 1_000,
@@ -159,7 +161,7 @@ pub async fn rig(root: &Path, target: &Arc<Target>) -> Rig {
         for node in plan.nodes.iter_mut().filter(|node| &*node.id == "erp") {
             node.action = Action::Effect(target.clone());
             (node.retry.first_ms, node.retry.most_ms) = (2, 8);
-            node.retry.attempts = 8;
+            node.retry.attempts = 60;
         }
     }
     let store = Store::open(Options::at(root.join("store.db")), world.clone()).unwrap();
@@ -427,4 +429,140 @@ async fn the_command_line_says_whom_a_message_waits_for() {
         state.contains(r#""waits_for":{"run":1,"key":"order=K0"}"#),
         "{state}"
     );
+}
+
+const LATEST: &str = "flow: orders
+source: { webhook: { path: /orders } }
+keys: { order: order }
+steps:
+  - id: latest
+    newest: { key: \"[order]\", version: n }
+sinks:
+  erp: { discard: {} }
+";
+
+/// What was applied of each key must only rise, and end with the newest.
+fn only_newer(applied: &[String], newest: u64) {
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    for text in applied {
+        let body: serde_json::Value = serde_json::from_str(text).unwrap();
+        let n = body["n"].as_u64().unwrap();
+        let key = body["order"].as_str().unwrap().to_owned();
+        let before = last.insert(key, n);
+        assert!(before.is_none_or(|before| before < n), "{before:?} {text}");
+    }
+    assert!(last.values().all(|last| *last == newest), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_state_wins_whatever_the_order_and_nothing_old_overwrites_it() {
+    const KEYS: usize = 4;
+    const EACH: usize = 60;
+    for safe in [false, true] {
+        let sandbox = sandbox(LATEST);
+        let mut target = moody();
+        Arc::get_mut(&mut target).unwrap().safe = safe;
+        let random = SeededRandom::new(3);
+        let mut all: Vec<String> = (1..=EACH)
+            .flat_map(|n| (0..KEYS).map(move |key| body(key, n)))
+            .collect();
+        let repeats: Vec<_> = all.iter().step_by(7).cloned().collect();
+        all.extend(repeats);
+        for at in 0..all.len() {
+            let with = at + random.below(50.min(all.len() - at) as u64) as usize;
+            all.swap(at, with);
+        }
+        let rig = rig(sandbox.root(), &target).await;
+        for bodies in all.chunks(16) {
+            rig.offer(bodies).await;
+        }
+        let counts = rig.rest("orders").await;
+        assert_eq!(counts.delivered + counts.filtered, all.len() as i64);
+        assert_eq!(counts.delivered, target.applied().len() as i64);
+        assert!(counts.filtered >= (all.len() - KEYS * EACH) as i64);
+        only_newer(&target.applied(), EACH as u64);
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_state_that_waits_for_a_retry_is_dropped_once_a_newer_one_is_seen() {
+    let sandbox = sandbox(LATEST);
+    let target = Target::new(false, |text| {
+        text.contains("\"n\":1}").then_some(Class::Unavailable)
+    });
+    let rig = rig(sandbox.root(), &target).await;
+    rig.offer(&[body(0, 1)]).await;
+    while target.sent() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    rig.offer(&[body(0, 2)]).await;
+    let counts = rig.rest("orders").await;
+    assert_eq!((counts.delivered, counts.filtered), (1, 1));
+    assert_eq!(target.applied(), [body(0, 2)]);
+    let found = rig.store.run("1").await.unwrap().unwrap();
+    let last = found.trail.last().unwrap();
+    assert_eq!((&*last.step, &*last.what), ("erp", "filtered"));
+    assert_eq!(last.detail.as_deref(), Some("older than version 2"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_no_version_waits_for_a_person() {
+    let sandbox = sandbox(LATEST);
+    let target = Target::new(false, |_| None);
+    let rig = rig(sandbox.root(), &target).await;
+    for n in ["5", "null", "\"r6\"", "5", "4"] {
+        rig.offer(&[format!(r#"{{"order":"A","n":{n}}}"#)]).await;
+        rig.rest("orders").await;
+    }
+    let counts = rig.rest("orders").await;
+    let counted = (counts.delivered, counts.filtered, counts.in_exceptions);
+    assert_eq!(counted, (1, 2, 2));
+    let found = rig.store.exceptions(Default::default()).await.unwrap();
+    assert_eq!(found[0].class, Class::Conflict);
+    assert_eq!(found[1].class, Class::Mapping);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_message_runs_after_the_one_before_and_an_older_one_is_a_repeat() {
+    let sandbox = sandbox(
+        "flow: orders
+source: { webhook: { path: /orders } }
+keys: { order: order }
+once: { key: order, changed: newest, version: n }
+sinks:
+  erp: { discard: {} }
+",
+    );
+    let target = moody();
+    let rig = rig(sandbox.root(), &target).await;
+    let told = rig
+        .offer(&[
+            body(0, 3),
+            body(1, 1),
+            body(0, 1),
+            body(0, 4),
+            body(0, 5),
+            body(0, 4),
+        ])
+        .await;
+    let (accepted, duplicate) = (Verdict::Accepted, Verdict::Duplicate);
+    let expect = [
+        &accepted, &accepted, &duplicate, &accepted, &accepted, &duplicate,
+    ];
+    assert!(told.iter().eq(expect), "{told:?}");
+    let counts = rig.rest("orders").await;
+    assert_eq!((counts.received, counts.duplicates), (6, 2));
+    assert_eq!(counts.delivered + counts.filtered, 4);
+    let applied = target.applied();
+    let last = applied.iter().rfind(|text| text.contains("K0"));
+    assert_eq!(last, Some(&body(0, 5)));
+    in_order(&applied);
+    let late = rig.offer(&[body(0, 4), body(0, 6)]).await;
+    assert_eq!(late, [duplicate, accepted]);
+    rig.rest("orders").await;
+    assert_eq!(target.applied().last(), Some(&body(0, 6)));
+    rig.stop().await;
 }

@@ -35,7 +35,8 @@ codes! {
     MISPLACED_KEY = "misplaced-key", "A key stands beside the kind and belongs inside it, or the other way round";
 
     ONCE_WITHOUT_KEYS = "once-without-keys", "`once` or `order_by` names a key and the flow declares no keys";
-    KEEP_TOO_SHORT = "keep-too-short", "`once.keep` is shorter than the flow's retries may take, so that a repeat could slip through";
+    KEEP_TOO_SHORT = "keep-too-short", "`once.keep` is shorter than the flow's retries may take, or than senders repeat, so that a repeat could slip through";
+    VERSION_MISSING = "version-missing", "`once` judges changes by version and does not say what the version is";
     ORDER_BROKEN = "order-broken", "A step of an ordered flow waits for other messages of the flow, which wait for it";
     OVERLAP_WITHOUT_ONCE = "overlap-without-once", "A source reads some things twice by design and the flow has no `once`";
     BAD_RETRY = "bad-retry", "The settings of a retry contradict each other";

@@ -153,6 +153,8 @@ pub struct Once {
     pub keep: Option<Duration>,
     /// What happens to a repeat with another body. Default `exception`.
     pub changed: Option<OnChanged>,
+    /// With `changed: newest`: the version of a message, an expression over the accepted body. A null is a failure.
+    pub version: Option<ExpressionText>,
     /// Flows with the same scope share what they remember. Default: the flow's name.
     pub scope: Option<String>,
 }
@@ -195,6 +197,8 @@ pub enum OnChanged {
     Exception,
     /// It is counted as a duplicate.
     Ignore,
+    /// Its `version` decides: a newer one runs after the one before, an older one is counted as a duplicate.
+    Newest,
 }
 
 /// Which sinks take a message.

@@ -97,6 +97,8 @@ pub struct Once {
     pub keep_ms: i64,
     /// What a changed repeat leads to.
     pub changed: Changed,
+    /// The version by which a changed repeat is judged (`Changed::Newest`).
+    pub version: Option<Expression>,
 }
 
 /// Which messages run one after another.

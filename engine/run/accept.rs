@@ -205,8 +205,16 @@ impl Gate {
         if let Err(failure) = self.find_keys(&mut message) {
             return Prepared::Run(Box::new(self.broken(message, delivery, failure)), None);
         }
+        let tables = &self.shared.project.library.tables;
+        let version = match admission::version(&self.plan, tables, &mut message) {
+            Ok(version) => version,
+            Err(failure) => {
+                return Prepared::Run(Box::new(self.broken(message, delivery, failure)), None);
+            }
+        };
         let mut run = self.new_run(&message, delivery);
         run.claims.extend(admission::once(&self.plan, &message));
+        run.version = version;
         Prepared::Run(Box::new(run), Some(message))
     }
 
@@ -231,7 +239,8 @@ impl Gate {
             envelope: Envelope::write(message),
             keys: message.keys.clone(),
             claims: delivery.into_iter().collect(),
-            chains: admission::chain(&self.plan, message).into_iter().collect(),
+            chains: admission::chains(&self.plan, message),
+            version: None,
             first: First::Hop(NewHop {
                 hop: self.shared.store.next_hop(),
                 run,

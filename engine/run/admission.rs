@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use super::accept::hash;
 use super::failing;
+use super::turn::DOOR;
+use crate::component::Context;
 use crate::expression::{Scope, Tables};
 use crate::failure::Failure;
 use crate::flow::plan::Plan;
-use crate::message::{Message, Names};
-use crate::store::commit::{Chain, Claim};
+use crate::message::{Guard, Message, Names};
+use crate::step::newest::version_of;
+use crate::store::commit::{Chain, Claim, Sighting};
+use crate::store::versions;
 
 /// Whether the body keeps to the flow's contract.
 pub(super) fn check_contract(plan: &Plan, message: &Message) -> Result<(), Failure> {
@@ -72,8 +76,52 @@ pub(super) fn once(plan: &Plan, message: &Message) -> Option<Claim> {
     })
 }
 
-/// The chain in which the message waits for its turn, if its flow is ordered and it has the key.
-pub(super) fn chain(plan: &Plan, message: &Message) -> Option<Chain> {
+/// The version by which `once` judges a changed repeat; the message carries it on, so that nothing old has an effect after something newer.
+pub(super) fn version(
+    plan: &Plan,
+    tables: &Tables,
+    message: &mut Message,
+) -> Result<Option<Sighting>, Failure> {
+    let once = plan.once.as_ref();
+    let Some((once, expression)) = once.and_then(|once| Some((once, once.version.as_ref()?)))
+    else {
+        return Ok(None);
+    };
+    let cx = Context { tables, step: DOOR };
+    let guard = Guard {
+        scope: Arc::from(versions::scope_of_once(&once.scope)),
+        key: message.keys.get(&once.key).cloned().unwrap_or_default(),
+        version: version_of(expression, message, &cx)?,
+        by: message.id,
+    };
+    message.guard(guard.clone());
+    Ok(Some(Sighting {
+        guard,
+        keep_ms: once.keep_ms,
+    }))
+}
+
+/// The chains in which the message waits for its turn: that of its flow's order, and that of its versions.
+pub(super) fn chains(plan: &Plan, message: &Message) -> Vec<Chain> {
+    let chains = ordered(plan, message).into_iter();
+    chains.chain(versioned(plan, message)).collect()
+}
+
+/// Where a newer version takes a key over, it waits until the one before is over, or needs a person.
+fn versioned(plan: &Plan, message: &Message) -> Option<Chain> {
+    let once = plan.once.as_ref().filter(|once| once.version.is_some())?;
+    let value = message.keys.get(&once.key)?;
+    let order = plan.order.as_ref();
+    let ordered = order.is_some_and(|order| order.key == once.key) && once.scope == plan.flow;
+    (!ordered).then(|| Chain {
+        scope: versions::scope_of_once(&once.scope),
+        key: format!("{}={value}", once.key),
+        pass: true,
+    })
+}
+
+/// The place among the messages of an ordered flow, if the message has the key.
+fn ordered(plan: &Plan, message: &Message) -> Option<Chain> {
     let order = plan.order.as_ref()?;
     let value = message.keys.get(&order.key)?;
     Some(Chain {

@@ -53,6 +53,20 @@ impl AppendStage {
         let mut finished = Vec::new();
         for hop in hops {
             let (node, mut line) = (self.node, None);
+            let stale = match self.shared.stale(node, &hop.message).await {
+                Ok(stale) => stale,
+                Err(failure) => {
+                    let later = self.later_or_never(&hop, failure);
+                    finished.push((hop, later));
+                    continue;
+                }
+            };
+            if let Some(walked) = stale {
+                let nothing = Exchange::default();
+                let over = turn::over(&self.shared, &self.plan, &hop, walked, None, &nothing);
+                finished.push((hop, over));
+                continue;
+            }
             let walked = guarded(&self.shared, &self.plan, node, &hop.message, |walker| {
                 let prepared = match walker.takes(node, &hop.message) {
                     Ok(true) => self.append.prepare(&hop.message, &walker.context(node)),

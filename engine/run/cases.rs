@@ -91,6 +91,7 @@ impl Case<'_> {
         admission::check_contract(self.plan, &self.message).map_err(asks)?;
         let tables = &self.project.library.tables;
         admission::find_keys(self.plan, tables, &mut self.message).map_err(asks)?;
+        let version = admission::version(self.plan, tables, &mut self.message).map_err(asks)?;
         if as_new {
             self.raise_generation();
         }
@@ -102,15 +103,14 @@ impl Case<'_> {
                 .collect()
         };
         let keys = self.message.keys.clone();
-        let chains = admission::chain(self.plan, &self.message)
-            .into_iter()
-            .collect();
+        let chains = admission::chains(self.plan, &self.message);
         let first = self.plan.nodes[0].id.clone();
         let mut go_on = self.at(first, how, verb);
         go_on.admitted = Some(Admitted {
             claims,
             keys,
             chains,
+            version: version.filter(|_| !known),
         });
         Ok(go_on)
     }
@@ -312,6 +312,7 @@ fn message(detail: &ExceptionDetail, verb: &Verb) -> Result<Message, Failure> {
         keys: std::sync::Arc::new(detail.keys.clone()),
         headers: envelope.headers,
         variables: envelope.variables,
+        guards: envelope.guards,
         body: Body::new(body),
     })
 }

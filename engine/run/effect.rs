@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Shared;
 use super::failing;
+use super::guard;
 use super::saga;
 use super::stage::guarded;
 use super::turn::{self, Exchange, Finished};
@@ -24,6 +25,7 @@ use crate::store::commit::{
 };
 
 mod admission;
+mod alone;
 mod unknown;
 
 use unknown::Unknown;
@@ -108,6 +110,9 @@ impl EffectStage {
                         this.over(&hop, *walked, None, Exchange::default()).await;
                         drop(permit);
                     });
+                }
+                Ok(request) if !self.guards(&hop).is_empty() => {
+                    self.clone().send_guarded((hop, request, permit), calls);
                 }
                 Ok(request) => {
                     let noted = saga::intent(&self.plan, self.node, &hop);
@@ -219,6 +224,7 @@ impl EffectStage {
             owner: self.shared.store.owner(),
             at_ms: now_ms,
             lease_until_ms: now_ms + lease_ms,
+            guards: self.guards(hop),
             take_over,
         }
     }
@@ -267,6 +273,10 @@ impl EffectStage {
                     "this effect was undone, and the target may still know its request; nothing was sent: send the message as new",
                 );
                 self.fail(&hop, failure, None, Exchange::default()).await;
+            }
+            Intended::Stale(newer) => {
+                let walked = guard::stale(self.node, &newer);
+                self.over(&hop, walked, None, Exchange::default()).await;
             }
             Intended::Differs(stored) => {
                 let failure = Failure::new(

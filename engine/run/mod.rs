@@ -19,10 +19,12 @@ mod accept;
 mod admission;
 mod append;
 mod cases;
+mod claim;
 pub mod desk;
 mod due;
 mod effect;
 mod failing;
+mod guard;
 mod saga;
 mod stage;
 pub mod supervisor;
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     stop: CancellationToken,
     /// Rung when something becomes due.
     bell: due::Bell,
+    /// Which guarded keys are under way, at which step.
+    lanes: guard::Lanes,
     in_flight_max: usize,
     batch_max: usize,
 }

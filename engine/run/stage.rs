@@ -9,13 +9,12 @@ use super::Shared;
 use super::accept::{Gate, Prepared, first_hop};
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked, Walker};
-use crate::component::Claiming;
 use crate::failure::{Class, Failure};
 use crate::flow::plan::{Action, Plan};
 use crate::handoff::Hop;
 use crate::message::Message;
 use crate::sink::Stream;
-use crate::store::commit::{Changed, Claim, Commit, End, HopId, Leaf, Turn};
+use crate::store::commit::{Commit, End, HopId, Leaf, Turn};
 
 /// How long a stage pauses after the store has refused a commit.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -73,62 +72,6 @@ impl Stage {
             None,
             &Exchange::default(),
         )
-    }
-
-    /// Commits what the messages claim; the first one with a key goes on, the others are filtered.
-    async fn claim(&self, step: &dyn Claiming, hops: &[Hop]) -> Result<Vec<Finished>, Failure> {
-        let walker = self.shared.walker(&self.plan);
-        let node = &self.plan.nodes[self.node];
-        let mut claims = Vec::with_capacity(hops.len());
-        let claimed: Vec<_> = hops
-            .iter()
-            .map(|hop| {
-                if !walker.takes(self.node, &hop.message)? {
-                    return Ok(None);
-                }
-                let claimed = step.claim(&hop.message, &walker.context(self.node))?;
-                let claim = Claim {
-                    scope: format!("dedupe:{}/{}", self.plan.flow, node.id),
-                    key: claimed.key,
-                    hash: hop.message.id.to_bytes(),
-                    keep_ms: claimed.keep_ms,
-                    changed: Changed::Ignore,
-                };
-                claims.push((hop.run, claim));
-                Ok(Some(claims.len() - 1))
-            })
-            .collect::<Vec<Result<Option<usize>, Failure>>>();
-        let commit = Commit {
-            claims,
-            ..Commit::default()
-        };
-        let firsts = if commit.claims.is_empty() {
-            Vec::new()
-        } else {
-            self.shared.commit(commit).await?.claims
-        };
-        let finish = |(hop, claimed): (&Hop, Result<Option<usize>, Failure>)| {
-            let message = || hop.message.clone();
-            let walk = |walker: &Walker<'_>| match claimed {
-                Err(failure) => walker.fail(self.node, message(), failure),
-                Ok(Some(at)) if !firsts.get(at).copied().unwrap_or(false) => Walked {
-                    ended: vec![Ended::Filtered(self.node)],
-                    ..Walked::default()
-                },
-                Ok(taken) => {
-                    let mut walked = walker.walk(node.next, message());
-                    if taken.is_some() {
-                        walked.through.insert(0, self.node);
-                        walked.milestones.extend(node.milestone.clone());
-                    }
-                    walked
-                }
-            };
-            let walked = guarded(&self.shared, &self.plan, self.node, &hop.message, walk);
-            let nothing = Exchange::default();
-            turn::over(&self.shared, &self.plan, hop, walked, None, &nothing)
-        };
-        Ok(hops.iter().zip(claimed).map(finish).collect())
     }
 
     async fn write(&self, stream: &Arc<dyn Stream>, hops: &[Hop]) -> Vec<Finished> {

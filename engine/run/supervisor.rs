@@ -11,7 +11,7 @@ use super::stage::{Door, Stage};
 use super::waiting::WaitStage;
 use super::{
     Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
-    TaskTracker, World, due,
+    TaskTracker, World, due, guard,
 };
 use super::{sweep, systems};
 use crate::component::{Intake, Source};
@@ -84,6 +84,7 @@ impl Engine {
             listener: start.listener,
             stop: CancellationToken::new(),
             bell: due::Bell::default(),
+            lanes: guard::Lanes::default(),
             in_flight_max,
             batch_max,
         });

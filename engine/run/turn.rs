@@ -185,7 +185,7 @@ fn taken(new: &NewHop, from: &Hop, revision: Arc<str>, message: Message) -> Hop 
 fn leaf(plan: &Plan, hop: &Hop, ended: Ended, exchange: &Exchange) -> Leaf {
     match ended {
         Ended::Delivered => Leaf::Delivered,
-        Ended::Filtered(_) => Leaf::Filtered,
+        Ended::Filtered(_) | Ended::Stale(..) => Leaf::Filtered,
         Ended::Dropped(at, reason) => Leaf::Discarded(format!("{}: {reason}", plan.nodes[at].id)),
         Ended::Failed(at, message, failure) => {
             let runs_body = hop.runs_body && same(&hop.message.body, &message.body);
@@ -237,6 +237,9 @@ fn trail(plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) -> Vec<Trail> {
         match ended {
             Ended::Delivered => {}
             Ended::Filtered(at) => trail.push(line(&plan.nodes[*at].id, "filtered", None)),
+            Ended::Stale(at, reason) => {
+                trail.push(line(&plan.nodes[*at].id, "filtered", Some(reason.clone())))
+            }
             Ended::Dropped(at, reason) => {
                 trail.push(line(&plan.nodes[*at].id, "discarded", Some(reason.clone())))
             }

@@ -33,6 +33,8 @@ pub(super) enum Ended {
     Delivered,
     /// By this node.
     Filtered(usize),
+    /// Filtered by this node for a reason: what it brings is old.
+    Stale(usize, String),
     /// Dropped by this node's `on_failure`, for this reason.
     Dropped(usize, String),
     /// It failed at this node, with this message.

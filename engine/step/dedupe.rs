@@ -57,6 +57,7 @@ impl Claiming for First {
             Some(key) => Ok(Claimed {
                 key,
                 keep_ms: self.keep_ms,
+                version: None,
             }),
             None => Err(Failure::mapping(format!(
                 "the key `{}` must be a text or a number of at most {KEY_BYTES_MAX} bytes, it is {}",
@@ -85,6 +86,7 @@ mod tests {
         let expect = Claimed {
             key: "A-1".to_owned(),
             keep_ms: 86_400_000,
+            version: None,
         };
         assert_eq!(claim(r#"{"n": "A-1"}"#), Ok(expect));
         assert_eq!(claim("{}").unwrap_err().class, Class::Mapping);

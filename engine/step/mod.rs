@@ -19,6 +19,7 @@ pub mod filter;
 pub mod log;
 pub mod lookup;
 pub mod map;
+pub mod newest;
 pub mod set;
 pub mod split;
 pub mod template;
@@ -32,7 +33,7 @@ pub enum Ready {
     Pure(Box<dyn Pure>),
     /// Acts on the outside: a stage of its own.
     Effect(Arc<dyn Effect>),
-    /// Lets only the first with a key go on: a stage of its own, because the store is asked.
+    /// Lets only the first with a key go on, or the newest: a stage of its own, because the store is asked.
     Claim(Arc<dyn Claiming>),
     /// Lets messages wait durably: a stage of its own.
     Wait(Waiting),
@@ -52,6 +53,7 @@ components! {
         emit: emit::Emit,
         log: log::Log,
         dedupe: dedupe::Dedupe,
+        newest: newest::Newest,
         delay: delay::Delay,
         throttle: throttle::Throttle,
         awaits as "await": r#await::Await,

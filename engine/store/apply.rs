@@ -12,7 +12,7 @@ use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRu
 use super::writer::Writing;
 use super::{
     Sql, chains, cursors, decisions, effects, exceptions, hops, journeys, notices, replays, runs,
-    sagas, systems, waits,
+    sagas, systems, versions, waits,
 };
 
 /// The door of a flow: hops there belong to no run's leaves.
@@ -39,6 +39,9 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     }
     for intent in &commit.sagas {
         sagas::intend(writing, intent)?;
+    }
+    for sighting in &commit.sightings {
+        committed.sightings.push(versions::see(writing, sighting)?);
     }
     for intent in &commit.intents {
         committed.intents.push(effects::intend(writing, intent)?);
@@ -99,7 +102,7 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
 }
 
 fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
-    match claims::take(writing, run.run, &run.claims)? {
+    match claims::take(writing, run.run, &run.claims, run.version.as_ref())? {
         Standing::Free => match &run.first {
             First::Hop(hop) => {
                 runs::insert(writing, run, false)?;

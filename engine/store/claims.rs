@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::message::MessageId;
 
-use super::Sql;
-use super::commit::{Changed, Claim, RunId};
+use super::commit::{Changed, Claim, RunId, Seen, Sighting};
 use super::writer::Writing;
+use super::{Sql, versions};
 
 /// What the claims of a new message say.
 pub(super) enum Standing {
@@ -37,7 +37,14 @@ struct Held<'a> {
 ///
 /// Where a claim is taken, delivery ids among the others are still remembered: a second delivery under a new id is known by that id
 /// from then on. A business key is not: one wrong delivery id must not make an order that never came count as known.
-pub(super) fn take(writing: &Writing<'_>, run: RunId, claims: &[Claim]) -> Sql<Standing> {
+///
+/// With a `version` a claim that changes by it (`Changed::Newest`) is judged by the versions that were seen.
+pub(super) fn take(
+    writing: &Writing<'_>,
+    run: RunId,
+    claims: &[Claim],
+    version: Option<&Sighting>,
+) -> Sql<Standing> {
     let mut taken = Vec::new();
     for claim in claims {
         if !insert(writing, run, claim, &claim.key)? {
@@ -45,7 +52,7 @@ pub(super) fn take(writing: &Writing<'_>, run: RunId, claims: &[Claim]) -> Sql<S
         }
     }
     if taken.is_empty() {
-        return Ok(Standing::Free);
+        return free(writing, version);
     }
     let mut held = Vec::new();
     for claim in taken {
@@ -59,11 +66,19 @@ pub(super) fn take(writing: &Writing<'_>, run: RunId, claims: &[Claim]) -> Sql<S
         }
     }
     let Some(decider) = held.iter().position(|held| held.same) else {
-        return differs(writing, run, claims, held);
+        return differs(writing, run, claims, version, held);
     };
     let first = held[decider].first.run;
     point(writing, run, first, claims)?;
     Ok(Standing::Repeat(first))
+}
+
+/// Nobody else has the keys: the version is the first that counts.
+fn free(writing: &Writing<'_>, version: Option<&Sighting>) -> Sql<Standing> {
+    if let Some(version) = version {
+        versions::set(writing, version)?;
+    }
+    Ok(Standing::Free)
 }
 
 /// Whether the message that the claim's hash names is the first one with the key; then the claim is its own from now on.
@@ -85,16 +100,53 @@ fn differs(
     writing: &Writing<'_>,
     run: RunId,
     claims: &[Claim],
+    version: Option<&Sighting>,
     mut held: Vec<Held<'_>>,
 ) -> Sql<Standing> {
     if held.is_empty() {
-        return Ok(Standing::Free);
+        return free(writing, version);
     }
     let Held { claim, first, .. } = held.swap_remove(0);
     if claim.changed == Changed::Ignore {
         point(writing, run, first.run, claims)?;
         return Ok(Standing::Repeat(first.run));
     }
+    if claim.changed == Changed::Newest {
+        match is_newer(writing, version)? {
+            Some(true) => {
+                replace(writing, run, claim)?;
+                return Ok(Standing::Free);
+            }
+            Some(false) => {
+                point(writing, run, first.run, claims)?;
+                return Ok(Standing::Repeat(first.run));
+            }
+            None => {}
+        }
+    }
+    note(writing, run, claims, claim, first)
+}
+
+/// Whether changed content is newer than what was seen; `None` if nobody but a person can say.
+fn is_newer(writing: &Writing<'_>, version: Option<&Sighting>) -> Sql<Option<bool>> {
+    let Some(version) = version else {
+        return Ok(None);
+    };
+    Ok(match versions::see(writing, version)? {
+        Seen::Newest => Some(true),
+        Seen::Stale(_) => Some(false),
+        Seen::Repeat(_) | Seen::Unlike(_) => None,
+    })
+}
+
+/// Changed content is remembered by its own key, so that its repeats do not become exceptions again and again.
+fn note(
+    writing: &Writing<'_>,
+    run: RunId,
+    claims: &[Claim],
+    claim: &Claim,
+    first: First,
+) -> Sql<Standing> {
     let content = with_content(claim);
     if let Some((known, _)) = live(writing, claim, &content)? {
         point(writing, run, known.run, claims)?;
@@ -179,9 +231,10 @@ fn live(writing: &Writing<'_>, claim: &Claim, key: &str) -> Sql<Option<(First, [
 mod tests {
     use std::time::Duration;
 
-    use super::super::commit::{Accepted, Commit, Leaf};
+    use super::super::commit::{Accepted, Chain, Commit, Leaf, NewRun, Sighting};
     use super::super::runs::RunFilter;
     use super::super::sample::*;
+    use crate::message::Guard;
 
     fn delivery(id: &str) -> super::Claim {
         super::Claim {
@@ -380,5 +433,116 @@ mod tests {
         assert_eq!(sample.store.commits(), 1);
         sample.store.commit(Commit::default()).await.unwrap();
         assert_eq!(sample.store.commits(), 2);
+    }
+
+    /// A message whose version decides; it waits behind the one before.
+    fn versioned(sample: &Sample, key: &str, content: &str, version: &str) -> NewRun {
+        let mut run = sample.order(key, content);
+        run.claims[0].changed = super::Changed::Newest;
+        let scope = super::super::versions::scope_of_once("orders");
+        run.chains = vec![Chain {
+            scope: scope.clone(),
+            key: format!("order={key}"),
+            pass: true,
+        }];
+        run.version = Some(Sighting {
+            guard: Guard {
+                scope: scope.into(),
+                key: key.to_owned(),
+                version: version.to_owned(),
+                by: run.message,
+            },
+            keep_ms: 1000,
+        });
+        run
+    }
+
+    #[tokio::test]
+    async fn a_newer_version_takes_the_key_over_and_an_older_one_is_a_repeat() {
+        for together in [false, true] {
+            let sample = Sample::new();
+            let all: Vec<_> = [
+                ("A", "one", "1"),
+                ("A", "two", "2"),
+                ("A", "one", "1"),
+                ("A", "two", "2"),
+                ("A", "other", "2"),
+                ("A", "other", "2"),
+                ("A", "three", "rev 3"),
+                ("A", "three", "3"),
+                ("B", "one", "1"),
+            ]
+            .map(|(key, content, version)| versioned(&sample, key, content, version))
+            .into();
+            let mut verdicts = Vec::new();
+            if together {
+                verdicts = sample.accept(all.clone()).await;
+            } else {
+                for run in &all {
+                    verdicts.extend(sample.accept(vec![run.clone()]).await);
+                }
+            }
+            let held = Accepted::Held(all[0].run);
+            let expect = [
+                NEW,
+                held.clone(),
+                repeat(2),
+                repeat(2),
+                changed(2),
+                repeat(5),
+                changed(2),
+                held,
+                NEW,
+            ];
+            assert_eq!(verdicts, expect, "together: {together}");
+            let end = |run| over(run, first_hop(run), vec![], vec![Leaf::Delivered]);
+            let released = sample.end(vec![end(&all[0])]).await.released;
+            assert_eq!(released[0].run, all[1].run);
+            let released = sample.end(vec![end(&all[1])]).await.released;
+            assert_eq!(released[0].run, all[7].run);
+            sample.end(vec![end(&all[7])]).await;
+            let books = sample.books().await;
+            assert_eq!((books.duplicates, books.in_exceptions), (3, 2));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_version_lives_as_long_as_its_claim() {
+        let sample = Sample::new();
+        let first = versioned(&sample, "A", "two", "2");
+        sample.accept(vec![first.clone()]).await;
+        let retention = super::super::retention::Retention {
+            runs_ms: 0,
+            bodies_ms: 0,
+            exceptions_ms: 0,
+            limit: 10,
+        };
+        sample.clock.advance(Duration::from_secs(9));
+        assert_eq!(sample.store.sweep(retention).await.unwrap().versions, 0);
+        let older = || versioned(&sample, "A", "one", "1");
+        assert_eq!(sample.accept(vec![older()]).await, [repeat(1)]);
+        let end = over(&first, first_hop(&first), vec![], vec![Leaf::Delivered]);
+        sample.end(vec![end]).await;
+        sample.clock.advance(Duration::from_secs(1));
+        let swept = sample.store.sweep(retention).await.unwrap();
+        assert_eq!((swept.runs, swept.versions), (1, 1));
+        assert_eq!(sample.accept(vec![older()]).await, [NEW]);
+    }
+
+    #[tokio::test]
+    async fn a_repeat_of_a_message_that_waits_for_a_person_is_counted_and_a_discarded_one_keeps_its_key()
+     {
+        for leaf in [None, Some(Leaf::Discarded("too old".to_owned()))] {
+            let sample = Sample::new();
+            let first = sample.order("A", "1");
+            sample.accept(vec![first.clone()]).await;
+            let leaf = leaf.unwrap_or_else(|| Leaf::Exception(exception(&first)));
+            sample
+                .end(vec![over(&first, first_hop(&first), vec![], vec![leaf])])
+                .await;
+            let again = sample.order("A", "1");
+            assert_eq!(sample.accept(vec![again]).await, [repeat(1)]);
+            assert_eq!(sample.books().await.duplicates, 1);
+        }
     }
 }

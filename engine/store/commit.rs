@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::component::Progress;
 use crate::failure::{Class, Failure};
-use crate::message::{MessageId, Names};
+use crate::message::{Guard, MessageId, Names};
 
 use super::decisions::{Decided, Decision};
 use super::notices::NoticeChange;
@@ -43,6 +43,8 @@ pub struct Commit {
     pub claims: Vec<(RunId, Claim)>,
     /// Steps of sagas that are about to act.
     pub sagas: Vec<SagaIntent>,
+    /// Versions of messages in the middle of a flow.
+    pub sightings: Vec<Sighting>,
     /// Effects that are about to be tried.
     pub intents: Vec<Intent>,
     /// Messages that ask for a message of another flow, and wait for it.
@@ -80,6 +82,8 @@ pub struct Committed {
     pub ends: Vec<bool>,
     /// For each of `claims`: whether the message is the first one with that key.
     pub claims: Vec<bool>,
+    /// For each of `sightings`.
+    pub sightings: Vec<Seen>,
     /// For each of `intents`.
     pub intents: Vec<Intended>,
     /// For each of `asks`.
@@ -122,6 +126,8 @@ pub struct NewRun {
     pub claims: Vec<Claim>,
     /// The chains in which it waits for its turn. A duplicate gets no place.
     pub chains: Vec<Chain>,
+    /// Its version, where a claim judges changes by it (`Changed::Newest`).
+    pub version: Option<Sighting>,
     /// What comes first.
     pub first: First,
 }
@@ -168,6 +174,31 @@ pub enum Changed {
     Exception,
     /// Counted as a duplicate.
     Ignore,
+    /// Judged by the version: a newer one takes the claim over and is a run of its own, an older one is counted as a duplicate, and the same
+    /// version with another body is stored as an exception.
+    Newest,
+}
+
+/// A version that a message brings for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Key, version and message.
+    pub guard: Guard,
+    /// How long the version is kept after it was seen, in milliseconds.
+    pub keep_ms: i64,
+}
+
+/// What the store says to a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is the newest, and the last one seen from now on; or this message has brought it before.
+    Newest,
+    /// This newer one was seen before.
+    Stale(String),
+    /// Another message has brought the same version.
+    Repeat(String),
+    /// This one was seen before, and the two are of different kinds.
+    Unlike(String),
 }
 
 /// What became of a new message.
@@ -428,6 +459,8 @@ pub struct Intent {
     pub at_ms: i64,
     /// When this intent counts as dead.
     pub lease_until_ms: i64,
+    /// The versions that the message brought: the effect is not tried once a newer one is seen.
+    pub guards: Arc<Vec<Guard>>,
     /// An intent of a dead owner without a result is taken over: only after the engine has probed, or may repeat.
     pub take_over: bool,
 }
@@ -467,6 +500,8 @@ pub enum Intended {
     Differs(Bytes),
     /// It took effect and was undone: not sent, because the target may still know the request.
     Undone,
+    /// A newer version of one of its keys, this one, was seen since: not sent.
+    Stale(String),
 }
 
 /// What is known about an effect now.

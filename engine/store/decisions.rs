@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::message::Names;
 
 use super::claims::{self, Standing};
-use super::commit::{Chain, Claim, EffectId, NewHop, RunId, StoredHop, Trail};
+use super::commit::{Chain, Claim, EffectId, NewHop, RunId, Sighting, StoredHop, Trail};
 use super::effects::{self, Amended};
 use super::exceptions::{ExceptionId, ExceptionState};
 use super::runs::{Change, DELIVERED, DISCARDED};
@@ -106,6 +106,8 @@ pub struct Admitted {
     pub keys: Arc<Names>,
     /// The chains in which it waits for its turn.
     pub chains: Vec<Chain>,
+    /// Its version, where a claim judges changes by it.
+    pub version: Option<Sighting>,
 }
 
 /// What became of a decision.
@@ -247,7 +249,12 @@ fn go_on_with(
     go_on: &GoOn,
 ) -> Sql<Result<Option<StoredHop>, Decided>> {
     if let Some(admitted) = &go_on.admitted {
-        match claims::take(writing, found.run, &admitted.claims)? {
+        match claims::take(
+            writing,
+            found.run,
+            &admitted.claims,
+            admitted.version.as_ref(),
+        )? {
             Standing::Free => journeys::change_keys(writing, found.run, &admitted.keys)?,
             Standing::Repeat(run) => return Ok(Err(Decided::Held(run))),
             Standing::Differs(first) => return Ok(Err(Decided::Held(first.run))),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Sql;
 use super::commit::{
     EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, SagaId, Unannounced,
 };
 use super::writer::Writing;
+use super::{Sql, versions};
 
 const INTENT: i64 = 0;
 const DONE: i64 = 1;
@@ -80,7 +80,13 @@ pub struct EffectRow {
 
 /// Decides on an intent and, if it may go on, makes it durable.
 pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
-    let Some(stored) = stored(writing.connection, intent.effect)? else {
+    let stored = stored(writing.connection, intent.effect)?;
+    if stored.as_ref().is_none_or(|stored| stored.state != DONE)
+        && let Some(newer) = versions::newer(writing.connection, &intent.guards)?
+    {
+        return Ok(Intended::Stale(newer));
+    }
+    let Some(stored) = stored else {
         return first(writing, intent);
     };
     let differs = stored.request != intent.request && !stored.renew;
@@ -352,6 +358,7 @@ mod tests {
             owner: sample.store.owner(),
             at_ms,
             lease_until_ms: at_ms + LEASE,
+            guards: Arc::default(),
             take_over: false,
         }
     }
@@ -511,5 +518,44 @@ mod tests {
         assert_eq!(found.effects[0].attempts, 2);
         assert_eq!(found.effects[0].standing, EffectStanding::Done);
         assert_eq!(found.effects[0].answer.as_deref(), Some(b"200".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn an_effect_is_not_tried_any_more_once_a_newer_version_was_seen() {
+        let sample = Sample::new();
+        let guard = |version: &str, by: u128| crate::message::Guard {
+            scope: Arc::from("newest:stock/latest"),
+            key: "A-1".to_owned(),
+            version: version.to_owned(),
+            by: crate::message::MessageId(by),
+        };
+        let see = async |guard| {
+            let sighting = super::super::commit::Sighting {
+                guard,
+                keep_ms: 1 << 40,
+            };
+            let commit = Commit {
+                sightings: vec![sighting],
+                ..Commit::default()
+            };
+            sample.store.commit(commit).await.unwrap();
+        };
+        let old = || {
+            let mut old = intent(&sample, "a", START_MS);
+            old.guards = Arc::new(vec![guard("5", 1)]);
+            old
+        };
+        see(guard("5", 1)).await;
+        assert_eq!(intend(&sample, old()).await, send("a", 1));
+        settle(&sample, EffectState::NotApplied).await;
+        see(guard("6", 2)).await;
+        for take_over in [false, true] {
+            let old = Intent { take_over, ..old() };
+            let stale = Intended::Stale("6".to_owned());
+            assert_eq!(intend(&sample, old).await, stale);
+        }
+        settle(&sample, EffectState::Done(Bytes::from_static(b"201"))).await;
+        let done = Intended::Done(Bytes::from_static(b"201"));
+        assert_eq!(intend(&sample, old()).await, done);
     }
 }

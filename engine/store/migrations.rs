@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     super::sagas::TABLES,
     CASES,
     super::systems::TABLES,
+    super::versions::TABLE,
 ];
 
 /// Why each table looks as it does:

@@ -40,6 +40,7 @@ pub mod retention;
 pub mod runs;
 pub mod sagas;
 pub mod systems;
+pub mod versions;
 pub mod waits;
 
 mod apply;

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, params};
 
 use super::runs::RunState;
-use super::{Sql, books, journeys, notices, waits};
+use super::{Sql, books, journeys, notices, versions, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub struct Swept {
     pub bodies: u64,
     /// Exceptions.
     pub exceptions: u64,
+    /// Versions that nobody has renewed.
+    pub versions: u64,
     /// Whether there is more to look at right now.
     pub more: bool,
 }
@@ -37,6 +39,7 @@ pub struct Swept {
 pub(super) struct Position {
     runs: Option<i64>,
     bodies: Option<i64>,
+    versions: Option<i64>,
 }
 
 impl Default for Position {
@@ -44,6 +47,7 @@ impl Default for Position {
         Position {
             runs: Some(0),
             bodies: Some(0),
+            versions: Some(0),
         }
     }
 }
@@ -66,10 +70,14 @@ pub(super) fn sweep(
     if let Some(after) = position.runs {
         position.runs = runs(connection, retention, now_ms, after, &mut swept)?;
     }
+    if let Some(after) = position.versions {
+        (swept.versions, position.versions) =
+            versions::sweep(connection, now_ms, after, retention.limit)?;
+    }
     exceptions(connection, retention, now_ms, &mut swept)?;
     let limit = super::limit(retention.limit);
     swept.more |= waits::sweep(connection, now_ms, limit)? >= retention.limit;
-    if position.bodies.is_some() || position.runs.is_some() {
+    if position.bodies.is_some() || position.runs.is_some() || position.versions.is_some() {
         swept.more = true;
     } else {
         *position = Position::default();

@@ -70,6 +70,7 @@ impl Sample {
             keys: Arc::new(Names::from([(Arc::from("order"), key.to_owned())])),
             claims: vec![claim("orders", key, body)],
             chains: Vec::new(),
+            version: None,
             first: First::Hop(self.hop(run, message, "erp")),
         }
     }

@@ -99,6 +99,7 @@ fn new_run(store: &Store, key: &str) -> NewRun {
         keys: Arc::new(BTreeMap::from([(Arc::from("order"), key.to_owned())])),
         claims: Vec::new(),
         chains: Vec::new(),
+        version: None,
         first: First::Hop(NewHop {
             hop: store.next_hop(),
             run,

@@ -29,6 +29,11 @@ pub(crate) const KEEP: Duration = Duration {
     ms: 30 * 24 * 3_600_000,
 };
 
+/// How long senders of webhooks repeat a delivery that was not answered, and operators send one again by hand.
+const REPEATED: Duration = Duration {
+    ms: 7 * 24 * 3_600_000,
+};
+
 /// What a flow's check gives.
 pub(crate) struct Checked {
     /// The plan, if nothing is wrong.
@@ -128,7 +133,7 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
     let (source_kind, ready) = read_source(&mut cx, node);
     let mut draft = Draft::new(chosen_ids(node));
     body(&mut cx, &mut draft, node);
-    let once = once(&mut cx, &head, node, &draft);
+    let once = once(&mut cx, &head, node, &draft, ready.as_ref());
     let order = order::check(&mut cx, &head, node);
     overlap(&mut cx, node, ready.as_ref());
     unheard_refusal(&mut cx, node, accepts.as_ref(), ready.as_ref());
@@ -341,7 +346,13 @@ fn process(cx: &mut Cx<'_>, head: &Flow, node: &Node) {
 }
 
 /// How repeats are known.
-fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan::Once> {
+fn once(
+    cx: &mut Cx<'_>,
+    head: &Flow,
+    node: &Node,
+    draft: &Draft,
+    ready: Option<&Ready>,
+) -> Option<plan::Once> {
     let at = node.get("once")?;
     key_of(cx, node, at.get("key"), "once");
     let once = head.once.as_ref()?;
@@ -371,7 +382,17 @@ fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan
                 ))
                 .related(place, "retried for so long");
         cx.report(finding);
+    } else if keep.ms < REPEATED.ms
+        && matches!(ready, Some(Ready::Runs(source)) if source.answers())
+    {
+        let span = at.get("keep").unwrap_or(at).span;
+        let message = format!(
+            "`keep` ({keep}) is shorter than senders repeat what they got no answer to ({REPEATED}): a late repeat would not be known"
+        );
+        let help = format!("keep at least {REPEATED}");
+        cx.warning(codes::KEEP_TOO_SHORT, span, message, help);
     }
+    let version = once_version(cx, once.changed, at);
     let scope = once.scope.as_deref().unwrap_or(&cx.flow);
     Some(plan::Once {
         key: Arc::from(once.key.as_str()),
@@ -379,9 +400,38 @@ fn once(cx: &mut Cx<'_>, head: &Flow, node: &Node, draft: &Draft) -> Option<plan
         keep_ms: i64::try_from(keep.ms).unwrap_or(i64::MAX),
         changed: match once.changed {
             Some(OnChanged::Ignore) => Changed::Ignore,
+            Some(OnChanged::Newest) => Changed::Newest,
             Some(OnChanged::Exception) | None => Changed::Exception,
         },
+        version,
     })
+}
+
+/// The version by which a changed repeat is judged: given with `changed: newest`, and only then.
+fn once_version(
+    cx: &mut Cx<'_>,
+    changed: Option<OnChanged>,
+    once: &Node,
+) -> Option<crate::expression::Expression> {
+    let newest = changed == Some(OnChanged::Newest);
+    match once.entry("version") {
+        Some((_, version)) if newest => cx.expression(version),
+        Some((key, _)) => {
+            let message = "`version` has no effect without `changed: newest`";
+            let help = "add `changed: newest`, or leave `version` out";
+            cx.error(codes::MEANINGLESS_KEY, key.span, message, help);
+            None
+        }
+        None if newest => {
+            let span = once.get("changed").unwrap_or(once).span;
+            let message = "`changed: newest` needs to know what is newer";
+            let help =
+                "add `version:` with the expression that gives the version, such as `updated_at`";
+            cx.error(codes::VERSION_MISSING, span, message, help);
+            None
+        }
+        None => None,
+    }
 }
 
 /// The key that `once` or `order_by` names must be one of the flow's.
