@@ -5,6 +5,7 @@
 
 mod erp;
 mod kills;
+mod order;
 mod rig;
 
 use std::fmt;
@@ -150,6 +151,8 @@ scenarios! {
     kills_neither: kills::neither, FAULTS_AND_REDELIVERY;
     erp_ok: erp::ok, NOTHING;
     erp_down: erp::down, FAULTS_AND_REDELIVERY;
+    order_kept: order::kept, FAULTS_AND_REDELIVERY;
+    stock_shuffled: order::shuffled, FAULTS_AND_REDELIVERY;
     power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
     power_loss_neither: crate::storage::power_loss_neither, FAULTS_AND_REDELIVERY;
     disk_full: crate::storage::disk_full, FAULTS_AND_REDELIVERY;
