@@ -79,6 +79,10 @@ pub(super) struct Group {
 }
 
 /// Whom to tell what.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are commits, and they live as long as a sync"
+)]
 pub(super) enum Told {
     Commit(
         OwnedSemaphorePermit,
