@@ -247,6 +247,8 @@ pub struct Answer {
 pub enum Attempt {
     /// It took effect.
     Applied(Answer),
+    /// The system cannot be asked, and this stands in for its answer, as the flow says. The text says what it is and why. Only of what reads.
+    Instead(Answer, String),
     /// It surely took no effect, or repeating it is safe.
     NotApplied(Failure),
     /// Bytes have left and nobody knows. The failure's class is `ambiguous`.
@@ -290,6 +292,10 @@ pub trait Effect: Send + Sync {
     /// call ended. `None` for what acts on no system.
     fn admission(&self) -> Option<&Arc<Admission>> {
         None
+    }
+    /// Whether it may have something to go on with while its system takes no calls: messages are then taken all the same.
+    fn falls_back(&self) -> bool {
+        false
     }
     /// Renders what will be sent. Pure; called once an effect, its result is stored.
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure>;

@@ -41,6 +41,8 @@ enum Mode {
     Good,
     /// Says no, with this class.
     No(Class),
+    /// Answers after ten minutes.
+    Slow,
     /// The connection breaks after the request has left; it was applied.
     Drops,
 }
@@ -54,6 +56,7 @@ struct Target {
     sent: Mutex<Vec<(i64, String)>>,
     applied: Mutex<Vec<String>>,
     keeps_keys: bool,
+    high: bool,
 }
 
 impl Target {
@@ -65,6 +68,7 @@ impl Target {
             sent: Mutex::default(),
             applied: Mutex::default(),
             keeps_keys: true,
+            high: false,
         }
     }
 
@@ -86,14 +90,14 @@ impl Target {
         let now = self.clock.now_ms();
         self.sent.lock().unwrap().push((now, text.clone()));
         let mode = *self.mode.lock().unwrap();
-        if matches!(mode, Mode::Good | Mode::Drops) {
+        if !matches!(mode, Mode::No(_)) {
             let mut applied = self.applied.lock().unwrap();
             if !applied.contains(&text) {
                 applied.push(text);
             }
         }
         match mode {
-            Mode::Good => Attempt::Applied(Answer {
+            Mode::Good | Mode::Slow => Attempt::Applied(Answer {
                 bytes: Bytes::from_static(b"{\"status\":201}"),
             }),
             Mode::No(class) => Attempt::NotApplied(Failure::new(class, "the target says no")),
@@ -126,10 +130,17 @@ impl Effect for Target {
 
     fn perform<'a>(&'a self, request: &'a Request) -> Pending<'a, Attempt> {
         Box::pin(async move {
-            let pass = match self.admission.enter(false, Duration::from_secs(1)).await {
+            let pass = match self
+                .admission
+                .enter(self.high, Duration::from_secs(1))
+                .await
+            {
                 Ok(pass) => pass,
                 Err(shut) => return Attempt::Held(shut),
             };
+            if *self.mode.lock().unwrap() == Mode::Slow {
+                self.clock.sleep(Duration::from_secs(600)).await;
+            }
             match self.play(request) {
                 Attempt::NotApplied(failure) if failure.class == Class::Auth => {
                     pass.ends(Verdict::of(&failure));
@@ -269,7 +280,7 @@ fn plan(name: &Arc<str>, target: &Arc<Target>, feed: mpsc::Receiver<Offer>) -> P
     Plan {
         flow: name.clone(),
         revision: Arc::from("1"),
-        high: false,
+        high: target.high,
         description: String::new(),
         source: Ready::Runs(Arc::new(Feed(tokio::sync::Mutex::new(feed)))),
         source_kind: "test",
@@ -515,5 +526,131 @@ async fn answers_that_say_no_do_not_open_the_circuit() {
     let counts = rig.rest().await;
     assert_eq!((counts.in_exceptions, target.sent()), (50, 50));
     assert_eq!(&*rig.system().await.state.health, "up");
+    rig.stop().await;
+}
+
+fn settings(in_flight: u32, flow_in_flight: u32, backlog: u32) -> Settings {
+    let mut settings = Settings::default();
+    settings.limits.in_flight = Some(in_flight);
+    settings.limits.flow_in_flight = Some(flow_in_flight);
+    settings.limits.backlog = Some(backlog);
+    settings
+}
+
+async fn full(rig: &Rig, flow: usize, from: usize) -> String {
+    let failure = rig.try_offer(flow, from, 1).await.unwrap_err();
+    assert_eq!(failure.class, Class::Throttled);
+    failure.message
+}
+
+#[tokio::test]
+async fn a_system_that_is_down_takes_no_place_from_other_flows() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
+    let down = Arc::new(Target::new(&clock, Rules::default()));
+    let mut other = Target::new(&clock, Rules::default());
+    other.admission = Arc::new(Admission::new("wms", Rules::default()));
+    let targets = [down.clone(), Arc::new(other)];
+    let rig = rig_with(folder.path(), &clock, &targets, settings(40, 30, 150)).await;
+    down.is(Mode::No(Class::Unavailable));
+    rig.offer(0, 0, 30).await;
+    rig.becomes("down").await;
+    for batch in 1..5 {
+        rig.offer(0, batch * 30, 30).await;
+    }
+    assert!(full(&rig, 0, 999).await.contains("limits.backlog"));
+    rig.offer(1, 0, 30).await;
+    while targets[1].sent() < 30 {
+        rig.pass(SECOND, SECOND).await;
+    }
+    assert!(down.sent() < 20);
+    down.is(Mode::Good);
+    assert_eq!(rig.rest().await.delivered, 150);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_system_fills_the_share_of_its_flow_and_high_criticality_has_room() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
+    let slow = Arc::new(Target::new(&clock, Rules::default()));
+    let mut urgent = Target::new(&clock, Rules::default());
+    urgent.high = true;
+    urgent.admission = Arc::new(Admission::new("wms", Rules::default()));
+    let targets = [slow.clone(), slow.clone(), Arc::new(urgent)];
+    let rig = rig_with(folder.path(), &clock, &targets, settings(40, 20, 100)).await;
+    slow.is(Mode::Slow);
+    rig.offer(0, 0, 20).await;
+    assert!(full(&rig, 0, 99).await.contains("limits.flow_in_flight"));
+    rig.offer(1, 20, 15).await;
+    assert!(full(&rig, 1, 99).await.contains("`limits.in_flight`"));
+    rig.offer(2, 0, 15).await;
+    while targets[2].sent() < 15 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(slow.sent(), 0, "the clock stands still");
+    slow.is(Mode::Good);
+    let counts = rig.rest().await;
+    assert_eq!(counts.delivered, 20);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn repeats_that_fail_are_limited_by_the_retry_budget_and_cost_no_attempts() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
+    let rules = Rules {
+        circuit: None,
+        ..Rules::default()
+    };
+    let target = Arc::new(Target::new(&clock, rules));
+    let rig = rig(folder.path(), &clock, &target).await;
+    target.is(Mode::No(Class::Unavailable));
+    rig.offer(0, 0, 50).await;
+    while target.sent() < 50 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.pass(50 * SECOND, SECOND).await;
+    // 20 % of 50 first calls and of the repeats, and 10; without a budget it would be 150.
+    let repeats = target.sent() - 50;
+    assert!((10..=30).contains(&repeats), "{repeats}");
+    let spent: u32 = rig
+        .attempts(1..=50)
+        .await
+        .iter()
+        .map(|attempt| attempt - 1)
+        .sum();
+    assert_eq!(spent as usize, target.sent(), "only what was sent counts");
+    assert_eq!(rig.exceptions().await, []);
+    target.is(Mode::Good);
+    assert_eq!(rig.rest().await.delivered, 50);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn first_tries_go_on_while_repeats_wait_for_the_budget() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
+    let rules = Rules {
+        circuit: None,
+        ..Rules::default()
+    };
+    let target = Arc::new(Target::new(&clock, rules));
+    let rig = rig(folder.path(), &clock, &target).await;
+    target.is(Mode::No(Class::Unavailable));
+    rig.offer(0, 0, 60).await;
+    rig.pass(40 * SECOND, SECOND).await;
+    let before = target.sent();
+    target.is(Mode::Good);
+    rig.offer(0, 60, 1).await;
+    while !target
+        .applied
+        .lock()
+        .unwrap()
+        .contains(&"{\"n\":60}".to_owned())
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(
+        target.sent() - before <= 20,
+        "it did not wait for all repeats"
+    );
+    assert_eq!(rig.rest().await.delivered, 61);
     rig.stop().await;
 }

@@ -54,9 +54,17 @@ pub struct Retention {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// How many hops may be in flight before sources are slowed down. Default 20000.
+    /// How many messages may be worked on at once before sources are slowed down; those that wait for a retry, for their turn, or for a
+    /// system that is down do not count. A fifth is kept for flows of high criticality, where there are any. Default 20000.
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
+    /// How many of them one flow may have, so that a slow system slows its own flows only. Default half of `in_flight`, or all of it for the
+    /// only flow.
+    #[schemars(range(min = 1))]
+    pub flow_in_flight: Option<u32>,
+    /// How many messages of one flow may wait in the store, whatever for, before its source is slowed down. Default 200000.
+    #[schemars(range(min = 1))]
+    pub backlog: Option<u32>,
     /// How many messages one commit may take. Default 128.
     #[schemars(range(min = 1, max = 1024))]
     pub batch: Option<u32>,

@@ -3,7 +3,6 @@
 //! Every hop in flight has exactly one place: queued here, only in the store, taken, waiting or held. Only hops that were announced (or found
 //! at the start) are ever fetched from the store, so a hop whose commit is done and whose announcement is on its way is not taken twice.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,12 @@ use super::Hop;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::commit::HopId;
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use queue::{Next, Queue, Way};
 
 /// How much the hand-off holds in memory; what is beyond stays in the store.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +56,54 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    places: FxHashMap<HopId, Place>,
+    places: FxHashMap<HopId, Spot>,
     queues: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Queue>>,
     bytes: usize,
     /// How many of `places` are held.
     held: usize,
+    /// The numbers of flows, and what there is of each.
+    flows: FxHashMap<Arc<str>, u32>,
+    loads: Vec<Load>,
+    /// The queues that are shut: few, and usually none.
+    shut: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Where a hop is, and of which flow it is.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    place: Place,
+    flow: u32,
+}
+
+/// Hops of one flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// All that are not over.
+    pub all: usize,
+    /// Those that are worked on, or could be: not those that wait for a time, for their turn, or for a system that takes no calls.
+    pub active: usize,
+}
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Active hops of all flows together.
+    pub active_max: usize,
+    /// Active hops of this flow.
+    pub flow_active_max: usize,
+    /// Hops of this flow, whatever they wait for.
+    pub flow_all_max: usize,
+}
+
+/// Which limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// That of all flows.
+    Active,
+    /// That of active hops of the flow.
+    FlowActive,
+    /// That of all hops of the flow.
+    FlowAll,
 }
 
 /// Where a hop is.
@@ -71,17 +119,6 @@ enum Place {
     Waiting,
     /// In the store, until its turn comes.
     Held,
-}
-
-/// What is ready for one step.
-#[derive(Default)]
-struct Queue {
-    ready: VecDeque<Hop>,
-    /// Ready hops that only the store has, in the order in which they came; all of them after `ready`.
-    stored: VecDeque<HopId>,
-    /// Somebody is fetching from the store.
-    fetching: bool,
-    came: Arc<Notify>,
 }
 
 impl Embedded {
@@ -105,15 +142,18 @@ impl Embedded {
                 continue;
             }
             found += 1;
+            let flow = state.flow(&hop.flow);
             if hop.held {
-                state.places.insert(hop.hop, Place::Held);
-                state.held += 1;
+                state.put(hop.hop, flow, Place::Held);
             } else if hop.waits {
-                state.places.insert(hop.hop, Place::Waiting);
+                state.put(hop.hop, flow, Place::Waiting);
             } else {
-                state.places.insert(hop.hop, Place::Stored);
+                state.put(hop.hop, flow, Place::Stored);
                 let queue = state.queue(&hop.flow, &hop.step);
-                queue.stored.push_back(hop.hop);
+                queue
+                    .lane(Way::of_attempt(hop.attempt))
+                    .stored
+                    .push_back(hop.hop);
                 queue.came.notify_one();
             }
         }
@@ -124,39 +164,47 @@ impl Embedded {
     pub fn announce(&self, hop: Hop) {
         let limits = self.0.limits;
         let mut state = self.0.state();
-        match state.places.get(&hop.hop) {
-            None | Some(Place::Waiting) => {}
-            Some(Place::Held) => state.held -= 1,
+        match state.place(hop.hop) {
+            None | Some(Place::Waiting | Place::Held) => {}
             Some(Place::Queued | Place::Stored | Place::Taken) => return,
         }
         let (id, size) = (hop.hop, weight(&hop));
+        let flow = state.flow(&hop.flow);
         let room = state.bytes + size <= limits.bytes_max;
         let queue = state.queue(&hop.flow, &hop.step);
-        let held = room && queue.stored.is_empty() && !queue.fetching;
-        let place = if held && queue.ready.len() < limits.queued_max {
-            queue.ready.push_back(hop);
+        // What cannot be taken now needs no memory.
+        let room = room && !queue.shut;
+        let lane = queue.lane(Way::of(&hop));
+        let held = room && lane.stored.is_empty() && !lane.fetching;
+        let place = if held && lane.ready.len() < limits.queued_max {
+            lane.ready.push_back(hop);
             queue.came.notify_one();
             state.bytes += size;
             Place::Queued
         } else {
-            queue.stored.push_back(id);
+            lane.stored.push_back(id);
             queue.came.notify_one();
             Place::Stored
         };
-        state.places.insert(id, place);
+        state.put(id, flow, place);
     }
 
     /// Takes up to `max` hops that are ready for a step, in the order in which they came; waits until there is one. A taker that goes
     /// away while it waits has taken nothing.
     pub async fn take(&self, flow: &str, step: &str, max: usize) -> Vec<Hop> {
+        self.take_with(flow, step, max, usize::MAX).await
+    }
+
+    /// Takes as `take` does, and at most so many repeats among them.
+    pub async fn take_with(&self, flow: &str, step: &str, max: usize, repeats: usize) -> Vec<Hop> {
         let came = self.0.state().queue(flow, step).came.clone();
         loop {
             let came = came.notified();
-            let look = self.0.state().look(flow, step, max.max(1));
+            let look = self.0.state().look(flow, step, max.max(1), repeats);
             match look {
                 Look::Taken(hops) => return hops,
-                Look::Fetch => {
-                    self.fetch(flow, step).await;
+                Look::Fetch(way) => {
+                    self.fetch(flow, step, way).await;
                     continue;
                 }
                 Look::Nothing => {}
@@ -167,27 +215,26 @@ impl Embedded {
 
     /// A taken hop is over: its end is durable, or the store no longer has it.
     pub fn ended(&self, hop: HopId) {
-        let mut state = self.0.state();
-        if state.places.remove(&hop) == Some(Place::Held) {
-            state.held -= 1;
-        }
-        drop(state);
+        self.0.state().remove(hop);
         self.0.left.notify_waiters();
     }
 
     /// A taken hop is about to wait in the store for its next attempt. Said before that is committed: the store may release it, and
     /// announce it again, at once.
     pub fn waits(&self, hop: HopId) {
-        self.0.state().places.insert(hop, Place::Waiting);
+        let mut state = self.0.state();
+        let flow = state.places.get(&hop).map_or(NOBODY, |spot| spot.flow);
+        state.put(hop, flow, Place::Waiting);
+        drop(state);
+        self.0.left.notify_waiters();
     }
 
     /// A new hop may have to wait for its turn. Said before its commit: the store may release it, and announce it, at once. To be followed by
     /// `announce` if it is ready, by `ended` if it does not come to be, and by nothing if it is held.
     pub fn holds(&self, hop: HopId) {
         let mut state = self.0.state();
-        if state.places.insert(hop, Place::Held).is_none() {
-            state.held += 1;
-        }
+        let flow = state.places.get(&hop).map_or(NOBODY, |spot| spot.flow);
+        state.put(hop, flow, Place::Held);
     }
 
     /// A hop is ready, and only the store has its message: it is fetched in its turn.
@@ -196,9 +243,10 @@ impl Embedded {
         if state.places.contains_key(&hop) {
             return;
         }
-        state.places.insert(hop, Place::Stored);
+        let number = state.flow(flow);
+        state.put(hop, number, Place::Stored);
         let queue = state.queue(flow, step);
-        queue.stored.push_back(hop);
+        queue.lane(Way::First).stored.push_back(hop);
         queue.came.notify_one();
     }
 
@@ -206,17 +254,15 @@ impl Embedded {
     /// their order.
     pub fn give_back(&self, hop: Hop) {
         let mut state = self.0.state();
-        if !matches!(
-            state.places.get(&hop.hop),
-            Some(Place::Taken | Place::Waiting)
-        ) {
+        if !matches!(state.place(hop.hop), Some(Place::Taken | Place::Waiting)) {
             return;
         }
-        state.places.insert(hop.hop, Place::Queued);
+        let flow = state.flow(&hop.flow);
+        state.put(hop.hop, flow, Place::Queued);
         state.bytes += weight(&hop);
         let queue = state.queue(&hop.flow, &hop.step);
         let came = queue.came.clone();
-        queue.ready.push_front(hop);
+        queue.lane(Way::of(&hop)).ready.push_front(hop);
         came.notify_one();
     }
 
@@ -234,8 +280,58 @@ impl Embedded {
     /// How many hops are ready for a step and not taken.
     pub fn ready(&self, flow: &str, step: &str) -> usize {
         let mut state = self.0.state();
+        state.queue(flow, step).len()
+    }
+
+    /// The taker of a step takes nothing for a while, or takes again. What waits there meanwhile does not count as active.
+    pub fn shut(&self, flow: &str, step: &str, shut: bool) {
+        let mut state = self.0.state();
         let queue = state.queue(flow, step);
-        queue.ready.len() + queue.stored.len()
+        if queue.shut == shut {
+            return;
+        }
+        queue.shut = shut;
+        if shut {
+            state.shut.push((Arc::from(flow), Arc::from(step)));
+        } else {
+            state
+                .shut
+                .retain(|(of, at)| !(**of == *flow && **at == *step));
+        }
+        drop(state);
+        self.0.left.notify_waiters();
+    }
+
+    /// What there is of a flow, and of all flows together.
+    pub fn load(&self, flow: &str) -> (Load, Load) {
+        self.0.state().loads_of(flow)
+    }
+
+    /// The limit that a flow has reached, if it has.
+    pub fn full(&self, flow: &str, share: &Share) -> Option<Full> {
+        let (its, all) = self.load(flow);
+        if its.all >= share.flow_all_max {
+            Some(Full::FlowAll)
+        } else if its.active >= share.flow_active_max {
+            Some(Full::FlowActive)
+        } else if all.active >= share.active_max {
+            Some(Full::Active)
+        } else {
+            None
+        }
+    }
+
+    /// Waits until a flow has reached none of its limits.
+    pub async fn room_for(&self, flow: &str, share: &Share) {
+        loop {
+            let left = self.0.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.full(flow, share).is_none() {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Waits until fewer than `limit` hops are in flight.
@@ -252,18 +348,19 @@ impl Embedded {
     }
 
     /// Brings hops of a step from the store into its queue. If the caller goes away in the middle, they stay in the store.
-    async fn fetch(&self, flow: &str, step: &str) {
+    async fn fetch(&self, flow: &str, step: &str, way: Way) {
         let wanted = {
             let mut state = self.0.state();
-            let queue = state.queue(flow, step);
-            let many = queue.stored.len().min(self.0.limits.fetched_max.max(1));
-            queue.fetching = true;
-            queue.stored.drain(..many).collect::<Vec<_>>()
+            let lane = state.queue(flow, step).lane(way);
+            let many = lane.stored.len().min(self.0.limits.fetched_max.max(1));
+            lane.fetching = true;
+            lane.stored.drain(..many).collect::<Vec<_>>()
         };
         let mut fetch = Fetch {
             inner: &self.0,
             flow,
             step,
+            way,
             wanted,
         };
         let bytes_max = self.0.limits.bytes_max / 4;
@@ -297,6 +394,7 @@ struct Fetch<'a> {
     inner: &'a Inner,
     flow: &'a str,
     step: &'a str,
+    way: Way,
     wanted: Vec<HopId>,
 }
 
@@ -311,8 +409,10 @@ impl Fetch<'_> {
             match Hop::from_store(hop) {
                 Ok(hop) => {
                     state.bytes += weight(&hop);
-                    state.places.insert(id, Place::Queued);
-                    state.queue(self.flow, self.step).ready.push_back(hop);
+                    let flow = state.flow(self.flow);
+                    state.put(id, flow, Place::Queued);
+                    let queue = state.queue(self.flow, self.step);
+                    queue.lane(self.way).ready.push_back(hop);
                 }
                 Err(failure) => tracing::error!("hop {} stays where it is: {failure}", id.0),
             }
@@ -325,10 +425,11 @@ impl Drop for Fetch<'_> {
     fn drop(&mut self) {
         let mut state = self.inner.state();
         let queue = state.queue(self.flow, self.step);
+        let lane = queue.lane(self.way);
         for hop in self.wanted.drain(..).rev() {
-            queue.stored.push_front(hop);
+            lane.stored.push_front(hop);
         }
-        queue.fetching = false;
+        lane.fetching = false;
         queue.came.notify_one();
     }
 }
@@ -343,7 +444,7 @@ impl Inner {
 enum Look {
     Taken(Vec<Hop>),
     /// The store has more, and nobody fetches it.
-    Fetch,
+    Fetch(Way),
     Nothing,
 }
 
@@ -365,27 +466,116 @@ impl State {
             .expect("it was put there")
     }
 
-    fn look(&mut self, flow: &str, step: &str, max: usize) -> Look {
+    fn look(&mut self, flow: &str, step: &str, max: usize, repeats: usize) -> Look {
+        let number = self.flow(flow);
         let queue = self.queue(flow, step);
-        if queue.ready.is_empty() {
-            return if queue.stored.is_empty() || queue.fetching {
-                Look::Nothing
-            } else {
-                Look::Fetch
-            };
+        let (mut hops, mut again) = (Vec::new(), 0);
+        while hops.len() < max {
+            match queue.next(again < repeats) {
+                Next::Hop(hop) => {
+                    again += usize::from(Way::of(&hop) == Way::Again);
+                    hops.push(hop);
+                }
+                Next::Fetch(way) if hops.is_empty() => return Look::Fetch(way),
+                Next::Fetch(_) | Next::Nothing => break,
+            }
         }
-        let many = queue.ready.len().min(max);
-        let hops: Vec<Hop> = queue.ready.drain(..many).collect();
-        if !queue.ready.is_empty() || !queue.stored.is_empty() {
+        if hops.is_empty() {
+            return Look::Nothing;
+        }
+        if queue.len() > 0 {
             queue.came.notify_one();
         }
         for hop in &hops {
             self.bytes = self.bytes.saturating_sub(weight(hop));
-            self.places.insert(hop.hop, Place::Taken);
+            self.put(hop.hop, number, Place::Taken);
         }
         Look::Taken(hops)
     }
+
+    /// The number of a flow.
+    fn flow(&mut self, flow: &str) -> u32 {
+        if self.loads.is_empty() {
+            // The first number is nobody's.
+            self.loads.push(Load::default());
+        }
+        if let Some(number) = self.flows.get(flow) {
+            return *number;
+        }
+        let number = u32::try_from(self.loads.len()).unwrap_or(NOBODY);
+        self.flows.insert(Arc::from(flow), number);
+        self.loads.push(Load::default());
+        number
+    }
+
+    fn place(&self, hop: HopId) -> Option<Place> {
+        self.places.get(&hop).map(|spot| spot.place)
+    }
+
+    /// Puts a hop into a place, and counts it there.
+    fn put(&mut self, hop: HopId, flow: u32, place: Place) {
+        if let Some(before) = self.places.insert(hop, Spot { place, flow }) {
+            self.unload(before);
+        }
+        self.load(flow, place);
+    }
+
+    fn remove(&mut self, hop: HopId) {
+        if let Some(spot) = self.places.remove(&hop) {
+            self.unload(spot);
+        }
+    }
+
+    fn load(&mut self, flow: u32, place: Place) {
+        self.held += usize::from(place == Place::Held);
+        if self.loads.is_empty() {
+            self.loads.push(Load::default());
+        }
+        let load = &mut self.loads[flow as usize];
+        load.all += 1;
+        load.active += usize::from(place.is_active());
+    }
+
+    fn unload(&mut self, spot: Spot) {
+        self.held -= usize::from(spot.place == Place::Held);
+        let load = &mut self.loads[spot.flow as usize];
+        load.all -= 1;
+        load.active -= usize::from(spot.place.is_active());
+    }
+
+    /// What there is of a flow, and of all flows together, without what stands in queues that are shut.
+    fn loads_of(&mut self, flow: &str) -> (Load, Load) {
+        let number = self.flow(flow);
+        let mut its = self.loads[number as usize];
+        let mut all = Load::default();
+        for load in &self.loads {
+            all.all += load.all;
+            all.active += load.active;
+        }
+        for (of, step) in &self.shut {
+            let queue = self.queues.get(of).and_then(|steps| steps.get(step));
+            let many = queue.map_or(0, Queue::len);
+            all.active = all.active.saturating_sub(many);
+            if **of == *flow {
+                its.active = its.active.saturating_sub(many);
+            }
+        }
+        (its, all)
+    }
 }
+
+impl Place {
+    /// Whether a hop that is here is worked on, or could be.
+    fn is_active(self) -> bool {
+        match self {
+            Place::Queued | Place::Stored | Place::Taken => true,
+            Place::Waiting | Place::Held => false,
+        }
+    }
+}
+
+/// The flow of hops whose flow nobody has said.
+const NOBODY: u32 = 0;
 
 /// About how much memory a hop needs.
 fn weight(hop: &Hop) -> usize {
@@ -397,248 +587,4 @@ fn weight(hop: &Hop) -> usize {
         .sum();
     let variables: usize = message.variables.values().map(|body| body.len()).sum();
     256 + message.body.len() + headers + variables
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::body::Body;
-    use crate::message::Message;
-    use crate::store::commit::{Commit, FENCE_FIRST, Leaf, NewRun};
-    use crate::store::sample::*;
-
-    fn hop(run: &NewRun) -> Hop {
-        Hop {
-            hop: first_hop(run),
-            fence: FENCE_FIRST,
-            run: run.run,
-            flow: run.flow.clone(),
-            step: Arc::from("erp"),
-            attempt: 1,
-            revision: run.revision.clone(),
-            runs_body: true,
-            message: Message::new(run.message, START_MS, Body::new(run.body.clone())),
-        }
-    }
-
-    const SMALL: Limits = Limits {
-        queued_max: 3,
-        bytes_max: 1 << 20,
-        fetched_max: 2,
-    };
-
-    /// A hand-off to which so many messages were announced.
-    async fn announced(sample: &Sample, limits: Limits, many: usize) -> (Embedded, Vec<NewRun>) {
-        let embedded = Embedded::new(sample.store.clone(), limits);
-        let runs: Vec<_> = (0..many)
-            .map(|n| sample.order(&format!("k{n}"), &format!("body {n}")))
-            .collect();
-        sample.accept(runs.clone()).await;
-        for run in &runs {
-            embedded.announce(hop(run));
-        }
-        (embedded, runs)
-    }
-
-    async fn bodies(embedded: &Embedded, max: usize) -> Vec<String> {
-        let taken = embedded.take("orders", "erp", max).await;
-        taken
-            .iter()
-            .map(|hop| format!("{:?}", hop.message.body))
-            .collect()
-    }
-
-    async fn nothing_more(embedded: &Embedded) {
-        let take = embedded.take("orders", "erp", 9);
-        let more = tokio::time::timeout(Duration::from_millis(30), take).await;
-        assert!(more.is_err(), "{more:?}");
-    }
-
-    #[tokio::test]
-    async fn what_does_not_fit_into_memory_comes_from_the_store_in_its_turn() {
-        for limits in [
-            Limits::default(),
-            SMALL,
-            Limits {
-                bytes_max: 0,
-                ..SMALL
-            },
-        ] {
-            let sample = Sample::new();
-            let (embedded, runs) = announced(&sample, limits, 8).await;
-            let mut found = Vec::new();
-            while found.len() < runs.len() {
-                found.extend(bodies(&embedded, 5).await);
-            }
-            let expect: Vec<_> = (0..8).map(|n| format!("body {n}")).collect();
-            assert_eq!(found, expect);
-            nothing_more(&embedded).await;
-            assert_eq!(embedded.in_flight(), 8);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_the_last_process_left_is_found() {
-        let mut sample = Sample::new();
-        let (before, runs) = announced(&sample, SMALL, 5).await;
-        assert_eq!(before.take("orders", "erp", 2).await.len(), 2);
-        sample
-            .end(vec![waits(&runs[4], first_hop(&runs[4]), START_MS + 9)])
-            .await;
-        drop(before);
-        sample.reopen().await;
-        let embedded = Embedded::new(sample.store.clone(), SMALL);
-        assert_eq!(embedded.recover().await.unwrap(), 5);
-        assert_eq!(embedded.in_flight(), 5);
-        let mut found = Vec::new();
-        while found.len() < 4 {
-            found.extend(bodies(&embedded, 9).await);
-        }
-        assert_eq!(found, ["body 0", "body 1", "body 2", "body 3"]);
-        nothing_more(&embedded).await;
-        let commit = Commit {
-            release: Some((START_MS + 9, 9)),
-            ..Commit::default()
-        };
-        for stored in sample.store.commit(commit).await.unwrap().released {
-            embedded.announce(Hop::from_store(stored).unwrap());
-        }
-        let retried = embedded.take("orders", "erp", 9).await;
-        assert_eq!((retried[0].attempt, retried[0].fence), (2, 2));
-        assert_eq!(embedded.in_flight(), 5);
-    }
-
-    #[tokio::test]
-    async fn a_hop_that_is_announced_again_is_taken_once() {
-        let sample = Sample::new();
-        let (embedded, runs) = announced(&sample, SMALL, 5).await;
-        for run in &runs {
-            embedded.announce(hop(run));
-        }
-        let mut found = 0;
-        while found < 5 {
-            found += embedded.take("orders", "erp", 1).await.len();
-            embedded.announce(hop(&runs[0]));
-            embedded.announce(hop(&runs[4]));
-        }
-        nothing_more(&embedded).await;
-    }
-
-    #[tokio::test]
-    async fn what_is_given_back_is_next() {
-        let sample = Sample::new();
-        let (embedded, _) = announced(&sample, SMALL, 5).await;
-        let first = embedded.take("orders", "erp", 1).await.remove(0);
-        embedded.give_back(first.clone());
-        embedded.give_back(first);
-        let first = embedded.take("orders", "erp", 1).await.remove(0);
-        embedded.waits(first.hop);
-        embedded.give_back(first);
-        assert_eq!(bodies(&embedded, 1).await, ["body 0"]);
-        assert_eq!(bodies(&embedded, 1).await, ["body 1"]);
-    }
-
-    #[tokio::test]
-    async fn room_comes_when_hops_end_and_not_when_they_wait() {
-        let sample = Sample::new();
-        let (embedded, _) = announced(&sample, SMALL, 3).await;
-        let taken = embedded.take("orders", "erp", 3).await;
-        let waiting = {
-            let embedded = embedded.clone();
-            tokio::spawn(async move { embedded.room(3).await })
-        };
-        embedded.waits(taken[0].hop);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(!waiting.is_finished());
-        embedded.ended(taken[1].hop);
-        waiting.await.unwrap();
-        assert_eq!(embedded.in_flight(), 2);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn takers_that_go_away_lose_nothing_and_no_hop_is_taken_twice() {
-        const MANY: usize = 400;
-        let sample = Sample::new();
-        let limits = Limits {
-            queued_max: 7,
-            fetched_max: 5,
-            ..SMALL
-        };
-        let embedded = Embedded::new(sample.store.clone(), limits);
-        let taken = Arc::new(Mutex::new(Vec::new()));
-        let mut takers = tokio::task::JoinSet::new();
-        for taker in 0..4u64 {
-            let (embedded, taken, store) = (embedded.clone(), taken.clone(), sample.store.clone());
-            takers.spawn(async move {
-                loop {
-                    let patience = Duration::from_micros(50 + 100 * taker);
-                    let take = embedded.take("orders", "erp", 3);
-                    let Ok(hops) = tokio::time::timeout(patience, take).await else {
-                        if taken.lock().unwrap().len() == MANY {
-                            return;
-                        }
-                        continue;
-                    };
-                    let mut ends = Vec::new();
-                    for hop in &hops {
-                        taken.lock().unwrap().push(hop.hop);
-                        let mut end = end_of(hop);
-                        end.fence = hop.fence;
-                        ends.push(end);
-                    }
-                    let commit = Commit {
-                        ends,
-                        ..Commit::default()
-                    };
-                    let ended = store.commit(commit).await.unwrap().ends;
-                    assert!(ended.iter().all(|ended| *ended));
-                    for hop in hops {
-                        embedded.ended(hop.hop);
-                    }
-                }
-            });
-        }
-        for n in 0..MANY / 10 {
-            let runs: Vec<_> = (0..10)
-                .map(|m| sample.order(&format!("{n}-{m}"), "body"))
-                .collect();
-            sample.accept(runs.clone()).await;
-            for run in &runs {
-                embedded.announce(hop(run));
-            }
-        }
-        let all = tokio::time::timeout(Duration::from_secs(30), takers.join_all()).await;
-        assert!(
-            all.is_ok(),
-            "{} of {MANY} taken",
-            taken.lock().unwrap().len()
-        );
-        let taken = taken.lock().unwrap().clone();
-        let different: BTreeSet<_> = taken.iter().collect();
-        assert_eq!((taken.len(), different.len()), (MANY, MANY));
-        assert_eq!(embedded.in_flight(), 0);
-        assert_eq!(sample.books().await.delivered, MANY as i64);
-    }
-
-    fn end_of(hop: &Hop) -> crate::store::commit::End {
-        crate::store::commit::End {
-            hop: hop.hop,
-            fence: hop.fence,
-            run: hop.run,
-            flow: hop.flow.clone(),
-            step: hop.step.clone(),
-            turn: crate::store::commit::Turn::Over {
-                next: Vec::new(),
-                doors: Vec::new(),
-                leaves: vec![Leaf::Delivered],
-            },
-            effect: None,
-            saga: None,
-            trail: Vec::new(),
-            accepts: Vec::new(),
-        }
-    }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::Shared;
 use super::admission;
 use super::failing;
+use super::intake;
 use super::stage::panicked;
 use super::turn::DOOR;
 use crate::body::Body;
@@ -16,6 +17,7 @@ use crate::component::{Accept, Arrival, Batch, Verdict};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
+use crate::handoff::embedded::Share;
 use crate::message::{Message, MessageId, Names};
 use crate::store::commit::{
     Accepted, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
@@ -32,6 +34,8 @@ const FULL_RETRY_AFTER_MS: u64 = 1_000;
 pub(super) struct Gate {
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Arc<Plan>,
+    /// How many messages the flow may have in flight.
+    share: Share,
     /// Deliveries that the source turned away since the last commit: they go into the books with the next.
     turned_away: AtomicU64,
 }
@@ -54,7 +58,7 @@ impl Accept for Gate {
     }
 
     fn room(&self) -> Pending<'_, ()> {
-        Box::pin(self.shared.handoff.room(self.shared.in_flight_max))
+        Box::pin(self.shared.handoff.room_for(&self.plan.flow, &self.share))
     }
 
     fn cursor<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Option<String>, Failure>> {
@@ -75,6 +79,7 @@ impl Gate {
         Gate {
             shared: shared.clone(),
             plan: plan.clone(),
+            share: shared.limits.share(plan),
             turned_away: AtomicU64::new(0),
         }
     }
@@ -84,14 +89,10 @@ impl Gate {
             return Err(Failure::new(Class::Unavailable, "the engine is stopping")
                 .with_retry_after_ms(FULL_RETRY_AFTER_MS));
         }
-        if self.shared.handoff.in_flight() >= self.shared.in_flight_max
-            && !batch.arrivals.is_empty()
-        {
-            return Err(Failure::new(
-                Class::Throttled,
-                "the engine has as many messages in flight as it may (`limits.in_flight`)",
-            )
-            .with_retry_after_ms(FULL_RETRY_AFTER_MS));
+        let full = self.shared.handoff.full(&self.plan.flow, &self.share);
+        if let (Some(full), false) = (full, batch.arrivals.is_empty()) {
+            return Err(Failure::new(Class::Throttled, intake::told(full))
+                .with_retry_after_ms(FULL_RETRY_AFTER_MS));
         }
         let now_ms = self.shared.world.clock.now_ms();
         let mut commit = Commit::default();

@@ -239,7 +239,7 @@ impl Desk {
             return Ok(());
         }
         if let Some(engine) = &self.engine {
-            engine.handoff.room(engine.in_flight_max).await;
+            engine.handoff.room(engine.limits.in_flight()).await;
         }
         let chosen: Vec<i64> = commit
             .decisions

@@ -67,7 +67,7 @@ impl EffectStage {
             let hops = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                hops = self.shared.handoff.take(&self.plan.flow, &step, more + 1) => hops,
+                hops = self.take(&step, more + 1) => hops,
             };
             let Some(hops) = self.still_admitted(hops) else {
                 continue;
@@ -325,6 +325,7 @@ impl EffectStage {
                 };
                 self.over(&hop, walked, Some(outcome), exchange).await;
             }
+            Attempt::Instead(answer, told) => self.instead(hop, request, answer, told).await,
             Attempt::NotApplied(failure) if doubt => {
                 self.refused_again(&hop, failure, request).await;
             }

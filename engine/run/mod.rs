@@ -25,6 +25,7 @@ mod due;
 mod effect;
 mod failing;
 mod guard;
+mod intake;
 mod saga;
 mod stage;
 pub mod supervisor;
@@ -47,7 +48,7 @@ pub(crate) struct Shared {
     bell: due::Bell,
     /// Which guarded keys are under way, at which step.
     lanes: guard::Lanes,
-    in_flight_max: usize,
+    limits: intake::Limits,
     batch_max: usize,
 }
 

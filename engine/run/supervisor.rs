@@ -13,7 +13,7 @@ use super::{
     Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
     TaskTracker, World, due, guard,
 };
-use super::{sweep, systems};
+use super::{intake, sweep, systems};
 use crate::component::{Intake, Source};
 use crate::flow::plan::Action;
 use crate::handoff::embedded::Limits;
@@ -71,9 +71,8 @@ pub struct Engine {
 impl Engine {
     /// Finds what was in flight, then starts stages, then sources.
     pub async fn start(start: Start) -> Result<Engine, Failure> {
-        let limits = &start.project.settings.limits;
-        let in_flight_max = limits.in_flight.unwrap_or(20_000) as usize;
-        let batch_max = limits.batch.unwrap_or(128) as usize;
+        let limits = intake::Limits::of(&start.project);
+        let batch_max = start.project.settings.limits.batch.unwrap_or(128) as usize;
         let handoff = Embedded::new(start.store.clone(), Limits::default());
         let keep = keep(&start.project);
         let shared = Arc::new(Shared {
@@ -85,7 +84,7 @@ impl Engine {
             stop: CancellationToken::new(),
             bell: due::Bell::default(),
             lanes: guard::Lanes::default(),
-            in_flight_max,
+            limits,
             batch_max,
         });
         let systems = systems::begin(&shared).await?;

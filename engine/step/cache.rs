@@ -101,7 +101,7 @@ impl Cache {
                 Attempt::NotApplied(failure) => Attempt::Held(failure),
                 other => other,
             },
-            Attempt::Unknown(failure) => Attempt::Unknown(failure),
+            other @ (Attempt::Unknown(_) | Attempt::Instead(..)) => other,
         }
     }
 
@@ -112,7 +112,9 @@ impl Cache {
         );
         match &last.answer {
             Some((answer, at)) if away && at.elapsed() < self.fresh + self.stale => {
-                Attempt::Applied(answer.clone())
+                let age = at.elapsed().as_secs();
+                let told = format!("an answer that is {age}s old, because {}", failure.message);
+                Attempt::Instead(answer.clone(), told)
             }
             _ => Attempt::NotApplied(failure),
         }
@@ -139,6 +141,9 @@ mod tests {
         let attempt = cache.attempt(&key, wait, || Box::pin(async { outcome }));
         match attempt.await {
             Attempt::Applied(answer) => String::from_utf8_lossy(&answer.bytes).into_owned(),
+            Attempt::Instead(answer, told) => {
+                format!("{} instead: {told}", String::from_utf8_lossy(&answer.bytes))
+            }
             Attempt::NotApplied(failure) | Attempt::Unknown(failure) | Attempt::Held(failure) => {
                 failure.message
             }
@@ -158,7 +163,11 @@ mod tests {
     async fn stale_answers_serve_while_the_system_is_away() {
         let cache = Cache::new(Duration::ZERO, Duration::from_secs(60));
         assert_eq!(ask(&cache, "a", answer("1")).await, "1");
-        assert_eq!(ask(&cache, "a", away()).await, "1");
+        let stale = "1 instead: an answer that is 0s old, because away";
+        assert_eq!(ask(&cache, "a", away()).await, stale);
+        let shut = Failure::new(Class::Unavailable, "away");
+        assert_eq!(ask(&cache, "a", Attempt::Held(shut.clone())).await, stale);
+        assert_eq!(ask(&cache, "b", Attempt::Held(shut)).await, "away");
         let gone = Attempt::NotApplied(Failure::new(Class::NotFound, "gone"));
         assert_eq!(ask(&cache, "a", gone).await, "gone");
         assert_eq!(ask(&cache, "a", answer("2")).await, "2");

@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::cache::Cache;
 use super::validate::breached;
 use super::{Ready, codes};
+use crate::body::Body;
 use crate::component::codes as common;
 use crate::component::words::{Duration, ExpressionText, TemplateText};
 use crate::component::{Answer, Attempt, Build, Context, Effect, Part, Probed, Promises, Request};
 use crate::diagnostic::Diagnostic;
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::message::Message;
 use crate::schema::Schema;
 use crate::system::admission::Admission;
 use crate::system::ask::{Ask, Wanted, answer_body};
+use crate::system::request::Answered;
 use crate::world::Pending;
 
 /// Asks a system over HTTP. `into` beside the step binds the body of the answer as a variable; the message's own body stays as it is.
@@ -52,7 +55,7 @@ pub struct Call {
     pub answer: Option<String>,
     /// How long an answer may be used again for the same request; only for GET and HEAD.
     pub cache: Option<Duration>,
-    /// What to do when the system cannot be asked; needs `cache`.
+    /// What to go on with when the system cannot be asked.
     pub fallback: Option<Fallback>,
     /// A text by which the system recognises a repeat.
     pub idempotency_key: Option<ExpressionText>,
@@ -63,12 +66,15 @@ pub struct Call {
     pub upsert: bool,
 }
 
-/// What to do when the system cannot be asked.
+/// What stands in for the answer of a system that does not answer, cannot be reached, or is down; only for GET and HEAD. The timeline of the
+/// message says so. With both, a remembered answer goes before the value.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fallback {
-    /// Use an answer that is older than `cache` by at most this.
-    pub stale: Duration,
+    /// An answer that is older than `cache` by at most this.
+    pub stale: Option<Duration>,
+    /// This body.
+    pub value: Option<Value>,
 }
 
 impl Part for Call {
@@ -113,22 +119,26 @@ impl Part for Call {
             Some(schema) => Some(schema?),
             None => None,
         };
+        let stand_in = self.stand_in(cx, &ask, answer.as_deref())?;
         let into = cx.common.into.as_deref();
         Some(Ready::Effect(Arc::new(Calling {
             ask,
             into: into.map(|name| Arc::from(name.trim_start_matches('$'))),
             answer,
             cache,
+            stand_in,
+            falls_back: self.fallback.is_some(),
         })))
     }
 }
 
 impl Call {
     fn cache(&self, cx: &mut Build<'_>, ask: &Ask) -> Option<Option<Cache>> {
-        match (self.cache, &self.fallback) {
+        let stale = self.fallback.as_ref().and_then(|fallback| fallback.stale);
+        match (self.cache, stale) {
             (None, None) => Some(None),
             (None, Some(_)) => {
-                let message = "`fallback` uses remembered answers, and none are remembered";
+                let message = "`stale` uses remembered answers, and none are remembered";
                 let help = "add `cache: 5m`";
                 cx.error(common::CONFLICTING_SETTINGS, &["fallback"], message, help);
                 None
@@ -143,11 +153,54 @@ impl Call {
                 );
                 None
             }
-            (Some(fresh), fallback) => {
-                let stale = fallback.as_ref().map(|fallback| fallback.stale.std());
+            (Some(fresh), stale) => {
+                let stale = stale.map(Duration::std);
                 Some(Some(Cache::new(fresh.std(), stale.unwrap_or_default())))
             }
         }
+    }
+
+    /// The value that stands in for an answer, as an answer.
+    fn stand_in(
+        &self,
+        cx: &mut Build<'_>,
+        ask: &Ask,
+        schema: Option<&Schema>,
+    ) -> Option<Option<Answer>> {
+        let Some(fallback) = &self.fallback else {
+            return Some(None);
+        };
+        if fallback.stale.is_none() && fallback.value.is_none() {
+            let message = "the fallback says nothing";
+            let help = "give `stale: 1h`, `value: { .. }`, or both";
+            cx.error(common::CONFLICTING_SETTINGS, &["fallback"], message, help);
+            return None;
+        }
+        let Some(value) = &fallback.value else {
+            return Some(None);
+        };
+        let path = &["fallback", "value"];
+        if !ask.reads() {
+            let message = "only for GET and HEAD can something stand in for the answer";
+            let help = "leave `fallback` out: the message waits until the system is back";
+            cx.error(common::CONFLICTING_SETTINGS, path, message, help);
+            return None;
+        }
+        let body = Body::new(value.to_string());
+        if let Some(schema) = schema
+            && let Err(breaches) = schema.validate(body.document().ok()?)
+        {
+            let failure = breached("the value", schema.name(), &breaches);
+            let help = "give a value that keeps to the schema of `answer`";
+            cx.error(common::BAD_VALUE, path, failure.message, help);
+            return None;
+        }
+        let answered = Answered {
+            status: 200,
+            headers: Vec::new(),
+            body,
+        };
+        Some(Some(answered.to_document()))
     }
 }
 
@@ -156,6 +209,24 @@ struct Calling {
     into: Option<Arc<str>>,
     answer: Option<Arc<Schema>>,
     cache: Option<Cache>,
+    /// Stands in for an answer that cannot be had.
+    stand_in: Option<Answer>,
+    falls_back: bool,
+}
+
+impl Calling {
+    /// The attempt, or the value that stands in for its answer.
+    fn or_instead(&self, attempt: Attempt) -> Attempt {
+        match (attempt, &self.stand_in) {
+            (Attempt::NotApplied(failure) | Attempt::Held(failure), Some(answer))
+                if matches!(failure.class, Class::Timeout | Class::Unavailable) =>
+            {
+                let told = format!("the value of `fallback`, because {}", failure.message);
+                Attempt::Instead(answer.clone(), told)
+            }
+            (attempt, _) => attempt,
+        }
+    }
 }
 
 impl Effect for Calling {
@@ -172,16 +243,21 @@ impl Effect for Calling {
         self.ask.admission()
     }
 
+    fn falls_back(&self) -> bool {
+        self.falls_back
+    }
+
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure> {
         self.ask.prepare(message, cx)
     }
 
     fn perform<'a>(&'a self, request: &'a Request) -> Pending<'a, Attempt> {
         match &self.cache {
-            None => self.ask.perform(request),
+            None => Box::pin(async { self.or_instead(self.ask.perform(request).await) }),
             Some(cache) => {
                 let wait = std::time::Duration::from_millis(self.ask.promises().timeout_ms);
-                Box::pin(cache.attempt(&request.bytes, wait, || self.ask.perform(request)))
+                let attempt = cache.attempt(&request.bytes, wait, || self.ask.perform(request));
+                Box::pin(async { self.or_instead(attempt.await) })
             }
         }
     }
@@ -215,7 +291,6 @@ impl Effect for Calling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Class;
     use crate::step::bench::Bench;
     use crate::system::stub::{Reply, Stub, answer};
 
@@ -247,7 +322,9 @@ mod tests {
         let message = bench.message(body);
         let request = effect.prepare(&message, &bench.cx())?;
         match effect.perform(&request).await {
-            Attempt::Applied(answer) => effect.finish(message, &answer, &bench.cx()),
+            Attempt::Applied(answer) | Attempt::Instead(answer, _) => {
+                effect.finish(message, &answer, &bench.cx())
+            }
             Attempt::NotApplied(failure) | Attempt::Unknown(failure) | Attempt::Held(failure) => {
                 Err(failure)
             }
@@ -311,6 +388,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_value_stands_in_for_a_system_that_is_away_and_not_for_a_no() {
+        let stub = Stub::start(|seen| {
+            let away = seen.head.starts_with("GET /away");
+            Reply::Bytes(answer(if away { 503 } else { 404 }, "", ""))
+        })
+        .await;
+        let bench = Bench::new().system(&stub.system("", "circuit: { least: 2 }\n"));
+        let entry = "call: { system: erp, get: '/{{c}}', fallback: { value: { code: C-0, limit: 0 } } }\ninto: customer\n";
+        assert!(bench.effect(entry).falls_back());
+        let effect = bench.effect(entry);
+        for nth in 0..4 {
+            let message = bench.message(r#"{"c": "away"}"#);
+            let request = effect.prepare(&message, &bench.cx()).unwrap();
+            let Attempt::Instead(answer, told) = effect.perform(&request).await else {
+                panic!("{nth}: nothing stood in");
+            };
+            let why = if nth < 2 {
+                "erp answered 503"
+            } else {
+                "erp is down since"
+            };
+            assert!(told.contains(why), "{told}");
+            let next = effect.finish(message, &answer, &bench.cx()).unwrap();
+            let bound = next.variables.get("customer").unwrap();
+            assert_eq!(bound.bytes(), &r#"{"code":"C-0","limit":0}"#);
+        }
+        assert_eq!(stub.seen().len(), 2, "a system that is down is not asked");
+        let bench = Bench::new().system(&stub.system("", ""));
+        let failure = sent(&bench, entry, r#"{"c": "none"}"#).await.unwrap_err();
+        assert_eq!(failure.class, Class::NotFound);
+    }
+
+    #[tokio::test]
     async fn promises_follow_the_method() {
         let stub = stub().await;
         let bench = bench(&stub);
@@ -346,6 +456,18 @@ mod tests {
             (
                 "call: { system: erp, post: /x, fallback: { stale: 1m } }",
                 "conflicting-settings:1:42",
+            ),
+            (
+                "call: { system: erp, post: /x, fallback: {} }",
+                "conflicting-settings:1:42",
+            ),
+            (
+                "call: { system: erp, post: /x, fallback: { value: 1 } }",
+                "conflicting-settings:1:51",
+            ),
+            (
+                "call: { system: erp, get: /x, answer: customer, fallback: { value: { limit: 1 } } }\ninto: x\n",
+                "bad-value:1:68",
             ),
             (
                 "call: { system: erp, get: /x, body: n }\ninto: x\n",

@@ -181,7 +181,7 @@ mod tests {
         let effect = ready.unwrap().effect;
         let request = effect.prepare(&message, &bench.cx()).unwrap();
         match effect.perform(&request).await {
-            Attempt::Applied(_) => Ok(()),
+            Attempt::Applied(_) | Attempt::Instead(..) => Ok(()),
             Attempt::NotApplied(failure) | Attempt::Unknown(failure) | Attempt::Held(failure) => {
                 Err(failure.class)
             }

@@ -58,6 +58,8 @@ pub struct Standing {
     pub flow: Arc<str>,
     /// The step.
     pub step: Arc<str>,
+    /// The number of the attempt to come.
+    pub attempt: u32,
     /// Whether it waits for a time.
     pub waits: bool,
     /// Whether it waits for its turn.
@@ -69,7 +71,7 @@ impl Reader {
     pub async fn standing_hops(&self) -> Result<Vec<Standing>, Failure> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id, flow, step, due_at IS NOT NULL, held IS NOT NULL FROM hops ORDER BY id",
+                "SELECT id, flow, step, due_at IS NOT NULL, held IS NOT NULL, attempt FROM hops ORDER BY id",
             )?;
             let mut names = Names::default();
             let mut found = Vec::new();
@@ -81,6 +83,7 @@ impl Reader {
                     step: names.shared(row.get_ref(2)?.as_str()?),
                     waits: row.get(3)?,
                     held: row.get(4)?,
+                    attempt: row.get(5)?,
                 });
             }
             Ok(found)

@@ -6,27 +6,80 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::{EffectStage, STORE_PAUSE_MOST_MS};
-use crate::component::{Attempt, Request};
+use crate::component::{Answer, Attempt, Request};
 use crate::failure::Failure;
 use crate::handoff::Hop;
 use crate::run::stage::panicked;
-use crate::store::commit::{Commit, EffectState};
+use crate::run::turn::{self, Exchange};
+use crate::store::commit::{Commit, EffectState, Trail};
+
+/// How long until the retry budget is looked at again after it was used up.
+const BUDGET_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a message waits for a system that does not say for how long.
+const WAIT_MS: u64 = 1_000;
+
+/// A stage that takes nothing for a while.
+struct Shut<'a>(&'a EffectStage);
+
+impl<'a> Shut<'a> {
+    fn new(stage: &'a EffectStage) -> Shut<'a> {
+        Shut::say(stage, true);
+        Shut(stage)
+    }
+
+    fn say(stage: &EffectStage, shut: bool) {
+        let step = &stage.plan.nodes[stage.node].id;
+        stage.shared.handoff.shut(&stage.plan.flow, step, shut);
+    }
+}
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        Shut::say(self.0, false);
+    }
+}
 
 impl EffectStage {
     /// Waits until the system takes calls. Gives how many hops may be taken: one, while the system is being tried.
     pub(super) async fn admitted(&self) -> usize {
-        match self.effect.admission() {
-            Some(admission) => admission.opened().await,
-            None => usize::MAX,
+        let admission = self.effect.admission();
+        let Some(admission) = admission.filter(|_| !self.effect.falls_back()) else {
+            return usize::MAX;
+        };
+        if admission.is_open() {
+            return admission.opened().await;
+        }
+        // What waits here meanwhile takes no place from other flows.
+        let shut = Shut::new(self);
+        let most = admission.opened().await;
+        drop(shut);
+        most
+    }
+
+    /// Takes hops: no more repeats among them than the system's retry budget allows. Repeats that it does not allow wait where they are.
+    pub(super) async fn take(&self, step: &str, most: usize) -> Vec<Hop> {
+        let handoff = &self.shared.handoff;
+        let Some(admission) = self.effect.admission() else {
+            return handoff.take(&self.plan.flow, step, most).await;
+        };
+        loop {
+            let repeats = admission.repeats_free();
+            tokio::select! {
+                biased;
+                hops = handoff.take_with(&self.plan.flow, step, most, repeats) => return hops,
+                () = self.shared.world.clock.sleep(BUDGET_PAUSE), if repeats == 0 => {}
+            }
         }
     }
 
     /// What was taken, if the system takes calls still; else it is given back.
     pub(super) fn still_admitted(&self, hops: Vec<Hop>) -> Option<Vec<Hop>> {
-        if self
-            .effect
-            .admission()
-            .is_none_or(|admission| admission.is_open())
+        if self.effect.falls_back()
+            || self
+                .effect
+                .admission()
+                .is_none_or(|admission| admission.is_open())
         {
             return Some(hops);
         }
@@ -57,7 +110,7 @@ impl EffectStage {
         let failed = match &attempt {
             Attempt::NotApplied(failure) => failure.class.retried_by_default(),
             Attempt::Unknown(_) => true,
-            Attempt::Applied(_) | Attempt::Held(_) => false,
+            Attempt::Applied(_) | Attempt::Instead(..) | Attempt::Held(_) => false,
         };
         if let (Some(repeat), true) = (&mut repeat, failed) {
             repeat.failed();
@@ -94,6 +147,38 @@ impl EffectStage {
                 pause_ms = (pause_ms * 2).min(STORE_PAUSE_MOST_MS);
             }
         }
+        if self.effect.falls_back() {
+            // Others may have something to go on with: this one does not stand before them.
+            let wait_ms = failure.retry_after_ms.unwrap_or(WAIT_MS);
+            let due_ms =
+                self.shared.world.clock.now_ms() + i64::try_from(wait_ms).unwrap_or(i64::MAX / 4);
+            return self.wait(&hop, due_ms, hop.attempt, failure, None).await;
+        }
         self.shared.handoff.give_back(hop);
+    }
+
+    /// The system cannot be asked, and this stands in for its answer: the message goes on, and its timeline says so.
+    pub(super) async fn instead(&self, hop: Hop, request: Request, answer: Answer, told: String) {
+        let walked = self.after(&hop, &answer);
+        let outcome = self.outcome(&hop, &request, EffectState::Done(answer.bytes.clone()));
+        let exchange = Exchange {
+            request: Some(request.bytes),
+            answer: Some(answer.bytes),
+        };
+        let noted = self.noted(&hop, Some(&outcome));
+        let (shared, plan) = (&self.shared, &self.plan);
+        let mut finished = turn::over(shared, plan, &hop, walked, Some(outcome), &exchange);
+        finished.end.saga = noted;
+        finished.end.trail.insert(
+            0,
+            Trail {
+                at_ms: shared.world.clock.now_ms(),
+                step: hop.step.clone(),
+                what: "fallback",
+                detail: Some(told),
+                hash: None,
+            },
+        );
+        self.commit(&hop, finished).await;
     }
 }
