@@ -2,4 +2,6 @@
 
 mod answers;
 mod bench;
+mod groups;
 mod times;
+mod turns;

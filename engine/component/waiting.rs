@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Context;
@@ -18,6 +19,10 @@ pub enum Waiting {
     Pace(Pace),
     /// A message of another flow.
     Answer(Awaiting),
+    /// The rest of their group.
+    Group(Box<Gathering>),
+    /// Those before them.
+    Turn(Box<Numbered>),
 }
 
 /// A wait for a time.
@@ -106,6 +111,115 @@ impl Awaiting {
         };
         let seen = message.clone().with_body(answer);
         matches.decide(&cx.scope(&seen, matches)?)
+    }
+}
+
+/// A wait for the rest of a group.
+pub struct Gathering {
+    /// What the members have in common; `None` for groups one after another.
+    pub by: Option<Expression>,
+    /// A group is complete with so many members.
+    pub size: Option<u32>,
+    /// A group is complete when it is true of the members.
+    pub complete: Option<Expression>,
+    /// A group is complete after so many milliseconds without a new member.
+    pub idle_ms: Option<i64>,
+    /// How long a group waits after its first member, in milliseconds.
+    pub within_ms: i64,
+    /// Whether a group whose time is over goes on as it is.
+    pub send_late: bool,
+    /// What happens to a member that comes after its group.
+    pub late: Late,
+    /// How long late members are known, in milliseconds.
+    pub keep_ms: i64,
+    /// How many members a group may have.
+    pub most: u32,
+    /// The variable that takes what is known of the group.
+    pub into: Option<Arc<str>>,
+}
+
+/// What happens to a member that comes after its group was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// It fails.
+    Fails,
+    /// It begins a new group.
+    Again,
+    /// It is dropped.
+    Dropped,
+}
+
+impl Gathering {
+    /// Whether a group of these bodies is complete; the last is the new one. Pure.
+    pub fn is_complete(
+        &self,
+        message: &Message,
+        bodies: &[Bytes],
+        cx: &Context<'_>,
+    ) -> Result<bool, Failure> {
+        let (Some(complete), [first, ..], [.., last]) = (&self.complete, bodies, bodies) else {
+            return Ok(false);
+        };
+        let mut seen = format!("{{\"count\":{},\"first\":", bodies.len()).into_bytes();
+        seen.extend_from_slice(first);
+        seen.extend_from_slice(b",\"last\":");
+        seen.extend_from_slice(last);
+        seen.extend_from_slice(b",\"members\":");
+        seen.extend_from_slice(&listed(bodies));
+        seen.push(b'}');
+        let seen = message.clone().with_body(Body::new(seen));
+        complete.decide(&cx.scope(&seen, complete)?)
+    }
+}
+
+/// Documents as one list.
+pub fn listed(bodies: &[Bytes]) -> Vec<u8> {
+    let length = bodies.iter().map(|body| body.len() + 1).sum::<usize>();
+    let mut list = Vec::with_capacity(length + 2);
+    list.push(b'[');
+    for (at, body) in bodies.iter().enumerate() {
+        if at > 0 {
+            list.push(b',');
+        }
+        list.extend_from_slice(body);
+    }
+    list.push(b']');
+    list
+}
+
+/// A wait for those before it.
+pub struct Numbered {
+    /// What has a sequence of its own.
+    pub by: Expression,
+    /// The message's number.
+    pub number: Expression,
+    /// The number with which a sequence begins.
+    pub from: i64,
+    /// How long a message waits, in milliseconds.
+    pub within_ms: i64,
+    /// Whether what is missing for too long is skipped.
+    pub skip: bool,
+    /// How many messages of a key may wait.
+    pub most: u32,
+}
+
+impl Numbered {
+    /// The key and the number of a message. Pure.
+    pub fn of(&self, message: &Message, cx: &Context<'_>) -> Result<(String, i64), Failure> {
+        let key = key_of(&self.by, message, cx)?;
+        let scope = cx.scope(message, &self.number)?;
+        let value = self.number.evaluate(&scope)?;
+        let text = value.to_text();
+        let number = text.as_deref().and_then(|text| text.parse().ok());
+        let number = number.filter(|number| (i64::MIN / 2..i64::MAX / 2).contains(number));
+        number.map(|number| (key, number)).ok_or_else(|| {
+            let given =
+                text.map_or_else(|| value.type_name().to_owned(), |text| format!("`{text}`"));
+            Failure::mapping(format!(
+                "`{}` must give a whole number, it gave {given}",
+                self.number.text()
+            ))
+        })
     }
 }
 

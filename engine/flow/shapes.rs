@@ -50,7 +50,7 @@ impl Role {
             Role::Source => &[
                 "api", "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail",
             ],
-            Role::Step => &["dedupe", "collect", "resequence"],
+            Role::Step => &[],
             Role::Sink => &[
                 "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail", "reply",
             ],

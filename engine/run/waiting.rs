@@ -15,9 +15,13 @@ use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::message::Message;
 use crate::store::commit::Commit;
+use crate::store::groups::Close;
+use crate::store::sequences::Pass;
 
 mod answers;
+mod groups;
 mod pace;
+mod turns;
 
 /// How long a stage pauses after the store has refused a commit.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -32,6 +36,23 @@ pub(super) struct WaitStage {
     pub(super) waiting: Arc<Waiting>,
 }
 
+/// What a stage commits together.
+#[derive(Default)]
+struct Batch {
+    /// The hops that are with this stage: if the store refuses the commit they are given back.
+    hops: Vec<Hop>,
+    finished: Vec<Finished>,
+    passes: Vec<Pass>,
+    closes: Vec<Close>,
+}
+
+impl Batch {
+    fn add(&mut self, hop: Hop, finished: Finished) {
+        self.hops.push(hop);
+        self.finished.push(finished);
+    }
+}
+
 impl WaitStage {
     /// Works until the engine stops; what it has taken it finishes, or leaves in the store.
     pub(super) async fn run(self: Arc<Self>) {
@@ -39,13 +60,20 @@ impl WaitStage {
             Waiting::Time(time) => self.delay(time).await,
             Waiting::Pace(pace) => self.pace(pace).await,
             Waiting::Answer(awaiting) => self.answers(awaiting).await,
+            Waiting::Group(gathering) => self.groups(gathering).await,
+            Waiting::Turn(numbered) => self.turns(numbered).await,
         }
     }
 
     async fn delay(&self, time: &Time) {
         while let Some(hops) = self.take(self.shared.batch_max).await {
             let finished = hops.iter().map(|hop| self.rest(hop, time)).collect();
-            self.settle(hops, finished).await;
+            let batch = Batch {
+                hops,
+                finished,
+                ..Batch::default()
+            };
+            self.settle(batch).await;
         }
     }
 
@@ -124,12 +152,23 @@ impl WaitStage {
     }
 
     /// One commit for a batch. If the store refuses it, the hops are given back and taken again later: asking again costs nothing.
-    async fn settle(&self, hops: Vec<Hop>, finished: Vec<Finished>) {
+    async fn settle(&self, batch: Batch) {
+        let Batch {
+            hops,
+            finished,
+            passes,
+            closes,
+        } = batch;
+        if finished.is_empty() {
+            return;
+        }
         for one in &finished {
             self.shared.settling(&one.end);
         }
         let commit = Commit {
             ends: finished.iter().map(|one| one.end.clone()).collect(),
+            passes,
+            closes,
             ..Commit::default()
         };
         match self.shared.commit(commit).await {

@@ -10,6 +10,7 @@ pub mod r#await;
 pub(crate) mod bench;
 mod cache;
 pub mod call;
+pub mod collect;
 pub mod decode;
 pub mod dedupe;
 pub mod delay;
@@ -20,6 +21,7 @@ pub mod log;
 pub mod lookup;
 pub mod map;
 pub mod newest;
+pub mod resequence;
 pub mod set;
 pub mod split;
 pub mod template;
@@ -57,6 +59,8 @@ components! {
         delay: delay::Delay,
         throttle: throttle::Throttle,
         awaits as "await": r#await::Await,
+        collect: collect::Collect,
+        resequence: resequence::Resequence,
         decode: decode::Decode,
         encode: encode::Encode,
     }

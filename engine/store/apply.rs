@@ -11,8 +11,8 @@ use super::claims::{self, Standing};
 use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
 use super::writer::Writing;
 use super::{
-    Sql, chains, cursors, decisions, effects, exceptions, hops, journeys, notices, replays, runs,
-    sagas, systems, versions, waits,
+    Sql, chains, cursors, decisions, effects, exceptions, groups, hops, journeys, notices, replays,
+    runs, sagas, sequences, systems, versions, waits,
 };
 
 /// The door of a flow: hops there belong to no run's leaves.
@@ -25,6 +25,9 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     {
         return Ok(Err(failure));
     }
+    if let Err(failure) = groups::closable(writing.connection, &commit.closes)? {
+        return Ok(Err(failure));
+    }
     let mut committed = Committed::default();
     for run in &commit.accepts {
         committed.accepts.push(accept(writing, run)?);
@@ -33,6 +36,14 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         let (applied, accepts) = end(writing, one)?;
         committed.ends.push(applied);
         committed.ends_accepts.push(accepts);
+    }
+    for pass in &commit.passes {
+        if committed.ends.get(pass.end) == Some(&true) {
+            sequences::pass(writing, pass)?;
+        }
+    }
+    for close in &commit.closes {
+        groups::close(writing, close)?;
     }
     for (run, claim) in &commit.claims {
         committed.claims.push(claims::first(writing, *run, claim)?);
@@ -46,9 +57,7 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     for intent in &commit.intents {
         committed.intents.push(effects::intend(writing, intent)?);
     }
-    for ask in &commit.asks {
-        committed.asks.push(waits::ask(writing, ask)?);
-    }
+    waiting(writing, commit, &mut committed)?;
     for outcome in &commit.outcomes {
         effects::settle(writing, outcome)?;
     }
@@ -97,6 +106,22 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
     }
     if let Some(now_ms) = commit.wake {
         decisions::wake(writing, now_ms)?;
+    }
+    Ok(())
+}
+
+/// Messages that ask for what they wait for.
+fn waiting(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committed) -> Sql<()> {
+    for ask in &commit.asks {
+        committed.asks.push(waits::ask(writing, ask)?);
+    }
+    for join in &commit.joins {
+        committed.joins.push(groups::join(writing, join)?);
+    }
+    let mut given = sequences::Given::default();
+    for number in &commit.numbers {
+        let turned = sequences::number(writing, number, &mut given)?;
+        committed.numbers.push(turned);
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::message::{Guard, MessageId, Names};
 use super::decisions::{Decided, Decision};
 use super::notices::NoticeChange;
 use super::replays::{ReplayChange, ReplayId, Rerun, Rerunning};
-use super::waits;
+use super::{groups, sequences, waits};
 
 /// A run's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,14 @@ pub struct Commit {
     pub intents: Vec<Intent>,
     /// Messages that ask for a message of another flow, and wait for it.
     pub asks: Vec<waits::Ask>,
+    /// Messages that join their groups.
+    pub joins: Vec<groups::Join>,
+    /// Groups that are over, with the ends of their members. If one of them is over already, nothing of this commit is applied.
+    pub closes: Vec<groups::Close>,
+    /// Messages that ask whether it is their turn.
+    pub numbers: Vec<sequences::Number>,
+    /// Messages that go on in their turn, with one of `ends`.
+    pub passes: Vec<sequences::Pass>,
     /// Effects whose outcome is known now, though their hop goes on.
     pub outcomes: Vec<Outcome>,
     /// A source's cursor. If it is not where `from` says, nothing of this commit is applied.
@@ -88,6 +96,10 @@ pub struct Committed {
     pub intents: Vec<Intended>,
     /// For each of `asks`.
     pub asks: Vec<waits::Asked>,
+    /// For each of `joins`.
+    pub joins: Vec<groups::Joined>,
+    /// For each of `numbers`.
+    pub numbers: Vec<sequences::Turned>,
     /// For each of `ends`: the verdicts of its own accepts.
     pub ends_accepts: Vec<Vec<Accepted>>,
     /// The hops that this commit has made ready beside those that it names: what `release` found due, held hops whose turn has come, and what

@@ -214,6 +214,22 @@ pub(super) fn rest(
     Ok(rows == 1)
 }
 
+/// Holds a hop that was taken with this fence, until something wakes or ends it. Its fence rises, and it comes back as attempt 0.
+pub(super) fn hold_taken(writing: &Writing<'_>, hop: HopId, fence: i64, why: &str) -> Sql<()> {
+    writing.run(
+        "UPDATE hops SET held = 1, attempt = 0, last_failure = ?3, fence = fence + 1 WHERE id = ?1 AND fence = ?2",
+        params![hop.0, fence, why],
+    )?;
+    Ok(())
+}
+
+/// A hop that waits for a time waits until this time.
+pub(super) fn put_off(writing: &Writing<'_>, hop: HopId, due_at_ms: i64) -> Sql<()> {
+    let sql = "UPDATE hops SET due_at = ?2 WHERE id = ?1 AND due_at IS NOT NULL";
+    writing.run(sql, params![hop.0, due_at_ms])?;
+    Ok(())
+}
+
 /// Whether a hop is there with this fence.
 pub(super) fn stands(writing: &Writing<'_>, hop: HopId, fence: i64) -> Sql<bool> {
     writing
@@ -226,14 +242,15 @@ pub(super) fn stands(writing: &Writing<'_>, hop: HopId, fence: i64) -> Sql<bool>
 pub(super) fn asleep(writing: &Writing<'_>, hop: HopId) -> Sql<Option<bool>> {
     writing
         .connection
-        .prepare_cached("SELECT due_at IS NOT NULL FROM hops WHERE id = ?1")?
+        .prepare_cached("SELECT due_at IS NOT NULL OR held IS NOT NULL FROM hops WHERE id = ?1")?
         .query_row([hop.0], |row| row.get(0))
         .optional()
 }
 
 /// Makes a hop that waits ready before its time; the commit releases it.
 pub(super) fn wake(writing: &mut Writing<'_>, hop: HopId) -> Sql<()> {
-    writing.run("UPDATE hops SET due_at = NULL WHERE id = ?1", [hop.0])?;
+    let sql = "UPDATE hops SET due_at = NULL, held = NULL WHERE id = ?1";
+    writing.run(sql, [hop.0])?;
     let ready = ready(writing.connection, hop)?;
     writing.released.extend(ready);
     Ok(())
@@ -279,14 +296,23 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
 
 /// A hop with its message, if it can be worked on.
 pub(super) fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
+    stored(connection, hop, false)
+}
+
+/// A hop with its message, also if it waits.
+pub(super) fn any(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
+    stored(connection, hop, true)
+}
+
+fn stored(connection: &Connection, hop: HopId, any: bool) -> Sql<Option<StoredHop>> {
     let mut statement = connection.prepare_cached(
         "SELECT hops.fence, hops.run, hops.flow, hops.step, hops.attempt, hops.message, runs.root, runs.received_at, runs.revision,
                 coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys, hops.body IS NULL
          FROM hops JOIN runs ON runs.id = hops.run LEFT JOIN bodies ON bodies.run = hops.run
-         WHERE hops.id = ?1 AND hops.due_at IS NULL AND hops.held IS NULL",
+         WHERE hops.id = ?1 AND (?2 OR (hops.due_at IS NULL AND hops.held IS NULL))",
     )?;
     statement
-        .query_row([hop.0], |row| {
+        .query_row(params![hop.0, any], |row| {
             Ok(StoredHop {
                 hop,
                 fence: row.get(0)?,

@@ -16,6 +16,8 @@ const STEPS: &[&str] = &[
     CASES,
     super::systems::TABLES,
     super::versions::TABLE,
+    super::groups::TABLES,
+    super::sequences::TABLES,
 ];
 
 /// Why each table looks as it does:

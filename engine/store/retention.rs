@@ -4,7 +4,7 @@
 use rusqlite::{Connection, params};
 
 use super::runs::RunState;
-use super::{Sql, books, journeys, notices, versions, waits};
+use super::{Sql, books, groups, journeys, notices, versions, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,7 @@ pub(super) fn sweep(
     exceptions(connection, retention, now_ms, &mut swept)?;
     let limit = super::limit(retention.limit);
     swept.more |= waits::sweep(connection, now_ms, limit)? >= retention.limit;
+    swept.more |= groups::sweep(connection, now_ms, limit)? >= retention.limit;
     if position.bodies.is_some() || position.runs.is_some() || position.versions.is_some() {
         swept.more = true;
     } else {

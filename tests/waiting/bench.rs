@@ -220,6 +220,34 @@ impl Running {
         }
     }
 
+    /// Waits until so many hops stand in the store, none of them ready.
+    pub async fn standing(&self, many: u64) {
+        let began = Instant::now();
+        loop {
+            let counts = self.store.hop_counts().await.unwrap();
+            let ready: u64 = counts.iter().map(|count| count.ready).sum();
+            let rest: u64 = counts.iter().map(|count| count.waiting + count.held).sum();
+            if (ready, rest) == (0, many) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{many} stand: {counts:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until no hop is ready: all that is left waits for something.
+    pub async fn quiet(&self) {
+        let began = Instant::now();
+        loop {
+            let counts = self.store.hop_counts().await.unwrap();
+            if counts.iter().all(|count| count.ready == 0) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{counts:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     pub async fn exceptions(&self) -> Vec<ExceptionRow> {
         let filter = ExceptionFilter {
             limit: 1_000,

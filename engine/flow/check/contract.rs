@@ -9,7 +9,16 @@ use crate::yaml::Node;
 
 /// Kinds that leave the body as it is.
 const KEEPING: &[&str] = &[
-    "filter", "call", "lookup", "log", "emit", "dedupe", "delay", "throttle", "await",
+    "filter",
+    "call",
+    "lookup",
+    "log",
+    "emit",
+    "dedupe",
+    "delay",
+    "throttle",
+    "await",
+    "resequence",
 ];
 
 /// Checks the mapping that an entry names against the schema in force; then says which schema is in force behind it.

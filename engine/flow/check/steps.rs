@@ -238,12 +238,13 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
             let why = "it waits in the engine's own store, which needs none of that";
             parts::meaningless(cx, &entry, &["retry", "timeout", "probe"], why);
             match waiting {
-                Waiting::Answer(_) => parts::bind(cx, &entry),
-                Waiting::Time(_) | Waiting::Pace(_) => {
+                Waiting::Answer(_) | Waiting::Group(_) => parts::bind(cx, &entry),
+                Waiting::Time(_) | Waiting::Pace(_) | Waiting::Turn(_) => {
                     parts::meaningless(cx, &entry, &["into"], "there is no answer to bind");
                 }
             }
             field_decides(cx, &entry, "await", "match");
+            field_decides(cx, &entry, "collect", "complete");
             Action::Wait(Arc::new(waiting))
         }
         Ready::Effect(effect) => {

@@ -1,7 +1,7 @@
 //! `await`: a message goes on with its answer, or fails when none has come in time. The store finds and keeps answers; here they are looked
 //! at where a step is choosy, and bound.
 
-use super::WaitStage;
+use super::{Batch, WaitStage};
 use crate::body::Body;
 use crate::component::waiting::Awaiting;
 use crate::failure::{Class, Failure};
@@ -23,13 +23,13 @@ impl WaitStage {
     pub(super) async fn answers(&self, awaiting: &Awaiting) {
         while let Some(hops) = self.take(self.shared.batch_max).await {
             let mut asking = Vec::with_capacity(hops.len());
-            let (mut passing, mut finished) = (Vec::new(), Vec::new());
+            let mut batch = Batch::default();
             for hop in hops {
                 match self.ask(&hop, |message, _| value_of(awaiting, message)) {
                     Ok(value) => asking.push(self.asking(awaiting, hop, value)),
                     Err(walked) => {
-                        finished.push(self.over(&hop, *walked));
-                        passing.push(hop);
+                        let finished = self.over(&hop, *walked);
+                        batch.add(hop, finished);
                     }
                 }
             }
@@ -39,10 +39,7 @@ impl WaitStage {
                         let asked = std::mem::take(&mut asking);
                         for (one, verdict) in asked.into_iter().zip(verdicts) {
                             match self.act(awaiting, one, verdict) {
-                                Next::Settle(hop, one) => {
-                                    finished.push(*one);
-                                    passing.push(hop);
-                                }
+                                Next::Settle(hop, finished) => batch.add(hop, *finished),
                                 Next::Ask(again) => asking.push(again),
                                 Next::Nothing => {}
                             }
@@ -54,9 +51,7 @@ impl WaitStage {
                     }
                 }
             }
-            if !passing.is_empty() {
-                self.settle(passing, finished).await;
-            }
+            self.settle(batch).await;
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::WaitStage;
+use super::{Batch, WaitStage};
 use crate::component::waiting::{Pace, key_of};
 use crate::handoff::Hop;
 
@@ -40,11 +40,12 @@ impl WaitStage {
         loop {
             let ready = line.ready(clock.now_ms() * 1_000, self.shared.batch_max);
             if !ready.is_empty() {
-                let finished = ready
-                    .iter()
-                    .map(|hop| self.over(hop, self.goes_on(hop)))
-                    .collect();
-                self.settle(ready, finished).await;
+                let mut batch = Batch::default();
+                for hop in ready {
+                    let finished = self.over(&hop, self.goes_on(&hop));
+                    batch.add(hop, finished);
+                }
+                self.settle(batch).await;
                 continue;
             }
             let wait = line.wait(clock.now_ms() * 1_000);
@@ -63,7 +64,7 @@ impl WaitStage {
 
     /// Each message behind those of its value; what the step does not work on goes on at once.
     async fn line_up(&self, pace: &Pace, line: &mut Line, hops: Vec<Hop>) {
-        let mut passing = (Vec::new(), Vec::new());
+        let mut passing = Batch::default();
         for hop in hops {
             let value = self.ask(&hop, |message, cx| match &pace.by {
                 Some(by) => key_of(by, message, cx),
@@ -72,14 +73,12 @@ impl WaitStage {
             match value {
                 Ok(value) => line.push(value, hop),
                 Err(walked) => {
-                    passing.1.push(self.over(&hop, *walked));
-                    passing.0.push(hop);
+                    let finished = self.over(&hop, *walked);
+                    passing.add(hop, finished);
                 }
             }
         }
-        if !passing.0.is_empty() {
-            self.settle(passing.0, passing.1).await;
-        }
+        self.settle(passing).await;
     }
 }
 
