@@ -1,4 +1,4 @@
-.PHONY: demo test lint faults soak bench services
+.PHONY: demo test lint faults faults-mutations soak bench services
 
 demo: ## see it work: 10,000 orders, a stand-in ERP, balanced books
 	cargo run --release --bin crossdock -- demo
@@ -15,6 +15,10 @@ SCALE ?= full
 faults: ## harm done to the engine, one line a scenario; ONLY=name plays one, SEED=number repeats one
 	@CROSSDOCK_FAULTS=$(SCALE) CROSSDOCK_FAULTS_ONLY=$(ONLY) CROSSDOCK_FAULTS_SEED=$(SEED) \
 		cargo test --quiet --test main faults::the_list -- --exact --nocapture
+
+faults-mutations: ## mistakes in the engine that the fault tests must catch, one line each
+	@CROSSDOCK_FAULTS=small CROSSDOCK_FAULTS_SEED=$(SEED) \
+		cargo test --quiet --test main faults::mutations::the_oracle -- --nocapture
 
 soak: ## the same for a night
 	@$(MAKE) --no-print-directory faults SCALE=long

@@ -3,10 +3,14 @@
 //! One list, `scenarios!` below. Each line of it is a test at small scale; `make faults` runs the list at full scale and prints one line a
 //! scenario, `make soak` at long scale. A scenario that met no fault, or caused no redelivery where it must, has proved nothing and fails.
 
+mod copies;
 mod erp;
+mod failpoints;
 mod kills;
+mod mutations;
 mod order;
 mod rig;
+mod works;
 
 use std::fmt;
 
@@ -39,6 +43,8 @@ pub struct Setting {
     pub scale: Scale,
     /// Where chance starts.
     pub seed: u64,
+    /// The mistake that the engine is to make: then the scenario must fail.
+    pub mutation: Option<&'static str>,
 }
 
 /// One scenario.
@@ -98,6 +104,18 @@ pub struct Line {
 }
 
 impl Line {
+    /// Adds what another run of the same scenario has found.
+    fn add(&mut self, other: Line) {
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.redelivered += other.redelivered;
+        self.faults += other.faults;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.wrong.extend(other.wrong);
+        self.notes.extend(other.notes);
+    }
+
     /// Why this is no success; empty if it is one.
     fn faults(&self, demands: Demands) -> Vec<String> {
         let mut why = self.wrong.clone();
@@ -149,7 +167,22 @@ scenarios! {
     kills: kills::keys, FAULTS_AND_REDELIVERY;
     kills_probe: kills::probe, FAULTS_AND_REDELIVERY;
     kills_neither: kills::neither, FAULTS_AND_REDELIVERY;
+    failpoints: failpoints::every, FAULTS_AND_REDELIVERY;
+    failpoints_neither: failpoints::around_a_send, FAULTS_AND_REDELIVERY;
+    five_at_once: copies::five_at_once, FAULTS_AND_REDELIVERY;
+    stray_copies: copies::stray, NOTHING;
     erp_ok: erp::ok, NOTHING;
+    erp_slow: erp::slow, FAULTS;
+    erp_throttled: erp::throttled, FAULTS_AND_REDELIVERY;
+    erp_unavailable: erp::unavailable, FAULTS_AND_REDELIVERY;
+    erp_error_before: erp::error_before, FAULTS_AND_REDELIVERY;
+    erp_error_after: erp::error_after, FAULTS_AND_REDELIVERY;
+    erp_dropped: erp::dropped, FAULTS;
+    erp_hanging: erp::hanging, FAULTS;
+    erp_conflict: erp::conflict, FAULTS;
+    erp_broken_off: erp::broken_off, FAULTS_AND_REDELIVERY;
+    erp_stale: erp::stale, FAULTS;
+    erp_everything: erp::everything, FAULTS_AND_REDELIVERY;
     erp_down: erp::down, FAULTS_AND_REDELIVERY;
     order_kept: order::kept, FAULTS_AND_REDELIVERY;
     stock_shuffled: order::shuffled, FAULTS_AND_REDELIVERY;
@@ -162,15 +195,19 @@ scenarios! {
 /// A seed that nobody has chosen.
 const SMALL_SEED: u64 = 20_261_121;
 
+/// The scenario with this name.
+fn scenario(name: &str) -> &'static Scenario {
+    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    found.unwrap_or_else(|| panic!("there is no scenario `{name}`"))
+}
+
 /// One scenario at small scale, for `cargo test`.
 fn small(name: &str) {
-    let scenario = SCENARIOS
-        .iter()
-        .find(|scenario| scenario.name == name)
-        .unwrap();
+    let scenario = scenario(name);
     let setting = Setting {
         scale: Scale::Small,
         seed: SMALL_SEED,
+        mutation: None,
     };
     let (good, text) = judge(scenario, &setting);
     assert!(good, "{text}");
@@ -225,7 +262,11 @@ fn asked_for() -> Option<(Setting, String)> {
             .as_secs(),
     };
     Some((
-        Setting { scale, seed },
+        Setting {
+            scale,
+            seed,
+            mutation: None,
+        },
         variable("CROSSDOCK_FAULTS_ONLY").unwrap_or_default(),
     ))
 }

@@ -15,7 +15,7 @@ use crate::flow::plan::Project;
 use crate::net::listener::Listener;
 use crate::run::supervisor::{Engine, Start};
 use crate::store::{Options, Store};
-use crate::world::World;
+use crate::world::{World, failpoint};
 
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 const STORE_DEFAULT: &str = ".crossdock/store.db";
@@ -66,6 +66,7 @@ async fn serve(
     let (flows, revision) = (project.plans.len(), project.revision.clone());
     let path = below(&root, settings.store.sqlite.path.as_deref());
     let store = Store::open(Options::at(&path), world.clone())?;
+    failpoint::hit("start-store-open");
     let listener = Listener::bind(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT)).await?;
     let address = listener.local_addr();
     let engine = Engine::start(Start {

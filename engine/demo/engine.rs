@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -111,6 +111,18 @@ impl Engine {
         self.child.as_ref().and_then(Child::id)
     }
 
+    /// Asks it to stop, as SIGTERM does; comes back at once.
+    pub fn terminate(&self) -> Result<(), String> {
+        let process = self.process().ok_or("the engine does not run")?;
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &process.to_string()])
+            .status();
+        match sent {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("cannot ask the engine to stop: {other:?}")),
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -121,6 +133,13 @@ impl Engine {
         self.child
             .as_mut()
             .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// How its process has ended, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// The hops that its starts took over from earlier ones, as its log tells.

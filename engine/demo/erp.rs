@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -21,8 +21,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
+use super::answer::{Answer, HangUp, answer, broken_off, problem};
 use super::dice::Dice;
-use super::faults::{After, Before, Fate, Faults};
+use super::faults::{After, Before, Fate, Faults, STALE_FOR};
 use super::journal::{Journal, now_us};
 use super::orders::{customer, hex};
 use super::sales::{Facts, Sale, Sales, order_facts, read_sales};
@@ -127,20 +128,6 @@ pub(crate) async fn serve(erp: Arc<Erp>, listener: TcpListener, stop: impl Futur
     // What still hangs by design ends with the process.
     drop(tokio::time::timeout(STOP_WITHIN, erp.work.wait()).await);
 }
-
-/// Ends the connection without an answer.
-#[derive(Debug)]
-pub(crate) struct HangUp;
-
-impl std::fmt::Display for HangUp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the stand-in hangs up")
-    }
-}
-
-impl std::error::Error for HangUp {}
-
-type Answer = Response<Full<Bytes>>;
 
 /// The stand-in: what was booked, and the journal that says so.
 pub(crate) struct Erp {
@@ -247,6 +234,18 @@ impl Erp {
                 );
                 return Ok(slow_down);
             }
+            Before::Error => {
+                return Ok(problem(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "something went wrong",
+                ));
+            }
+            Before::Conflict => {
+                return Ok(problem(
+                    StatusCode::CONFLICT,
+                    "somebody else works on this order",
+                ));
+            }
             Before::Nothing => {}
         }
         self.dispatch(asked, order, fate).await
@@ -271,7 +270,11 @@ impl Erp {
                 StatusCode::NOT_IMPLEMENTED,
                 "sales orders cannot be searched",
             )),
-            ("GET", "/sales-orders", _) => Ok(self.search(&asked.query)),
+            ("GET", "/sales-orders", _) => {
+                self.note_fault(asked.seq, fate.stale.then_some("stale"))
+                    .await?;
+                Ok(self.search(&asked.query, fate.stale))
+            }
             ("POST", "/sales-orders", _) => match order
                 .as_ref()
                 .map_or(Err("the body is not JSON"), order_facts)
@@ -283,7 +286,7 @@ impl Erp {
         }
     }
 
-    fn search(&self, query: &str) -> Answer {
+    fn search(&self, query: &str, stale: bool) -> Answer {
         let Some(wanted) = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("ref="))
@@ -297,6 +300,7 @@ impl Erp {
             .get(&wanted)
             .map_or(&[][..], Vec::as_slice)
             .iter()
+            .filter(|sale| !stale || sale.booked.elapsed() > STALE_FOR)
             .map(Sale::body)
             .collect();
         answer(StatusCode::OK, &json!({"items": items}))
@@ -326,6 +330,7 @@ impl Erp {
                     order_number: facts.order_number,
                     idempotency_key: asked.idempotency_key,
                     sha256: asked.sha256,
+                    booked: Instant::now(),
                 };
                 let line = json!({"seq": asked.seq, "at_us": now_us(), "applied": {
                     "number": sale.number,
@@ -354,6 +359,7 @@ impl Erp {
                 tokio::time::sleep(HANG).await;
                 Err(HangUp)
             }
+            After::Reset => Ok(broken_off(status, &sale.body())),
         }
     }
 
@@ -405,20 +411,6 @@ async fn read_request(seq: u64, request: Request<Incoming>) -> Result<Asked, Han
     })
 }
 
-fn answer(status: StatusCode, body: &Value) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
-    answer
-}
-
-fn problem(status: StatusCode, title: &str) -> Answer {
-    answer(status, &json!({"status": status.as_u16(), "title": title}))
-}
-
 fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -445,6 +437,8 @@ fn percent_decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use http_body_util::Full;
 
     use super::super::client::Client;
     use super::super::journal::read_lines;

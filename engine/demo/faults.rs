@@ -19,7 +19,14 @@ pub struct Faults {
     error_after_apply: f64,
     drop_after_apply: f64,
     hang_after_apply: f64,
+    error_before_apply: f64,
+    conflict: f64,
+    reset_mid_body: f64,
+    stale: f64,
 }
+
+/// How young a sales order may be that a stale search does not see yet.
+pub(crate) const STALE_FOR: Duration = Duration::from_millis(300);
 
 /// What happens before the ERP does anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +37,10 @@ pub(crate) enum Before {
     Fail,
     /// It says 429.
     Throttle,
+    /// It says 500, and has done nothing.
+    Error,
+    /// It says 409, and has done nothing.
+    Conflict,
 }
 
 /// What happens after the ERP has booked.
@@ -43,6 +54,8 @@ pub(crate) enum After {
     Drop,
     /// It never answers.
     Hang,
+    /// It closes the connection in the middle of its answer.
+    Reset,
 }
 
 impl Before {
@@ -52,6 +65,8 @@ impl Before {
             Before::Nothing => None,
             Before::Fail => Some("fail"),
             Before::Throttle => Some("throttle"),
+            Before::Error => Some("error-before-apply"),
+            Before::Conflict => Some("conflict"),
         }
     }
 }
@@ -64,6 +79,7 @@ impl After {
             After::Fail => Some("error-after-apply"),
             After::Drop => Some("drop-after-apply"),
             After::Hang => Some("hang-after-apply"),
+            After::Reset => Some("reset-mid-body"),
         }
     }
 }
@@ -77,6 +93,8 @@ pub(crate) struct Fate {
     pub(crate) before: Before,
     /// What happens after.
     pub(crate) after: After,
+    /// Whether a search does not see what is new.
+    pub(crate) stale: bool,
 }
 
 impl Faults {
@@ -89,7 +107,12 @@ impl Faults {
         };
         let before = choose(
             dice.fraction(),
-            &[(self.fail, Before::Fail), (self.throttle, Before::Throttle)],
+            &[
+                (self.fail, Before::Fail),
+                (self.throttle, Before::Throttle),
+                (self.error_before_apply, Before::Error),
+                (self.conflict, Before::Conflict),
+            ],
             Before::Nothing,
         );
         let after = choose(
@@ -98,6 +121,7 @@ impl Faults {
                 (self.error_after_apply, After::Fail),
                 (self.drop_after_apply, After::Drop),
                 (self.hang_after_apply, After::Hang),
+                (self.reset_mid_body, After::Reset),
             ],
             After::Nothing,
         );
@@ -105,6 +129,7 @@ impl Faults {
             wait,
             before,
             after,
+            stale: dice.fraction() < self.stale,
         }
     }
 }
@@ -121,8 +146,13 @@ impl fmt::Display for Faults {
         )?;
         write!(
             f,
-            "error-after-apply={},drop-after-apply={},hang-after-apply={}",
+            "error-after-apply={},drop-after-apply={},hang-after-apply={},",
             self.error_after_apply, self.drop_after_apply, self.hang_after_apply
+        )?;
+        write!(
+            f,
+            "error-before-apply={},conflict={},reset-mid-body={},stale={}",
+            self.error_before_apply, self.conflict, self.reset_mid_body, self.stale
         )
     }
 }
@@ -157,9 +187,13 @@ impl FromStr for Faults {
                 "error-after-apply" => faults.error_after_apply = share,
                 "drop-after-apply" => faults.drop_after_apply = share,
                 "hang-after-apply" => faults.hang_after_apply = share,
+                "error-before-apply" => faults.error_before_apply = share,
+                "conflict" => faults.conflict = share,
+                "reset-mid-body" => faults.reset_mid_body = share,
+                "stale" => faults.stale = share,
                 _ => {
                     return Err(format!(
-                        "no fault is named `{name}`: there are slow, fail, throttle, error-after-apply, drop-after-apply and hang-after-apply"
+                        "no fault is named `{name}`: there are slow, fail, throttle, error-before-apply, error-after-apply, drop-after-apply, hang-after-apply, reset-mid-body, conflict and stale"
                     ));
                 }
             }
@@ -220,7 +254,7 @@ mod tests {
             throttle: 0.01,
             error_after_apply: 0.03,
             drop_after_apply: 0.04,
-            hang_after_apply: 0.0,
+            ..Faults::default()
         };
         assert_eq!(faults, expect);
         assert_eq!(faults.to_string().parse(), Ok(expect));

@@ -4,6 +4,7 @@
     reason = "the demo is a customer of the engine: it keeps its own journals and clock"
 )]
 
+mod answer;
 pub mod books;
 pub mod client;
 pub mod dice;
@@ -263,6 +264,7 @@ async fn play(
         give_up_after: GIVE_UP_AFTER,
         journal: stage.sent.clone(),
         seed: args.seed,
+        copy: 0,
     };
     let load = Load {
         progress: &progress,

@@ -107,6 +107,7 @@ impl Order {
 /// All orders of a demo: which kinds there are, and which come twice.
 pub struct Plan {
     seed: u64,
+    first: u64,
     kinds: Vec<Kind>,
     again: Vec<Again>,
 }
@@ -126,7 +127,17 @@ impl Plan {
         let mut dice = Dice::of(seed, u64::MAX);
         dice.shuffle(&mut kinds);
         let again = plan_duplicates(&kinds, &mut dice);
-        Plan { seed, kinds, again }
+        Plan {
+            seed,
+            first: 0,
+            kinds,
+            again,
+        }
+    }
+
+    /// The same plan for orders that come after `first` others, with other numbers.
+    pub fn after(self, first: u64) -> Plan {
+        Plan { first, ..self }
     }
 
     /// How many orders there are.
@@ -157,7 +168,7 @@ impl Plan {
 
     /// The order at `index`; the same whenever it is asked for.
     pub fn order(&self, index: usize) -> Order {
-        make_order(self.seed, index as u64, self.kinds[index])
+        make_order(self.seed, self.first + index as u64, self.kinds[index])
     }
 }
 

@@ -148,6 +148,7 @@ async fn rehearse(habit: Habit, orders: u64, folder: &Path) -> (Plan, Recount, A
         give_up_after: Duration::from_secs(60),
         journal: sent.clone(),
         seed: 1,
+        copy: 0,
     };
     let erp = tokio::spawn(serve(
         Arc::new(Erp::open(&erp_args).unwrap()),
@@ -259,6 +260,7 @@ async fn a_storefront_with_the_wrong_secret_is_refused() {
         give_up_after: Duration::from_secs(5),
         journal: journal.clone(),
         seed: 1,
+        copy: 0,
     };
     let progress = Arc::new(Progress::default());
     storefront::send(&Plan::new(10, 1), &settings, Arc::clone(&progress))
@@ -292,6 +294,7 @@ async fn deliveries_that_nobody_answers_are_given_up_in_the_end() {
         give_up_after: Duration::from_millis(300),
         journal: folder.path().join("sent.jsonl"),
         seed: 1,
+        copy: 0,
     };
     let progress = Arc::new(Progress::default());
     storefront::send(&Plan::new(4, 1), &settings, Arc::clone(&progress))

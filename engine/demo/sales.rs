@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ pub(crate) struct Sale {
     pub(crate) idempotency_key: Option<String>,
     /// The hash of the request.
     pub(crate) sha256: String,
+    /// When it was booked; for those of an earlier start, when this one began.
+    pub(crate) booked: Instant,
 }
 
 impl Sale {
@@ -106,6 +109,7 @@ pub(crate) fn read_sales(journal: &Path) -> Result<(Sales, u64), String> {
                 order_number: order_number.to_owned(),
                 idempotency_key: applied["idempotency_key"].as_str().map(str::to_owned),
                 sha256: applied["sha256"].as_str().unwrap_or_default().to_owned(),
+                booked: Instant::now(),
             });
         }
     }

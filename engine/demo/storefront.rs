@@ -52,6 +52,9 @@ pub struct Settings {
     pub journal: PathBuf,
     /// Where chance starts.
     pub seed: u64,
+    /// Which copy of the whole plan this is: another copy has other delivery ids, but for broken orders, of which a second one with
+    /// another id would be a second exception.
+    pub copy: u32,
 }
 
 /// What has happened so far; others read it while the storefront sends.
@@ -281,6 +284,10 @@ impl Sender {
         delivery: &Delivery,
         signature: &str,
     ) -> Result<Request<Full<Bytes>>, String> {
+        let copy = match (self.settings.copy, delivery.order.kind) {
+            (0, _) | (_, Kind::BreaksContract) => String::new(),
+            (copy, _) => format!("-{copy}"),
+        };
         Request::post(HOOK)
             .header("host", self.settings.address.to_string())
             .header("content-type", "application/json")
@@ -290,7 +297,7 @@ impl Sender {
             .header(
                 "x-shopify-webhook-id",
                 format!(
-                    "{}-{}",
+                    "{}-{}{copy}",
                     delivery.order.number.trim_start_matches('#'),
                     delivery.nth
                 ),

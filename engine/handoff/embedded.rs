@@ -13,6 +13,7 @@ use super::Hop;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::commit::HopId;
+use crate::world::failpoint;
 
 mod queue;
 #[cfg(test)]
@@ -489,6 +490,11 @@ impl State {
         for hop in &hops {
             self.bytes = self.bytes.saturating_sub(weight(hop));
             self.put(hop.hop, number, Place::Taken);
+        }
+        if failpoint::strikes("handoff-stray-copy") {
+            let queue = self.queue(flow, step);
+            queue.ready.extend(hops.iter().cloned());
+            queue.came.notify_one();
         }
         Look::Taken(hops)
     }

@@ -23,10 +23,12 @@ use crate::store::commit::{
     Accepted, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
 };
 use crate::store::envelope::Envelope;
-use crate::world::Pending;
+use crate::world::{Pending, failpoint, mutation};
 
 /// How long the id of a sender's delivery is remembered after its run has ended: 7 days.
 const DELIVERY_KEEP_MS: i64 = 7 * 86_400_000;
+/// How long before its commit an acknowledgement comes, where a test makes that mistake.
+const EARLY: std::time::Duration = std::time::Duration::from_millis(50);
 /// What a full engine asks its senders to wait.
 const FULL_RETRY_AFTER_MS: u64 = 1_000;
 
@@ -116,6 +118,19 @@ impl Gate {
             .progress
             .map(|progress| (self.plan.flow.clone(), progress));
         // On its own: a source that goes away in the middle must not leave behind what is durable and never announced.
+        if mutation::is("early-ack") {
+            let shared = self.shared.clone();
+            // The task's end is nobody's business: that is the mistake.
+            drop(tokio::spawn(async move {
+                shared.world.clock.sleep(EARLY).await;
+                make_durable(shared, commit, firsts).await
+            }));
+            let told = |refusal| match refusal {
+                Some(failure) => Verdict::Refused(failure),
+                None => Verdict::Accepted,
+            };
+            return Ok(refused.into_iter().map(told).collect());
+        }
         let made_durable = tokio::spawn(make_durable(self.shared.clone(), commit, firsts));
         let accepted = made_durable
             .await
@@ -294,7 +309,9 @@ async fn make_durable(
     let chained = commit.accepts.iter().filter(|run| !run.chains.is_empty());
     let chained: Vec<HopId> = chained.filter_map(first_hop).collect();
     chained.iter().for_each(|hop| shared.handoff.holds(*hop));
+    failpoint::hit("accept-before-commit");
     let committed = shared.commit(commit).await;
+    failpoint::hit("accept-committed");
     let accepted = match committed {
         Ok(committed) => committed.accepts,
         Err(failure) => {
@@ -307,6 +324,7 @@ async fn make_durable(
             shared.begins(accepted, first);
         }
     }
+    failpoint::hit("accept-announced");
     Ok(accepted)
 }
 

@@ -1,7 +1,7 @@
 //! A stage whose sink appends to files. The length that a file may have is a cursor in the store: bytes are written and synced, then the
 //! cursor and the ends of the hops are committed together. What lies behind the cursor after a crash was never committed, and is cut off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::store::commit::Commit;
+use crate::world::failpoint;
 
 /// Under this name the store keeps how long files may be: a file has one owner, whichever flow it is.
 const FILES: &str = "@files";
@@ -104,9 +105,10 @@ impl AppendStage {
         files
     }
 
-    async fn write(&self, path: &str, lines: Vec<(Hop, Bytes)>) {
-        match self.append_to(path, &lines).await {
-            Ok((progress, file)) => {
+    async fn write(&self, path: &str, mut lines: Vec<(Hop, Bytes)>) {
+        match self.append_to(path, &mut lines).await {
+            Ok(None) => {}
+            Ok(Some((progress, file))) => {
                 let finished = lines.into_iter().map(|(hop, _)| {
                     let walker = self.shared.walker(&self.plan);
                     let mut walked = walker.walk(None, hop.message.clone());
@@ -125,6 +127,7 @@ impl AppendStage {
                     (hop, over)
                 });
                 self.commit(finished.collect(), Some(progress)).await;
+                failpoint::hit("append-committed");
                 drop(file);
             }
             Err(failure) => {
@@ -137,13 +140,18 @@ impl AppendStage {
         }
     }
 
-    /// Writes and syncs; gives the cursor's move that makes it count, and the file, to be held until that is committed.
+    /// Writes and syncs; gives the cursor's move that makes it count, and the file, to be held until that is committed. Lines of hops that
+    /// somebody else has ended are taken out; `None` if no line is left.
     async fn append_to(
         &self,
         path: &str,
-        lines: &[(Hop, Bytes)],
-    ) -> Result<(Progress, Box<dyn Appending>), Failure> {
+        lines: &mut Vec<(Hop, Bytes)>,
+    ) -> Result<Option<(Progress, Box<dyn Appending>)>, Failure> {
         let mut file = self.append.open(path).await?;
+        self.remove_strays(lines).await?;
+        if lines.is_empty() {
+            return Ok(None);
+        }
         let known = self.shared.store.cursor(FILES, path).await?;
         if let Some(length) = known.as_deref().and_then(|length| length.parse().ok()) {
             file.cut(length).await?;
@@ -161,18 +169,38 @@ impl AppendStage {
                 ..Commit::default()
             };
             self.shared.commit(commit).await?;
+            failpoint::hit("append-cursor-committed");
         }
+        failpoint::hit("append-before-write");
         let mut bytes = BytesMut::with_capacity(lines.iter().map(|(_, line)| line.len()).sum());
-        for (_, line) in lines {
+        for (_, line) in &*lines {
             bytes.extend_from_slice(line);
         }
         file.write(bytes.freeze()).await?;
+        failpoint::hit("append-written");
         let progress = Progress {
             cursor: path.to_owned(),
             from,
             to: Some(file.length().to_string()),
         };
-        Ok((progress, file))
+        Ok(Some((progress, file)))
+    }
+
+    /// Lines cannot be taken back once they are committed, so the store is asked before they are written, while the file is held: a hop
+    /// that was handed over twice is written once.
+    async fn remove_strays(&self, lines: &mut Vec<(Hop, Bytes)>) -> Result<(), Failure> {
+        let hops = lines.iter().map(|(hop, _)| (hop.hop, hop.fence)).collect();
+        let there = self.shared.store.hops_there(hops).await?;
+        let mut seen = BTreeSet::new();
+        let mut there = there.into_iter();
+        lines.retain(|(hop, _)| {
+            let stays = there.next().unwrap_or(false) && seen.insert(hop.hop);
+            if !stays {
+                self.shared.settled(hop.hop, false, Vec::new());
+            }
+            stays
+        });
+        Ok(())
     }
 
     fn later_or_never(&self, hop: &Hop, failure: Failure) -> Finished {

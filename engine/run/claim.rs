@@ -11,6 +11,7 @@ use crate::failure::{Class, Failure};
 use crate::handoff::Hop;
 use crate::message::{Guard, Message};
 use crate::store::commit::{Changed, Claim, Commit, Committed, Seen, Sighting};
+use crate::world::failpoint;
 
 /// What a message has claimed, and where its verdict stands.
 enum Claimed {
@@ -45,7 +46,9 @@ impl Stage {
         let committed = if commit.claims.is_empty() && commit.sightings.is_empty() {
             Committed::default()
         } else {
-            self.shared.commit(commit).await?
+            let committed = self.shared.commit(commit).await?;
+            failpoint::hit("claims-committed");
+            committed
         };
         let finish = |(hop, claimed): (&Hop, Result<Claimed, Failure>)| {
             let past = matches!(claimed, Ok(Claimed::No));

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use crate::store::commit::Commit;
+use crate::world::failpoint;
 
 /// How many hops one release makes ready.
 const RELEASE_MOST: usize = 500;
@@ -80,7 +81,10 @@ async fn release(shared: &Shared) {
         release: Some((now_ms, RELEASE_MOST)),
         ..Commit::default()
     };
-    if let Err(failure) = shared.commit(commit).await {
+    failpoint::hit("release-before-commit");
+    let released = shared.commit(commit).await;
+    failpoint::hit("release-announced");
+    if let Err(failure) = released {
         tracing::error!(%failure, "the store could not release what is due");
         shared.world.clock.sleep(STORE_PAUSE).await;
     }

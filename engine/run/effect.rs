@@ -21,8 +21,10 @@ use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::message::Message;
 use crate::store::commit::{
-    Commit, EffectId, EffectState, Intended, Intent, Outcome, SagaResult, Unannounced,
+    Commit, EffectId, EffectState, End, Intended, Intent, Leaf, Outcome, SagaResult, Turn,
+    Unannounced,
 };
+use crate::world::failpoint;
 
 mod admission;
 mod alone;
@@ -72,6 +74,7 @@ impl EffectStage {
             let Some(hops) = self.still_admitted(hops) else {
                 continue;
             };
+            failpoint::hit("effect-taken");
             let mut permits = vec![first];
             while permits.len() < hops.len() {
                 permits.push(
@@ -132,8 +135,10 @@ impl EffectStage {
         if announced.is_empty() && safe.is_empty() {
             return;
         }
+        failpoint::hit("intent-before-commit");
         match self.shared.commit(commit).await {
             Ok(committed) => {
+                failpoint::hit("intent-committed");
                 for one in safe {
                     self.clone().send_safe(one, calls);
                 }
@@ -467,6 +472,7 @@ impl EffectStage {
     async fn commit(&self, hop: &Hop, finished: Finished) {
         let mut pause_ms = 100;
         self.shared.settling(&finished.end);
+        hit_before_commit(&finished.end);
         loop {
             let commit = Commit {
                 ends: vec![finished.end.clone()],
@@ -474,6 +480,7 @@ impl EffectStage {
             };
             match self.shared.commit(commit).await {
                 Ok(committed) => {
+                    hit_committed(&finished.end);
                     let applied = committed.ends.first().copied().unwrap_or(false);
                     return self.shared.settled_as(applied, finished);
                 }
@@ -521,6 +528,32 @@ pub(super) fn as_generation(mut request: Request, generation: u32) -> Request {
             .map(|key| format!("{key}-{generation}"));
     }
     request
+}
+
+/// Points before the commit of a result, by what the result is.
+fn hit_before_commit(end: &End) {
+    match &end.turn {
+        Turn::Wait { .. } | Turn::Rest { .. } => failpoint::hit("wait-before-commit"),
+        Turn::Over { leaves, .. } if leaves.iter().any(is_exception) => {
+            failpoint::hit("exception-before-commit");
+        }
+        Turn::Over { .. } => failpoint::hit("result-before-commit"),
+    }
+}
+
+/// The same after the commit, before anybody is told.
+fn hit_committed(end: &End) {
+    match &end.turn {
+        Turn::Wait { .. } | Turn::Rest { .. } => failpoint::hit("wait-committed"),
+        Turn::Over { leaves, .. } if leaves.iter().any(is_exception) => {
+            failpoint::hit("exception-committed");
+        }
+        Turn::Over { .. } => failpoint::hit("result-committed"),
+    }
+}
+
+fn is_exception(leaf: &Leaf) -> bool {
+    matches!(leaf, Leaf::Exception(_))
 }
 
 /// An effect's id: message, flow, step, generation; never the run or the revision. A message's id is derived from its root, its split items and the

@@ -13,7 +13,7 @@ use crate::handoff::embedded::Embedded;
 use crate::net::listener::Listener;
 use crate::store::Store;
 use crate::store::commit::{Accepted, Commit, Committed, End, HopId, Turn};
-use crate::world::World;
+use crate::world::{World, failpoint};
 
 mod accept;
 mod admission;
@@ -66,6 +66,7 @@ impl Shared {
         let doors = doors(&commit);
         let mut committed = self.store.commit(commit).await?;
         if !committed.released.is_empty() {
+            failpoint::hit("release-before-announce");
             // What a run has handed over stands at the door before the run behind it can move.
             for (flow, hop) in doors {
                 self.handoff.announce_stored(&flow, turn::DOOR, hop);

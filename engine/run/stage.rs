@@ -15,6 +15,7 @@ use crate::handoff::Hop;
 use crate::message::Message;
 use crate::sink::Stream;
 use crate::store::commit::{Commit, End, HopId, Leaf, Turn};
+use crate::world::failpoint;
 
 /// How long a stage pauses after the store has refused a commit.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -37,6 +38,7 @@ impl Stage {
                 () = self.shared.stop.cancelled() => return,
                 hops = self.shared.handoff.take(&self.plan.flow, &step, self.shared.batch_max) => hops,
             };
+            failpoint::hit("stage-taken");
             let finished = match &self.plan.nodes[self.node].action {
                 Action::Stream(stream) => self.write(stream, &hops).await,
                 Action::Claim(claim) => match self.claim(&**claim, &hops).await {
@@ -131,6 +133,7 @@ impl Door {
                 () = shared.stop.cancelled() => return,
                 hops = shared.handoff.take(&self.gate.plan.flow, turn::DOOR, shared.batch_max) => hops,
             };
+            failpoint::hit("door-taken");
             let finished = hops.iter().map(|hop| self.one(hop)).collect();
             commit_batch(shared, hops, finished).await;
         }
@@ -235,8 +238,10 @@ async fn commit_batch(shared: &Shared, hops: Vec<Hop>, finished: Vec<Finished>) 
     let chained = accepts.filter(|run| !run.chains.is_empty());
     let chained: Vec<HopId> = chained.filter_map(first_hop).collect();
     chained.iter().for_each(|hop| shared.handoff.holds(*hop));
+    failpoint::hit("stage-before-commit");
     match shared.commit(commit).await {
         Ok(committed) => {
+            failpoint::hit("stage-committed");
             for (nth, (hop, follow)) in hops.iter().zip(follow).enumerate() {
                 let applied = committed.ends.get(nth).copied().unwrap_or(false);
                 let accepts = committed.ends_accepts.get(nth).map_or(&[][..], |all| all);
@@ -254,6 +259,7 @@ async fn commit_batch(shared: &Shared, hops: Vec<Hop>, finished: Vec<Finished>) 
                 }
                 shared.settled(hop.hop, applied, Vec::new());
             }
+            failpoint::hit("stage-announced");
         }
         Err(failure) => {
             tracing::error!(%failure, "the store refused a commit; its messages are kept and tried again");

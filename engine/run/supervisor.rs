@@ -19,6 +19,7 @@ use crate::flow::plan::Action;
 use crate::handoff::embedded::Limits;
 use crate::source;
 use crate::store::retention::Retention;
+use crate::world::failpoint;
 
 /// How many batches of a stage may be under way: one works while the other commits.
 const LANES: usize = 2;
@@ -89,6 +90,7 @@ impl Engine {
         });
         let systems = systems::begin(&shared).await?;
         let hops = shared.handoff.recover().await?;
+        failpoint::hit("start-recovered");
         let homeless = homeless(&shared).await?;
         let mut engine = Engine {
             shared,
@@ -104,6 +106,7 @@ impl Engine {
         engine.start_stages(keep);
         engine.start_sources(&start.root);
         engine.bindings_served().await?;
+        failpoint::hit("start-ready");
         engine.shared.listener.set_ready();
         Ok(engine)
     }
@@ -144,6 +147,7 @@ impl Engine {
         self.shared
             .listener
             .set_unready(vec!["the engine is stopping".to_owned()]);
+        failpoint::hit("stop-asked");
         self.intake.cancel();
         let clock = self.shared.world.clock.clone();
         let stop = async {
@@ -157,7 +161,9 @@ impl Engine {
             () = clock.sleep(limit) => false,
         };
         self.shared.stop.cancel();
+        failpoint::hit("stop-drained");
         self.shared.store.shutdown().await;
+        failpoint::hit("stop-store-closed");
         clean
     }
 

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::store::retention::Retention;
+use crate::world::failpoint;
 
 /// How often the engine looks for what may go.
 const EVERY: Duration = Duration::from_secs(60);
 /// How many rows go in one transaction.
 pub(super) const ROWS_MOST: usize = 500;
 
-/// Sweeps until the engine stops.
+/// Sweeps until the engine stops; first at once, so that an engine that is often started anew sweeps too.
 pub(super) async fn run(shared: Arc<Shared>, retention: Retention) {
     loop {
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = shared.world.clock.sleep(EVERY) => {}
-        }
         loop {
-            match shared.store.sweep(retention).await {
+            failpoint::hit("sweep-before");
+            let swept = shared.store.sweep(retention).await;
+            failpoint::hit("sweep-committed");
+            match swept {
                 Ok(swept) if swept.more && !shared.stop.is_cancelled() => {}
                 Ok(_) => break,
                 Err(failure) => {
@@ -27,6 +27,10 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Retention) {
                     break;
                 }
             }
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = shared.world.clock.sleep(EVERY) => {}
         }
     }
 }

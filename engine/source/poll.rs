@@ -19,7 +19,7 @@ use crate::message::{Message, MessageId};
 use crate::system::request::{Answered, Sending};
 use crate::system::{System, TIMEOUT};
 use crate::template::{Escape, Root, Template};
-use crate::world::Pending;
+use crate::world::{Pending, failpoint};
 
 mod paging;
 #[cfg(test)]
@@ -409,7 +409,10 @@ impl Rounds {
             arrivals,
             progress: Some(progress),
         };
-        match offer(cx, batch).await {
+        failpoint::hit("poll-before-commit");
+        let offered = offer(cx, batch).await;
+        failpoint::hit("poll-committed");
+        match offered {
             Ok(Offered::Durable) => {
                 *memory = Memory {
                     state,

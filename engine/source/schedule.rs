@@ -15,7 +15,7 @@ use super::offer::{Offered, offer, pause_or_stop, room_or_stop};
 use crate::component::{Arrival, Batch, Build, Intake, Part, Progress, Source, codes};
 use crate::diagnostic::closest;
 use crate::failure::{Class, Failure};
-use crate::world::Pending;
+use crate::world::{Pending, failpoint};
 
 /// Makes a message at planned times, by the clock of a zone: also where that clock is put forward or back. A time is served once, on
 /// whatever engine, and what was missed while the engine was down is made up for as `missed` says. The header `scheduled-at` has the
@@ -205,7 +205,9 @@ impl Source for Clockwork {
                     .progress
                     .as_ref()
                     .and_then(|progress| progress.to.clone());
-                known = match offer(&cx, batch).await {
+                let offered = offer(&cx, batch).await;
+                failpoint::hit("schedule-committed");
+                known = match offered {
                     Ok(Offered::Durable) => to,
                     Ok(Offered::Stopped) => return Ok(()),
                     Err(_) => cx.accept.cursor(CURSOR).await?,

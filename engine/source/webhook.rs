@@ -18,7 +18,7 @@ use crate::diagnostic::Diagnostic;
 use crate::failure::{Class, Failure};
 use crate::net::listener::inflate::inflate;
 use crate::net::listener::{Receive, Received, Reply};
-use crate::world::Pending;
+use crate::world::{Pending, failpoint};
 
 /// Takes what others post to a path. The sender gets its 2xx only once the message is durable; 401 if its signature is wrong, 413 if
 /// the body is too large, 422 if the flow refuses broken bodies, 429 or 503 with `Retry-After` while the engine is full or stops.
@@ -361,6 +361,7 @@ impl Receive for Open {
                 Ok(arrival) => arrival,
                 Err(reply) => return reply,
             };
+            failpoint::hit("webhook-received");
             let (verdict, answer) = oneshot::channel();
             if let Err(refused) = self.sender.try_send(Waiting { arrival, verdict }) {
                 let why = match refused {
@@ -370,7 +371,9 @@ impl Receive for Open {
                 return Reply::problem(StatusCode::SERVICE_UNAVAILABLE, why)
                     .with_retry_after_ms(RETRY_AFTER_MS);
             }
-            match answer.await {
+            let answer = answer.await;
+            failpoint::hit("webhook-before-answer");
+            match answer {
                 Ok(answer) => self.door.reply(answer),
                 Err(_) => Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "the flow has stopped")
                     .with_retry_after_ms(RETRY_AFTER_MS),

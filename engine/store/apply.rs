@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use crate::failure::{Class, Failure};
 
 use super::claims::{self, Standing};
-use super::commit::{Accepted, Commit, Committed, End, First, NewException, NewRun, Turn};
+use super::commit::{
+    Accepted, Commit, Committed, EffectState, End, First, NewException, NewRun, Turn,
+};
 use super::writer::Writing;
 use super::{
     Sql, chains, cursors, decisions, effects, exceptions, groups, hops, journeys, notices, replays,
@@ -207,6 +209,12 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
         Turn::Rest { due_at_ms, why } => hops::rest(writing, end.hop, end.fence, *due_at_ms, why)?,
     };
     if !there {
+        // Somebody else has moved the hop on. What this effect did is true all the same, and spares the other a second try.
+        if let Some(outcome) = &end.effect
+            && let EffectState::Done(_) = outcome.state
+        {
+            effects::settle(writing, outcome)?;
+        }
         return Ok((false, Vec::new()));
     }
     // Before the leaves: whether something is there to be undone depends on it.

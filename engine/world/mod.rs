@@ -11,7 +11,9 @@ use std::sync::Arc;
 pub mod clock;
 pub mod disk;
 pub mod env;
+pub mod failpoint;
 pub mod inbox;
+pub mod mutation;
 pub mod random;
 pub mod stdin;
 

@@ -43,10 +43,10 @@ fn kills(setting: &Setting, mode: Mode, orders: u64, times: u64) -> Result<Line,
             mode,
             // Faults of the ERP on top, as the demo has them.
             fault: "slow=0.02:50ms,fail=0.01,throttle=0.005,error-after-apply=0.005,drop-after-apply=0.005".to_owned(),
-            ..Options::orders(orders, setting.seed)
+            ..Options::orders(orders, setting)
         })
         .await?;
-        let sending = rig.send();
+        rig.send();
         let (mut done, mut with_work) = (0, 0);
         for point in points(times, setting.seed) {
             while rig.part_sent() < point {
@@ -57,7 +57,7 @@ fn kills(setting: &Setting, mode: Mode, orders: u64, times: u64) -> Result<Line,
             done += 1;
             rig.engine.start().await?;
         }
-        rig.rest(sending).await?;
+        rig.rest().await?;
         let mut line = rig.line(done).await?;
         line.notes.push(format!(
             "{done} kills, {with_work} of them with work in flight"

@@ -2,6 +2,7 @@
 //! signed storefront, and the oracle. It does no harm by itself; a scenario does.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,14 +13,17 @@ use crossdock::demo::books::{self, Tally};
 use crossdock::demo::dice::Dice;
 use crossdock::demo::engine::{Engine, free_address};
 use crossdock::demo::erp::{ErpArgs, Mode};
+use crossdock::demo::journal::{now_us, read_lines};
 use crossdock::demo::orders::{Kind, Plan};
 use crossdock::demo::recount::{Explained, Recount, recount};
 use crossdock::demo::stand_in::StandIn;
 use crossdock::demo::storefront::{self, Progress, Settings};
 use crossdock::demo::{SECRET, TOKEN, project, read_review_list};
 use crossdock::store::reader::Reader;
+use serde_json::json;
+use tokio::task::JoinHandle;
 
-use super::Line;
+use super::{Line, Setting};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_crossdock");
@@ -45,20 +49,33 @@ pub struct Options {
     pub mode: Mode,
     /// How the ERP misbehaves, such as `fail=0.02`.
     pub fault: String,
+    /// The mistake that the engine is to make, when the tests themselves are tested.
+    pub mutation: Option<&'static str>,
 }
 
 impl Options {
     /// So many orders, and an ERP that honours keys and does nothing wrong.
-    pub fn orders(orders: u64, seed: u64) -> Options {
+    pub fn orders(orders: u64, setting: &Setting) -> Options {
         Options {
             orders,
-            seed,
+            seed: setting.seed,
+            mutation: setting.mutation,
             concurrency: 32,
             rate: 0,
             mode: Mode::Keys,
             fault: String::new(),
         }
     }
+}
+
+/// An order of one line that reaches the engine in another way than through the storefront.
+pub struct Other {
+    /// The number that people use.
+    pub number: String,
+    /// The customer's number in the ERP.
+    pub customer: String,
+    /// What it comes to, in decimal digits.
+    pub total: String,
 }
 
 /// Everything that a scenario needs.
@@ -71,8 +88,11 @@ pub struct Rig {
     pub erp: Option<StandIn>,
     /// What the storefront has got done.
     pub progress: Arc<Progress>,
-    /// What it sends.
-    pub plan: Arc<Plan>,
+    /// Orders that came in other ways than through the storefront, by flow.
+    pub others: HashMap<&'static str, u64>,
+    plans: Vec<Arc<Plan>>,
+    sent: u64,
+    sendings: Vec<JoinHandle<Result<(), String>>>,
     /// Where the storefront sends to: the engine, or something in between.
     pub storefront_to: SocketAddr,
     erp_address: SocketAddr,
@@ -90,7 +110,10 @@ impl Rig {
             engine: Engine::new(PathBuf::from(PROGRAM), &root, free_address()?, Vec::new()),
             erp: None,
             progress: Arc::new(Progress::default()),
-            plan: Arc::new(Plan::new(options.orders, options.seed)),
+            others: HashMap::new(),
+            plans: Vec::new(),
+            sent: 0,
+            sendings: Vec::new(),
             storefront_to: SocketAddr::from(([127, 0, 0, 1], 0)),
             erp_address: SocketAddr::from(([127, 0, 0, 1], 0)),
             folder,
@@ -119,6 +142,9 @@ impl Rig {
         ] {
             rig.engine.set(name, value);
         }
+        if let Some(mutation) = rig.options.mutation {
+            rig.engine.set("CROSSDOCK_MUTATION", mutation);
+        }
         rig.storefront_to = rig.engine.address();
         Ok(rig)
     }
@@ -133,6 +159,11 @@ impl Rig {
     /// The project's folder.
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("project")
+    }
+
+    /// Adds a file to the project.
+    pub fn add(&self, path: &str, text: &str) -> Result<(), String> {
+        std::fs::write(self.root().join(path), text).map_err(|error| error.to_string())
     }
 
     /// Changes a file of the project; what is replaced must be there.
@@ -170,24 +201,72 @@ impl Rig {
         }
     }
 
-    /// Starts to send; comes back at once. The task ends when every delivery is settled.
-    pub fn send(&self) -> tokio::task::JoinHandle<Result<(), String>> {
+    /// Starts to send all orders; comes back at once.
+    pub fn send(&mut self) {
+        self.send_more(self.options.orders);
+    }
+
+    /// Starts to send so many more orders, beside those that are being sent; comes back at once.
+    pub fn send_more(&mut self, orders: u64) {
+        let first = self.plans.iter().map(|plan| plan.len() as u64).sum();
+        let plan = Arc::new(Plan::new(orders, self.options.seed ^ first).after(first));
+        self.plans.push(plan.clone());
+        self.send_plan(plan, 0);
+    }
+
+    /// Starts to send all that was sent before once more, as this copy of it.
+    pub fn send_again(&mut self, copy: u32) {
+        for plan in self.plans.clone() {
+            self.send_plan(plan, copy);
+        }
+    }
+
+    fn send_plan(&mut self, plan: Arc<Plan>, copy: u32) {
+        let nth = self.sent;
+        self.sent += 1;
         let settings = Settings {
             address: self.storefront_to,
             secret: SECRET.to_owned(),
             concurrency: self.options.concurrency,
             rate: self.options.rate,
             give_up_after: SENT_WITHIN,
-            journal: self.sent_journal(),
-            seed: self.options.seed,
+            journal: self.sent_journal(nth),
+            seed: self.options.seed ^ nth,
+            copy,
         };
-        let (plan, progress) = (self.plan.clone(), self.progress.clone());
-        tokio::spawn(async move { storefront::send(&plan, &settings, progress).await })
+        let progress = self.progress.clone();
+        self.sendings.push(tokio::spawn(async move {
+            storefront::send(&plan, &settings, progress).await
+        }));
+    }
+
+    /// Notes an order that reaches the engine in another way: from here on it must be booked.
+    pub fn note_other(&mut self, flow: &'static str, order: &Other) -> Result<(), String> {
+        *self.others.entry(flow).or_default() += 1;
+        let lines = [
+            json!({"at_us": now_us(), "order": {"number": order.number, "kind": Kind::Good.name(), "customer": order.customer, "total": order.total, "lines": 1}}),
+            json!({"at_us": now_us(), "answer": {"number": order.number, "status": 200, "first_sent_us": now_us()}}),
+        ];
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("sent-otherwise.jsonl"))
+            .map_err(|error| error.to_string())?;
+        for line in lines {
+            writeln!(file, "{line}").map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// Which part of the work is done, from 0 to 1, as the storefront sees it.
     pub fn part_sent(&self) -> f64 {
-        self.progress.settled() as f64 / self.plan.deliveries().max(1) as f64
+        let deliveries: usize = self.plans.iter().map(|plan| plan.deliveries()).sum();
+        self.progress.settled() as f64 / deliveries.max(1) as f64
+    }
+
+    /// Whether everything that was to be sent is settled.
+    pub fn is_sent(&self) -> bool {
+        self.sendings.iter().all(JoinHandle::is_finished)
     }
 
     /// Whether the engine has work at this moment: webhooks under way, or hops that are not over.
@@ -208,21 +287,19 @@ impl Rig {
 
     /// Waits until everything is sent and the engine is at rest; an engine that ends by itself meanwhile is started again. Gives how
     /// often it did.
-    pub async fn rest(
-        &mut self,
-        sending: tokio::task::JoinHandle<Result<(), String>>,
-    ) -> Result<u64, String> {
+    pub async fn rest(&mut self) -> Result<u64, String> {
         let mut ended = 0;
         let began = Instant::now();
-        while !sending.is_finished() {
+        while !self.is_sent() {
             if began.elapsed() > SENT_WITHIN {
-                sending.abort();
                 return Err(format!("not everything is sent after {SENT_WITHIN:?}"));
             }
             ended += u64::from(self.revive().await?);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        sending.await.map_err(|error| error.to_string())??;
+        for sending in self.sendings.drain(..) {
+            sending.await.map_err(|error| error.to_string())??;
+        }
         let (began, mut last) = (Instant::now(), None);
         while began.elapsed() < REST_WITHIN {
             ended += u64::from(self.revive().await?);
@@ -253,7 +330,15 @@ impl Rig {
             waiting: books::read_waiting(&self.books()?).await?,
             reviewed: read_review_list(&self.root())?,
         };
-        recount(&self.sent_journal(), &self.erp_journal(), &explained)
+        let all = self.folder.path().join("sent.jsonl");
+        let mut text = String::new();
+        for nth in 0..self.sent {
+            text += &std::fs::read_to_string(self.sent_journal(nth)).unwrap_or_default();
+        }
+        text += &std::fs::read_to_string(self.folder.path().join("sent-otherwise.jsonl"))
+            .unwrap_or_default();
+        std::fs::write(&all, text).map_err(|error| error.to_string())?;
+        recount(&all, &self.erp_journal(), &explained)
     }
 
     /// The line of a scenario that is over: the oracle's counts, and everything that is wrong. The faults are the ERP's own, and `more`.
@@ -297,6 +382,7 @@ impl Rig {
         );
         line.wrong.extend(self.books_differ(&tally, &found));
         line.wrong.extend(self.orphans()?);
+        line.wrong.extend(self.audit_differs(&found)?);
         let recounted = self.books()?.recount().await;
         let recounted = recounted.map_err(|failure| failure.to_string())?;
         if recounted != tally.flows {
@@ -333,14 +419,18 @@ impl Rig {
             .collect();
         let storefront = of.get("storefront-orders").copied().unwrap_or_default();
         let booking = of.get("order-booking").copied().unwrap_or_default();
+        let others: u64 = self.others.values().sum();
         if found.given_up == 0 {
-            same("accepted", storefront.accepted, found.acknowledged);
+            same("accepted", storefront.accepted, found.acknowledged - others);
         }
-        same(
-            "tests filtered",
-            storefront.filtered,
-            self.plan.count(Kind::Test) as u64,
-        );
+        for (flow, orders) in &self.others {
+            let counts = of.get(flow).copied().unwrap_or_default();
+            same(&format!("accepted by {flow}"), counts.accepted, *orders);
+            same(&format!("duplicates of {flow}"), counts.duplicates, 0);
+            same(&format!("exceptions of {flow}"), counts.in_exceptions, 0);
+        }
+        let tests: usize = self.plans.iter().map(|plan| plan.count(Kind::Test)).sum();
+        same("tests filtered", storefront.filtered, tests as u64);
         same(
             "delivered by order-booking",
             booking.delivered,
@@ -365,6 +455,32 @@ impl Rig {
         wrong
     }
 
+    /// The audit file has a line for each order that was not put on the review list: no more, and none for others.
+    fn audit_differs(&self, found: &Recount) -> Result<Option<String>, String> {
+        let mut lines: HashMap<String, u64> = HashMap::new();
+        for entry in std::fs::read_dir(self.root().join("audit"))
+            .into_iter()
+            .flatten()
+        {
+            let entry = entry.map_err(|error| error.to_string())?;
+            for line in read_lines(&entry.path())? {
+                let number = line["orderNumber"].as_str().unwrap_or_default();
+                *lines.entry(number.to_owned()).or_default() += 1;
+            }
+        }
+        let twice = lines.values().filter(|count| **count > 1).count();
+        let expect = found.booked + found.waiting_good;
+        let few = (lines.len() as u64) < found.booked || lines.len() as u64 > expect;
+        Ok((twice > 0 || few).then(|| {
+            format!(
+                "the audit file has {} orders, {twice} of them twice; {} are booked, {} good ones wait",
+                lines.len(),
+                found.booked,
+                found.waiting_good
+            )
+        }))
+    }
+
     /// What hangs in the air in the store: asked in SQL, not through the engine's own reading.
     fn orphans(&self) -> Result<Vec<String>, String> {
         let mut wrong = Vec::new();
@@ -377,6 +493,13 @@ impl Rig {
             }
         }
         Ok(wrong)
+    }
+
+    /// Changes the store's database; the engine must not be running.
+    pub fn change(&self, sql: &str) -> Result<(), String> {
+        rusqlite::Connection::open(self.store())
+            .and_then(|database| database.execute_batch(sql))
+            .map_err(|error| error.to_string())
     }
 
     /// A number out of the store's database.
@@ -396,9 +519,8 @@ impl Rig {
         self.root().join(".crossdock/store.db")
     }
 
-    /// What the storefront has sent and been told.
-    pub fn sent_journal(&self) -> PathBuf {
-        self.folder.path().join("sent.jsonl")
+    fn sent_journal(&self, nth: u64) -> PathBuf {
+        self.folder.path().join(format!("sent-{nth}.jsonl"))
     }
 
     /// What the ERP was asked and has booked.

@@ -12,6 +12,7 @@ use crate::handoff::Hop;
 use crate::run::stage::panicked;
 use crate::run::turn::{self, Exchange};
 use crate::store::commit::{Commit, EffectState, Trail};
+use crate::world::failpoint;
 
 /// How long until the retry budget is looked at again after it was used up.
 const BUDGET_PAUSE: Duration = Duration::from_secs(1);
@@ -103,10 +104,16 @@ impl EffectStage {
             .filter(|_| hop.attempt > 1)
             .map(|admission| admission.repeat());
         let (effect, sent) = (self.effect.clone(), request.clone());
+        if !self.promises.safe {
+            failpoint::hit("effect-before-send");
+        }
         let call = tokio::spawn(async move { effect.perform(&sent).await });
         let attempt = call
             .await
             .unwrap_or_else(|_| Attempt::Unknown(panicked(&hop.step)));
+        if !self.promises.safe {
+            failpoint::hit("effect-sent");
+        }
         let failed = match &attempt {
             Attempt::NotApplied(failure) => failure.class.retried_by_default(),
             Attempt::Unknown(_) => true,

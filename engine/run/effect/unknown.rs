@@ -10,6 +10,7 @@ use crate::handoff::Hop;
 use crate::run::stage::panicked;
 use crate::run::turn::Exchange;
 use crate::store::commit::{Commit, EffectState, Intended};
+use crate::world::{failpoint, mutation};
 
 /// How many "no" answers of a probe are needed before a request is sent again.
 const ABSENT_NEEDED: u32 = 2;
@@ -159,10 +160,13 @@ impl EffectStage {
     async fn probe(&self, hop: &Hop, request: &Request) -> Probed {
         let effect = self.effect.clone();
         let (message, request) = (hop.message.clone(), request.clone());
+        failpoint::hit("probe-before");
         let asked = tokio::spawn(async move { effect.probe(&message, &request).await });
-        asked
+        let probed = asked
             .await
-            .unwrap_or_else(|_| Probed::Failed(panicked(&hop.step)))
+            .unwrap_or_else(|_| Probed::Failed(panicked(&hop.step)));
+        failpoint::hit("probe-answered");
+        probed
     }
 
     /// Sends what was sent before: the target recognises it (`doubt`: it may have it), or does not have it.
@@ -171,7 +175,10 @@ impl EffectStage {
             intents: vec![self.intent(&hop, &request, true)],
             ..Commit::default()
         };
-        match self.shared.commit(commit).await {
+        failpoint::hit("take-over-before-commit");
+        let taken_over = self.shared.commit(commit).await;
+        failpoint::hit("take-over-committed");
+        match taken_over {
             Ok(committed) => match committed.intents.into_iter().next() {
                 Some(Intended::Send {
                     request,
@@ -206,6 +213,9 @@ impl EffectStage {
     }
 
     fn recognised(&self, unknown: &Unknown) -> bool {
+        if mutation::is("blind-resend") {
+            return true;
+        }
         let Some(kept_ms) = self.promises.kept_ms else {
             return false;
         };

@@ -10,6 +10,7 @@ use crate::component::{Arrival, Batch, Intake, Progress};
 use crate::failure::{Class, Failure};
 use crate::format::{Broken, Decoder, Document, Position};
 use crate::source::offer::{Offered, offer};
+use crate::world::failpoint;
 use crate::world::inbox::{Found, Inbox, on_disk};
 
 /// What every cursor of a claim begins with.
@@ -96,7 +97,9 @@ impl Claim {
             // Nobody else knows this name: it was committed and the answer was lost.
             Step::Moved => claim.known = cx.accept.cursor(&claim.cursor()).await?,
         }
+        failpoint::hit("file-claim-committed");
         if claim.rename(inbox).await? {
+            failpoint::hit("file-renamed");
             return Ok(Some(claim));
         }
         tracing::info!(flow = %cx.flow, name = claim.state.name, "the file was gone before it could be claimed");
@@ -165,7 +168,9 @@ impl Claim {
             let step = match self.state.end.clone() {
                 None => self.read(cx, inbox, reading).await?,
                 Some(end) => {
+                    failpoint::hit("file-before-archive");
                     self.put_away(inbox, end).await?;
+                    failpoint::hit("file-archived");
                     self.commit(cx, Vec::new(), None).await?
                 }
             };
@@ -293,7 +298,9 @@ impl Claim {
                 end,
                 ..self.state.clone()
             };
-            match self.commit(cx, arrivals, Some(state)).await? {
+            let step = self.commit(cx, arrivals, Some(state)).await?;
+            failpoint::hit("file-batch-committed");
+            match step {
                 Step::On if ended || !more => return Ok(Step::On),
                 Step::On => {}
                 other => return Ok(other),
