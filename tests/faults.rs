@@ -105,7 +105,7 @@ pub struct Line {
 
 impl Line {
     /// Adds what another run of the same scenario has found.
-    fn add(&mut self, other: Line) {
+    pub fn add(&mut self, other: Line) {
         self.sent += other.sent;
         self.delivered += other.delivered;
         self.redelivered += other.redelivered;

@@ -284,15 +284,4 @@ impl Line {
             self.wrong.push(format!("{what} is there {times} times"));
         }
     }
-
-    fn add(&mut self, other: Line) {
-        self.sent += other.sent;
-        self.delivered += other.delivered;
-        self.redelivered += other.redelivered;
-        self.faults += other.faults;
-        self.lost += other.lost;
-        self.doubled += other.doubled;
-        self.wrong.extend(other.wrong);
-        self.notes.extend(other.notes);
-    }
 }
