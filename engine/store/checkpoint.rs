@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::world::failpoint;
+
 use super::sync::{Log, SyncFile};
 use super::writer::Request;
 use super::{Sql, failure};
@@ -192,7 +194,9 @@ impl Passes {
         if log.broken().is_some() {
             return;
         }
+        failpoint::hit("checkpoint-before");
         let passed = judge(passive_counted(&self.connection, log), log, shown);
+        failpoint::hit("checkpoint-passed");
         if passed.is_some_and(|held| held.left > 0) {
             log.count(1);
             if let Err(error) = self.sync.call(&self.database) {

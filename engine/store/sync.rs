@@ -33,6 +33,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::failure::{Class, Failure};
+use crate::world::{failpoint, mutation};
 
 use super::closed;
 use super::commit::Committed;
@@ -61,6 +62,9 @@ impl SyncFile {
 
     /// Makes all that was written to the file before this call durable.
     pub(super) fn call(&self, file: &File) -> io::Result<()> {
+        if mutation::is("no-fsync") {
+            return Ok(());
+        }
         (self.0)(file)
     }
 }
@@ -312,6 +316,7 @@ fn work(log: &Log, file: &File, sync: &SyncFile, requests: &Sender<Request>) {
             Some(_) => Ok(()),
             None => sync.call(file),
         };
+        failpoint::hit("log-synced");
         let newest = groups.back().map_or(0, |group| group.number);
         let (broken, call) = log.ended(newest, synced);
         if call {

@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, Params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::failure::{Class, Failure};
-use crate::world::World;
+use crate::world::{World, failpoint};
 
 use super::checkpoint::{Mover, held, judge};
 use super::commit::{Commit, Committed, StoredHop};
@@ -257,7 +257,9 @@ impl Writer {
         self.begin()?;
         match self.apply_all(group, queue) {
             Ok(verdicts) => {
+                failpoint::hit("transaction-open");
                 let number = self.end()?;
+                failpoint::hit("transaction-written");
                 let applied = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
                 let applied = u64::try_from(applied).unwrap_or(u64::MAX);
                 self.done.commits.fetch_add(applied, Ordering::Relaxed);
@@ -372,6 +374,7 @@ impl Writer {
         let mut position = self.position;
         match retention::sweep(&self.connection, retention, now_ms, &mut position) {
             Ok(swept) => {
+                failpoint::hit("sweep-in-transaction");
                 let number = self.end()?;
                 self.position = position;
                 Ok((number, swept))

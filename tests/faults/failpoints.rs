@@ -88,6 +88,12 @@ pub const POINTS: &[(&str, Work)] = &[
     ("append-committed", Work::Keys),
     ("sweep-before", Work::Start),
     ("sweep-committed", Work::Start),
+    ("sweep-in-transaction", Work::Start),
+    ("transaction-open", Work::Keys),
+    ("transaction-written", Work::Keys),
+    ("log-synced", Work::Keys),
+    ("checkpoint-before", Work::Keys),
+    ("checkpoint-passed", Work::Keys),
     ("stop-asked", Work::Stop),
     ("stop-drained", Work::Stop),
     ("stop-store-closed", Work::Stop),
@@ -255,4 +261,52 @@ fn every_point_is_called_once_listed_once_and_played() {
         "the list of tests/faults/failpoints.rs and `failpoint::ALL`"
     );
     assert!(listed.len() >= 25);
+}
+
+/// A release build has neither points nor mistakes, nor their names: compiled as it is compiled, two calls leave no trace.
+#[test]
+fn a_release_build_has_no_points_and_no_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/world");
+    let caller = folder.path().join("caller.rs");
+    let source = format!(
+        "#![allow(dead_code)]\n#[path = {:?}] mod failpoint;\n#[path = {:?}] mod mutation;\nfn main() {{\n    failpoint::hit(\"effect-sent\");\n    if failpoint::strikes(\"handoff-stray-copy\") || mutation::is(\"early-ack\") {{\n        println!(\"never\");\n    }}\n}}\n",
+        world.join("failpoint.rs"),
+        world.join("mutation.rs")
+    );
+    std::fs::write(&caller, source).unwrap();
+    let names = [
+        "effect-sent",
+        "handoff-stray-copy",
+        "early-ack",
+        "CROSSDOCK_FAILPOINT",
+        "CROSSDOCK_MUTATION",
+    ];
+    let found = |assertions: &str, level: &str| {
+        let program = folder.path().join(assertions);
+        let built = std::process::Command::new("rustc")
+            .args(["--edition", "2024", "-C"])
+            .arg(format!("opt-level={level}"))
+            .arg("-C")
+            .arg(format!("debug-assertions={assertions}"))
+            .arg("-o")
+            .arg(&program)
+            .arg(&caller)
+            .output()
+            .unwrap();
+        assert!(
+            built.status.success(),
+            "{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        let bytes = std::fs::read(&program).unwrap();
+        let has = |name: &str| {
+            bytes
+                .windows(name.len())
+                .any(|window| window == name.as_bytes())
+        };
+        names.iter().filter(|name| has(name)).count()
+    };
+    assert_eq!(found("on", "0"), names.len(), "a build for tests has them");
+    assert_eq!(found("off", "3"), 0, "a release build has none");
 }

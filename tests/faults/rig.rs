@@ -301,7 +301,12 @@ impl Rig {
             sending.await.map_err(|error| error.to_string())??;
         }
         let (began, mut last) = (Instant::now(), None);
-        while began.elapsed() < REST_WITHIN {
+        // With a mistake in the engine there may be no rest.
+        let within = match self.options.mutation {
+            Some(_) => REST_WITHIN / 4,
+            None => REST_WITHIN,
+        };
+        while began.elapsed() < within {
             ended += u64::from(self.revive().await?);
             let tally = self.tally().await.ok();
             if tally.is_some() && tally == last && tally.as_ref().is_some_and(Tally::is_quiet) {
