@@ -22,7 +22,7 @@ pub fn kept(setting: &Setting) -> Result<Line, String> {
     play(async {
         let mut rig = Rig::set(Options {
             fault: "slow=0.05:50ms,fail=0.03,throttle=0.01,drop-after-apply=0.01".to_owned(),
-            ..Options::orders(setting.scale.of(400, 6_000, 40_000), setting.seed)
+            ..Options::orders(setting.scale.of(400, 6_000, 40_000), setting)
         })
         .await?;
         // What waits for a person lets the others pass: the oracle looks at what is booked.
@@ -44,7 +44,7 @@ pub fn kept(setting: &Setting) -> Result<Line, String> {
             rig.edit(path, "once: ", order_by)?;
         }
         rig.engine.start().await?;
-        let sending = rig.send();
+        rig.send();
         let mut kills = 0;
         for point in points(setting.scale.of(4, 100, 600), setting.seed) {
             while rig.part_sent() < point {
@@ -54,7 +54,7 @@ pub fn kept(setting: &Setting) -> Result<Line, String> {
             rig.engine.start().await?;
             kills += 1;
         }
-        rig.rest(sending).await?;
+        rig.rest().await?;
         let mut line = rig.line(kills).await?;
         let (pairs, overtaken) = overtaken(&rig)?;
         line.notes.push(format!(
@@ -81,7 +81,7 @@ fn overtaken(rig: &Rig) -> Result<(u64, Vec<String>), String> {
     let mut groups: HashMap<String, String> = HashMap::new();
     let mut times: BTreeMap<String, Vec<(u64, u64, usize, String)>> = BTreeMap::new();
     let mut seen: HashMap<String, (u64, u64)> = HashMap::new();
-    for line in read_lines(&rig.sent_journal())? {
+    for line in read_lines(&rig.sent_journal(0))? {
         if let Some(number) = line["order"]["number"].as_str() {
             let customer = line["order"]["customer"].as_str().unwrap_or_default();
             let group = customer.chars().last().unwrap_or('?').to_string();

@@ -524,7 +524,8 @@ impl Rig {
         self.root().join(".crossdock/store.db")
     }
 
-    fn sent_journal(&self, nth: u64) -> PathBuf {
+    /// What the storefront has sent and been told, of the sending with this number; the first is 0.
+    pub fn sent_journal(&self, nth: u64) -> PathBuf {
         self.folder.path().join(format!("sent-{nth}.jsonl"))
     }
 
