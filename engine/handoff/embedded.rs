@@ -493,7 +493,9 @@ impl State {
         }
         if failpoint::strikes("handoff-stray-copy") {
             let queue = self.queue(flow, step);
-            queue.ready.extend(hops.iter().cloned());
+            for hop in &hops {
+                queue.lane(Way::of(hop)).ready.push_back(hop.clone());
+            }
             queue.came.notify_one();
         }
         Look::Taken(hops)
