@@ -24,6 +24,19 @@ ALTER TABLE hops ADD COLUMN held INTEGER;
 CREATE INDEX hops_held ON hops (run) WHERE held IS NOT NULL;
 ";
 
+// None of these walks along a chain, however long it is.
+const HEAD: &str =
+    "SELECT run FROM chains WHERE scope = ?1 AND key = ?2 AND seq > 0 ORDER BY seq LIMIT 1";
+const LAST: &str = "SELECT max(0, coalesce(max(seq), 0)) FROM chains WHERE scope = ?1 AND key = ?2";
+const LEAVE: &str = "DELETE FROM chains WHERE run = ?1 RETURNING scope, key";
+const PASS: &str =
+    "UPDATE chains SET seq = -run WHERE run = ?1 AND pass <> 0 AND seq > 0 RETURNING scope, key";
+const BEHIND: &str = "SELECT EXISTS (SELECT 1 FROM chains AS mine WHERE mine.run = ?1 AND EXISTS (
+       SELECT 1 FROM chains AS ahead WHERE ahead.scope = mine.scope AND ahead.key = mine.key
+       AND ahead.seq > 0 AND ahead.seq < mine.seq))";
+const RELEASE: &str =
+    "UPDATE hops SET held = NULL WHERE run = ?1 AND held IS NOT NULL RETURNING id";
+
 /// What a run waits for until its turn comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ahead {
@@ -90,8 +103,9 @@ pub(super) fn enter(writing: &Writing<'_>, id: RunId, chains: &[Chain]) -> Sql<O
     for chain in chains {
         behind = behind.or(head(writing.connection, &chain.scope, &chain.key)?);
         writing.run(
-            "INSERT INTO chains (scope, key, seq, run, pass)
-             VALUES (?1, ?2, (SELECT max(0, coalesce(max(seq), 0)) + 1 FROM chains WHERE scope = ?1 AND key = ?2), ?3, ?4)",
+            &format!(
+                "INSERT INTO chains (scope, key, seq, run, pass) VALUES (?1, ?2, ({LAST}) + 1, ?3, ?4)"
+            ),
             params![chain.scope, chain.key, id.0, chain.pass],
         )?;
     }
@@ -100,21 +114,13 @@ pub(super) fn enter(writing: &Writing<'_>, id: RunId, chains: &[Chain]) -> Sql<O
 
 /// A run is over: it leaves its chains, and the next of each goes on.
 pub(super) fn leave(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
-    let left = chains_of(
-        writing.connection,
-        "DELETE FROM chains WHERE run = ?1 RETURNING scope, key",
-        run,
-    )?;
+    let left = chains_of(writing.connection, LEAVE, run)?;
     next_of(writing, left)
 }
 
 /// All that is left of a run waits for a person: where its flow says so, its successors pass.
 pub(super) fn pass(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
-    let passed = chains_of(
-        writing.connection,
-        "UPDATE chains SET seq = -run WHERE run = ?1 AND pass <> 0 AND seq > 0 RETURNING scope, key",
-        run,
-    )?;
+    let passed = chains_of(writing.connection, PASS, run)?;
     next_of(writing, passed)
 }
 
@@ -136,9 +142,7 @@ fn next_of(writing: &mut Writing<'_>, chains: Vec<(String, String)>) -> Sql<()> 
 /// The run whose turn it is.
 fn head(connection: &Connection, scope: &str, key: &str) -> Sql<Option<RunId>> {
     connection
-        .prepare_cached(
-            "SELECT run FROM chains WHERE scope = ?1 AND key = ?2 AND seq > 0 ORDER BY seq LIMIT 1",
-        )?
+        .prepare_cached(HEAD)?
         .query_row([scope, key], |row| row.get(0).map(RunId))
         .optional()
 }
@@ -146,11 +150,7 @@ fn head(connection: &Connection, scope: &str, key: &str) -> Sql<Option<RunId>> {
 /// Whether somebody stands before a run in one of its chains.
 fn is_behind(connection: &Connection, run: RunId) -> Sql<bool> {
     connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM chains AS mine WHERE mine.run = ?1 AND EXISTS (
-               SELECT 1 FROM chains AS ahead WHERE ahead.scope = mine.scope AND ahead.key = mine.key
-               AND ahead.seq > 0 AND ahead.seq < mine.seq))",
-        )?
+        .prepare_cached(BEHIND)?
         .query_row([run.0], |row| row.get(0))
 }
 
@@ -160,9 +160,7 @@ fn release(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
         return Ok(());
     }
     let held: Vec<i64> = {
-        let mut statement = writing.connection.prepare_cached(
-            "UPDATE hops SET held = NULL WHERE run = ?1 AND held IS NOT NULL RETURNING id",
-        )?;
+        let mut statement = writing.connection.prepare_cached(RELEASE)?;
         let rows = statement.query_map([run.0], |row| row.get(0))?;
         rows.collect::<Sql<_>>()?
     };
@@ -481,6 +479,29 @@ mod tests {
             }
             1 => over(&mine.run, hop, vec![], vec![Leaf::Filtered]),
             _ => over(&mine.run, hop, vec![], vec![Leaf::Delivered]),
+        }
+    }
+
+    /// Every statement finds its rows by an index; a chain may have ten thousand of them.
+    #[tokio::test]
+    async fn a_chain_is_entered_and_left_without_walking_it() {
+        let sample = Sample::new();
+        let plans = |sql: &str| -> Vec<String> {
+            let connection = Connection::open(&sample.path).unwrap();
+            let mut statement = connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .unwrap();
+            let many = statement.parameter_count();
+            let params = rusqlite::params_from_iter(vec![1; many]);
+            let rows = statement.query_map(params, |row| row.get::<_, String>(3));
+            rows.unwrap().map(Result::unwrap).collect()
+        };
+        for sql in [HEAD, LAST, BEHIND, RELEASE, LEAVE, PASS] {
+            let plan = plans(sql);
+            let walks = plan
+                .iter()
+                .any(|line| line.starts_with("SCAN") && !line.contains("CONSTANT"));
+            assert!(!walks, "{sql}: {plan:?}");
         }
     }
 }
