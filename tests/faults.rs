@@ -186,6 +186,8 @@ scenarios! {
     erp_down: erp::down, FAULTS_AND_REDELIVERY;
     order_kept: order::kept, FAULTS_AND_REDELIVERY;
     stock_shuffled: order::shuffled, FAULTS_AND_REDELIVERY;
+    await_24h: crate::waiting::proof::await_24h, FAULTS_AND_REDELIVERY;
+    collect_deaths: crate::waiting::proof::collect_deaths, FAULTS_AND_REDELIVERY;
     power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
     power_loss_neither: crate::storage::power_loss_neither, FAULTS_AND_REDELIVERY;
     disk_full: crate::storage::disk_full, FAULTS_AND_REDELIVERY;

@@ -3,5 +3,6 @@
 mod answers;
 mod bench;
 mod groups;
+pub mod proof;
 mod times;
 mod turns;

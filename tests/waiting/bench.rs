@@ -146,8 +146,10 @@ impl Bench {
             store: store.clone(),
             listener: Listener::bind("127.0.0.1:0").await.unwrap(),
         };
+        let engine = Engine::start(start).await.unwrap();
         Running {
-            engine: Mutex::new(Some(Engine::start(start).await.unwrap())),
+            recovered: engine.recovered().hops,
+            engine: Mutex::new(Some(engine)),
             store,
             feeds,
         }
@@ -158,6 +160,8 @@ impl Bench {
 pub struct Running {
     engine: Mutex<Option<Engine>>,
     pub store: Store,
+    /// How many hops were found at its start.
+    pub recovered: u64,
     feeds: BTreeMap<String, mpsc::Sender<Offer>>,
 }
 
