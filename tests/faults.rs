@@ -8,6 +8,7 @@ mod erp;
 mod failpoints;
 mod kills;
 mod mutations;
+mod network;
 mod order;
 mod rig;
 mod works;
@@ -171,6 +172,8 @@ scenarios! {
     failpoints_neither: failpoints::around_a_send, FAULTS_AND_REDELIVERY;
     five_at_once: copies::five_at_once, FAULTS_AND_REDELIVERY;
     stray_copies: copies::stray, NOTHING;
+    network_erp: network::to_the_erp, FAULTS_AND_REDELIVERY;
+    network_storefront: network::from_the_storefront, FAULTS_AND_REDELIVERY;
     erp_ok: erp::ok, NOTHING;
     erp_slow: erp::slow, FAULTS;
     erp_throttled: erp::throttled, FAULTS_AND_REDELIVERY;

@@ -166,6 +166,11 @@ impl Rig {
         std::fs::write(self.root().join(path), text).map_err(|error| error.to_string())
     }
 
+    /// Where the ERP listens, also while it is down.
+    pub fn erp_address(&self) -> SocketAddr {
+        self.erp_address
+    }
+
     /// Changes a file of the project; what is replaced must be there.
     pub fn edit(&self, path: &str, from: &str, to: &str) -> Result<(), String> {
         let path = self.root().join(path);
