@@ -2,6 +2,7 @@
 //! scenarios stand in the list of `faults`.
 
 mod broken;
+mod clocks;
 mod commits;
 mod dice;
 mod disk;
@@ -34,6 +35,21 @@ pub fn power_loss_store(setting: &Setting) -> Result<Line, String> {
 /// The disk is full under load, and then it is not.
 pub fn disk_full(setting: &Setting) -> Result<Line, String> {
     broken::full(setting)
+}
+
+/// There is less space than `limits.disk_free`, and then there is more.
+pub fn disk_low(setting: &Setting) -> Result<Line, String> {
+    broken::low(setting)
+}
+
+/// Somebody holds so many connections that the engine has no file handles left.
+pub fn no_handles(setting: &Setting) -> Result<Line, String> {
+    broken::no_handles(setting)
+}
+
+/// The clock is set by a day, both ways.
+pub fn clock_set(setting: &Setting) -> Result<Line, String> {
+    clocks::set_by_a_day(setting)
 }
 
 /// A log that is never synced is found out: if not, the scenarios above prove nothing.

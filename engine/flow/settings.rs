@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::component::common::Retry;
-use crate::component::words::Duration;
+use crate::component::words::{Duration, Size};
 
 /// The project's settings. No file means all defaults, on loopback.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -70,6 +70,8 @@ pub struct Limits {
     pub batch: Option<u32>,
     /// How long a stop may take to finish what has begun. Default 20s.
     pub drain: Option<Duration>,
+    /// How much must be free on the disk of the store. With less nothing is accepted (503), and what is in flight goes on. Default 256MB.
+    pub disk_free: Option<Size>,
 }
 
 /// What holds in every flow that says nothing else.

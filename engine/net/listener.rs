@@ -234,6 +234,17 @@ impl Listener {
         *write(&self.0.unready) = causes;
     }
 
+    /// One more cause why `/healthz/ready` says 503, until it is removed.
+    pub fn add_cause(&self, cause: &str) {
+        self.remove_cause(cause);
+        write(&self.0.unready).push(cause.to_owned());
+    }
+
+    /// This cause is gone; others stay.
+    pub fn remove_cause(&self, cause: &str) {
+        write(&self.0.unready).retain(|known| known != cause);
+    }
+
     /// How many requests are under way.
     pub fn under_way(&self) -> usize {
         self.0.requests.load(Ordering::Relaxed)

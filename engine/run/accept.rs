@@ -60,7 +60,13 @@ impl Accept for Gate {
     }
 
     fn room(&self) -> Pending<'_, ()> {
-        Box::pin(self.shared.handoff.room_for(&self.plan.flow, &self.share))
+        Box::pin(async {
+            self.shared.space.enough().await;
+            self.shared
+                .handoff
+                .room_for(&self.plan.flow, &self.share)
+                .await;
+        })
     }
 
     fn cursor<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Option<String>, Failure>> {
@@ -90,6 +96,9 @@ impl Gate {
         if self.shared.stop.is_cancelled() {
             return Err(Failure::new(Class::Unavailable, "the engine is stopping")
                 .with_retry_after_ms(FULL_RETRY_AFTER_MS));
+        }
+        if !batch.arrivals.is_empty() {
+            self.shared.space.check()?;
         }
         let full = self.shared.handoff.full(&self.plan.flow, &self.share);
         if let (Some(full), false) = (full, batch.arrivals.is_empty()) {

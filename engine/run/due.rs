@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use crate::store::commit::Commit;
+use crate::world::clock::Vigil;
 use crate::world::failpoint;
 
 /// How many hops one release makes ready.
@@ -43,6 +44,7 @@ impl Bell {
 
 /// Releases what is due, until the engine stops.
 pub(super) async fn run(shared: Arc<Shared>) {
+    let mut vigil = Vigil::new(&*shared.world.clock);
     loop {
         shared.bell.earliest_ms.store(i64::MAX, Ordering::SeqCst);
         match shared.store.next_due().await {
@@ -67,12 +69,34 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 () = shared.bell.notify.notified() => {}
                 () = shared.world.clock.sleep(sleep) => {}
             }
+            follow(&shared, &mut vigil).await;
         }
         if shared.stop.is_cancelled() {
             return;
         }
+        if follow(&shared, &mut vigil).await {
+            continue;
+        }
         release(&shared).await;
     }
+}
+
+/// If the clock was set, the store moves what waits with it; it does so in its next transaction. Gives whether it was.
+async fn follow(shared: &Shared, vigil: &mut Vigil) -> bool {
+    let by_ms = vigil.look(&*shared.world.clock);
+    if by_ms == 0 {
+        return false;
+    }
+    vigil.follow(by_ms);
+    while let Err(failure) = shared.commit(Commit::default()).await {
+        tracing::error!(%failure, "what waits could not be moved with the clock; trying again");
+        if shared.stop.is_cancelled() {
+            break;
+        }
+        shared.world.clock.sleep(STORE_PAUSE).await;
+    }
+    shared.bell.earliest_ms.store(0, Ordering::SeqCst);
+    true
 }
 
 async fn release(shared: &Shared) {

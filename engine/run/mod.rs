@@ -27,6 +27,7 @@ mod failing;
 mod guard;
 mod intake;
 mod saga;
+mod space;
 mod stage;
 pub mod supervisor;
 mod sweep;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     bell: due::Bell,
     /// Which guarded keys are under way, at which step.
     lanes: guard::Lanes,
+    space: space::Space,
     limits: intake::Limits,
     batch_max: usize,
 }

@@ -7,6 +7,7 @@ use super::accept::Gate;
 use super::append::AppendStage;
 use super::desk::Desk;
 use super::effect::EffectStage;
+use super::space::{self, LEAST_DEFAULT, Space};
 use super::stage::{Door, Stage};
 use super::waiting::WaitStage;
 use super::{
@@ -74,6 +75,9 @@ impl Engine {
     pub async fn start(start: Start) -> Result<Engine, Failure> {
         let limits = intake::Limits::of(&start.project);
         let batch_max = start.project.settings.limits.batch.unwrap_or(128) as usize;
+        let least = start.project.settings.limits.disk_free;
+        let least = least.map_or(LEAST_DEFAULT, |size| size.bytes);
+        let space = Space::new(start.store.path(), least);
         let handoff = Embedded::new(start.store.clone(), Limits::default());
         let keep = keep(&start.project);
         let shared = Arc::new(Shared {
@@ -85,6 +89,7 @@ impl Engine {
             stop: CancellationToken::new(),
             bell: due::Bell::default(),
             lanes: guard::Lanes::default(),
+            space,
             limits,
             batch_max,
         });
@@ -92,6 +97,7 @@ impl Engine {
         let hops = shared.handoff.recover().await?;
         failpoint::hit("start-recovered");
         let homeless = homeless(&shared).await?;
+        shared.space.look(&shared).await;
         let mut engine = Engine {
             shared,
             recovered: Recovered { hops, homeless },
@@ -108,6 +114,7 @@ impl Engine {
         engine.bindings_served().await?;
         failpoint::hit("start-ready");
         engine.shared.listener.set_ready();
+        engine.shared.space.say(&engine.shared);
         Ok(engine)
     }
 
@@ -170,7 +177,7 @@ impl Engine {
     /// Waits until every webhook is registered: a sender must not find a ready engine without its path.
     async fn bindings_served(&self) -> Result<(), Failure> {
         let clock = &self.shared.world.clock;
-        let until_ms = clock.now_ms() + BINDINGS_WITHIN_MS;
+        let until_ms = clock.steady_ms() + BINDINGS_WITHIN_MS;
         for plan in self.shared.project.plans.values() {
             let source::Ready::Runs(source) = &plan.source else {
                 continue;
@@ -179,7 +186,7 @@ impl Engine {
                 continue;
             };
             while !self.shared.listener.serves(&binding) {
-                if clock.now_ms() > until_ms {
+                if clock.steady_ms() > until_ms {
                     return Err(Failure::internal(format!(
                         "the flow `{}` does not serve `{binding}`",
                         plan.flow
@@ -203,6 +210,7 @@ impl Engine {
             self.stages.spawn(door.run());
         }
         self.stages.spawn(due::run(shared.clone()));
+        self.stages.spawn(space::run(shared.clone()));
         self.stages.spawn(sweep::run(shared.clone(), keep));
         self.stages.close();
     }
@@ -291,14 +299,14 @@ impl Engine {
 async fn keep_running(source: Arc<dyn Source>, intake: Intake) {
     let mut pause_ms = SOURCE_PAUSE_MS.0;
     while !intake.stop.is_cancelled() {
-        let began_ms = intake.world.clock.now_ms();
+        let began_ms = intake.world.clock.steady_ms();
         let running = tokio::spawn(source.clone().run(intake.clone()));
         let failure = match running.await {
             Ok(Ok(())) => return,
             Ok(Err(failure)) => failure,
             Err(_) => super::stage::panicked("source"),
         };
-        if intake.world.clock.now_ms() - began_ms > 60_000 {
+        if intake.world.clock.steady_ms() - began_ms > 60_000 {
             pause_ms = SOURCE_PAUSE_MS.0;
         }
         tracing::error!(flow = &*intake.flow, %failure, pause_ms, "the source failed; it is started again");

@@ -283,7 +283,7 @@ impl Watch {
             }
             *told = listing.odd;
         }
-        let now_ms = cx.world.clock.now_ms();
+        let now_ms = cx.world.clock.steady_ms();
         let mut settled = Vec::new();
         let mut still = HashMap::new();
         for file in listing.files {

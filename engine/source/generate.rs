@@ -140,13 +140,13 @@ impl Generator {
     async fn lane(self: Arc<Self>, cx: Intake, lane: u64, lanes: u64) -> Result<(), Failure> {
         let cursor = format!("generate:{lane}/{lanes}");
         let (mut made, mut known) = read(&cx, &cursor).await?;
-        let (began_ms, began) = (cx.world.clock.now_ms(), made);
+        let (began_ms, began) = (cx.world.clock.steady_ms(), made);
         while room_or_stop(&cx).await {
             let left = self.left(lane, lanes, made);
             if left == 0 {
                 return Ok(());
             }
-            let due = self.due(began_ms, cx.world.clock.now_ms(), made - began);
+            let due = self.due(began_ms, cx.world.clock.steady_ms(), made - began);
             if due == 0 {
                 let (count, per_ms) = self.pace.unwrap_or((1, 1));
                 if !pause_or_stop(&cx, (per_ms / count).clamp(1, BEAT_MS)).await {

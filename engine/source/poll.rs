@@ -232,12 +232,12 @@ impl Source for Rounds {
             let mut memory = Memory::read(&cx).await?;
             let mut failures = 0;
             loop {
-                let began_ms = cx.world.clock.now_ms();
+                let began_ms = cx.world.clock.steady_ms();
                 let wait_ms = match self.round(&cx, &mut memory).await {
                     Ok(Turn::Stop) => return Ok(()),
                     Ok(_) => {
                         failures = 0;
-                        let took = cx.world.clock.now_ms().saturating_sub(began_ms);
+                        let took = cx.world.clock.steady_ms().saturating_sub(began_ms);
                         self.every_ms
                             .saturating_sub(u64::try_from(took).unwrap_or(0))
                             .max(1)

@@ -13,7 +13,7 @@ use super::commit::{
 };
 use super::writer::Writing;
 use super::{
-    Sql, chains, cursors, decisions, effects, exceptions, groups, hops, journeys, notices, replays,
+    Sql, chains, clock, cursors, decisions, effects, exceptions, groups, hops, journeys, notices, replays,
     runs, sagas, sequences, systems, versions, waits,
 };
 
@@ -76,6 +76,7 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         systems::put(writing, state)?;
     }
     if let Some((due_at_ms, limit)) = commit.release {
+        clock::note(writing.connection, writing.now_ms)?;
         committed.released = hops::release(writing, due_at_ms, limit)?;
     }
     by_people(writing, commit, &mut committed)?;

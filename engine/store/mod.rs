@@ -21,6 +21,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::failure::{Class, Failure};
+use crate::world::clock::Vigil;
 use crate::world::{World, disk};
 
 pub mod books;
@@ -48,6 +49,7 @@ pub mod waits;
 mod apply;
 mod checkpoint;
 mod claims;
+mod clock;
 mod migrations;
 pub mod sync;
 mod writer;
@@ -139,7 +141,8 @@ impl Store {
         let lock = lock(&options.path)?;
         let connection = connect(&options).map_err(|error| failure(&shown, &error))?;
         migrations::migrate(&connection, &shown)?;
-        let start = begin(&connection).map_err(|error| failure(&shown, &error))?;
+        let start =
+            begin(&connection, world.clock.now_ms()).map_err(|error| failure(&shown, &error))?;
         let log = Log::of(&shown);
         let (requests, queue) = mpsc::channel();
         let moved = settle(&connection, &shown)?;
@@ -155,6 +158,7 @@ impl Store {
         let mover = Mover::start(passes, &log, &shown, &requests);
         let next_hop = Arc::new(AtomicI64::new(start.next_hop));
         let done = Arc::new(Done::default());
+        let vigil = Vigil::new(&*world.clock);
         let writer = Writer {
             syncers: syncers.map_err(|error| unsound(&shown, &error))?,
             mover: mover.map_err(|error| unsound(&shown, &error))?,
@@ -170,6 +174,7 @@ impl Store {
             checkpoint_pages: i64::from(options.checkpoint_pages),
             done: done.clone(),
             position: retention::Position::default(),
+            vigil,
             moved,
             lock,
         };
@@ -361,7 +366,7 @@ fn connect(options: &Options) -> Sql<Connection> {
     Ok(connection)
 }
 
-fn begin(connection: &Connection) -> Sql<Start> {
+fn begin(connection: &Connection, now_ms: i64) -> Sql<Start> {
     let fact = |name: &str| -> Sql<i64> {
         connection.execute(
             "INSERT INTO facts (name, value) VALUES (?1, 0) ON CONFLICT DO NOTHING",
@@ -372,6 +377,12 @@ fn begin(connection: &Connection) -> Sql<Start> {
         })
     };
     let transaction = connection.unchecked_transaction()?;
+    if let Some(by_ms) = clock::catch_up(connection, now_ms)? {
+        tracing::warn!(
+            "the clock is {} s behind what the store has seen; what waits is moved with it",
+            -by_ms / 1_000
+        );
+    }
     let owner = fact("owner")? + 1;
     let next_hop = fact("hops_reserved")? + 1;
     let highest: i64 =

@@ -79,6 +79,11 @@ impl Reader {
         }))
     }
 
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
     /// Runs `read` over one snapshot of the store, on a thread that may block. Gives nothing that a power failure could take back, where
     /// this process writes the store.
     pub(super) async fn read<T: Send + 'static>(

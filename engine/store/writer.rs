@@ -17,13 +17,15 @@ use rusqlite::{Connection, ErrorCode, Params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::failure::{Class, Failure};
+use crate::world::clock::Vigil;
 use crate::world::{World, failpoint};
 
 use super::checkpoint::{Mover, held, judge};
+use super::clock::Way::{Back, Forward};
 use super::commit::{Commit, Committed, StoredHop};
 use super::retention::{Position, Retention, Swept};
 use super::sync::{Group, Log, Syncers, Told};
-use super::{Sql, apply, books, failure, retention};
+use super::{Sql, apply, books, clock, failure, retention};
 
 /// How long the writer must have nothing to do before it has what it has written moved from the log into the database.
 const IDLE: Duration = Duration::from_millis(250);
@@ -76,6 +78,8 @@ pub(super) struct Writer {
     pub(super) checkpoint_pages: i64,
     pub(super) done: Arc<Done>,
     pub(super) position: Position,
+    /// Notices when the clock is set; what waits is moved with it, before anything is decided by it.
+    pub(super) vigil: Vigil,
     /// The log is wholly moved: the next transaction begins it anew, and SQLite syncs its head.
     pub(super) moved: bool,
     /// Held until the connection is closed.
@@ -255,11 +259,13 @@ impl Writer {
             return Err(Fault::World(failure));
         }
         self.begin()?;
-        match self.apply_all(group, queue) {
+        let mut followed_ms = 0;
+        match self.apply_all(group, queue, &mut followed_ms) {
             Ok(verdicts) => {
                 failpoint::hit("transaction-open");
                 let number = self.end()?;
                 failpoint::hit("transaction-written");
+                self.vigil.follow(followed_ms);
                 let applied = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
                 let applied = u64::try_from(applied).unwrap_or(u64::MAX);
                 self.done.commits.fetch_add(applied, Ordering::Relaxed);
@@ -299,15 +305,18 @@ impl Writer {
         &mut self,
         group: &mut Vec<Asked>,
         mut queue: Option<&mut Queue<'_>>,
+        followed_ms: &mut i64,
     ) -> Sql<Vec<Result<Committed, Failure>>> {
+        let clock = &*self.world.clock;
         let mut writing = Writing {
             connection: &self.connection,
-            now_ms: self.world.clock.now_ms(),
+            now_ms: clock.now_ms(),
             owner: self.owner,
             books: books::Deltas::default(),
             released: Vec::new(),
         };
         let mut verdicts = Vec::with_capacity(group.len());
+        clock::keep(&mut writing, clock, &self.vigil, followed_ms, Forward)?;
         loop {
             for (commit, ..) in &group[verdicts.len()..] {
                 verdicts.push(apply::apply(&mut writing, commit)?);
@@ -323,9 +332,10 @@ impl Writer {
                 break;
             } else {
                 queue.wait(None);
-                writing.now_ms = self.world.clock.now_ms();
+                clock::keep(&mut writing, clock, &self.vigil, followed_ms, Forward)?;
             }
         }
+        clock::keep(&mut writing, clock, &self.vigil, followed_ms, Back)?;
         writing.books.write(writing.connection)?;
         let next_hop = self.next_hop.load(Ordering::SeqCst);
         if next_hop > self.hops_reserved - HOPS_RESERVED / 2 {
@@ -368,6 +378,11 @@ impl Writer {
     fn try_sweep(&mut self, retention: &Retention) -> Result<(u64, Swept), Fault> {
         if let Some(failure) = self.log.broken() {
             return Err(Fault::World(failure));
+        }
+        if self.vigil.look(&*self.world.clock) != 0 {
+            let (number, _) = self.transact(&mut Vec::new(), None)?;
+            let answers = Vec::new();
+            self.log.hand_over(Group { number, answers });
         }
         self.begin()?;
         let now_ms = self.world.clock.now_ms();

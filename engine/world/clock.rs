@@ -1,7 +1,8 @@
 //! What time it is, and waiting. Wall time for what people see and what is stored; monotonic waits for everything else.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Pending;
 
@@ -9,6 +10,10 @@ use super::Pending;
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> i64;
+    /// Milliseconds since some moment: they pass evenly, whatever is done to the clock on the wall. Only differences mean anything.
+    fn steady_ms(&self) -> i64 {
+        self.now_ms()
+    }
     /// Waits this long.
     fn sleep(&self, duration: Duration) -> Pending<'static, ()>;
 }
@@ -21,6 +26,12 @@ impl Clock for SystemClock {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn steady_ms(&self) -> i64 {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        let since = FIRST.get_or_init(Instant::now).elapsed();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 
@@ -56,6 +67,59 @@ impl Clock for StillClock {
         Box::pin(async move {
             now.wait_for(|now| *now >= until).await.ok();
         })
+    }
+}
+
+/// The least difference between the clock and the time that has passed that counts as a clock that was set.
+const SET_LEAST_MS: i64 = 2_000;
+
+/// Notices when a clock is set.
+pub struct Vigil {
+    ahead_ms: i64,
+}
+
+impl Vigil {
+    /// From now on.
+    pub fn new(clock: &dyn Clock) -> Vigil {
+        Vigil {
+            ahead_ms: clock.now_ms() - clock.steady_ms(),
+        }
+    }
+
+    /// By how much the clock was set, in milliseconds; less than zero: back; 0: it was not.
+    pub fn look(&self, clock: &dyn Clock) -> i64 {
+        let by_ms = clock.now_ms() - clock.steady_ms() - self.ahead_ms;
+        if by_ms.abs() < SET_LEAST_MS { 0 } else { by_ms }
+    }
+
+    /// This much of it has been followed.
+    pub fn follow(&mut self, by_ms: i64) {
+        self.ahead_ms += by_ms;
+    }
+}
+
+/// The machine's clock, which a test sets to another time while waits go on as ever.
+#[derive(Default)]
+pub struct SetClock(AtomicI64);
+
+impl SetClock {
+    /// Sets the clock forward by so many milliseconds, or back.
+    pub fn set_by(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> i64 {
+        SystemClock.now_ms() + self.0.load(Ordering::SeqCst)
+    }
+
+    fn steady_ms(&self) -> i64 {
+        SystemClock.steady_ms()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pending<'static, ()> {
+        SystemClock.sleep(duration)
     }
 }
 

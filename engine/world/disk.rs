@@ -24,6 +24,13 @@ pub async fn aside<T: Send + 'static>(
     })
 }
 
+/// How many bytes are free for this user on the disk where a file or folder is.
+pub fn free_bytes(path: &Path) -> Result<u64, Failure> {
+    let disk = rustix::fs::statvfs(path)
+        .map_err(|error| failure("ask for the free space of", path, &error.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The bytes of a file, which may have at most `bytes_max`.
 pub fn read(path: &Path, bytes_max: u64) -> Result<Bytes, Failure> {
     let file = File::open(path).map_err(|error| failure("read", path, &error))?;

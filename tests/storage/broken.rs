@@ -48,7 +48,7 @@ pub fn full(setting: &Setting) -> Result<Line, String> {
         let before: BTreeSet<usize> = (round * 1000..round * 1000 + 40).collect();
         again += stage.site.send(&before)?.1;
         orders.extend(before);
-        stage.shim.fill(0);
+        stage.shim.fill();
         let (mut refused, mut nth) = (0, 0);
         let began = Instant::now();
         while refused < 10 {
@@ -112,4 +112,111 @@ pub fn full(setting: &Setting) -> Result<Line, String> {
         wrong,
         ..line
     })
+}
+
+/// There is little space left: nothing new is accepted, what is in flight is finished, and with space it goes on by itself.
+pub fn low(setting: &Setting) -> Result<Line, String> {
+    let many = setting.scale.of(30, 300, 3_000) as usize;
+    let site = Site::new(Erp::Keys);
+    let shim = Shim::under(&site.root());
+    let place = free_address();
+    let mut engine = site.start_engine(&format!("http://{place}"), &shim.environment(false));
+    site.until_ready(&mut engine)?;
+    // Nobody is at home at the ERP yet, so these are in flight when space runs out.
+    let first: BTreeSet<usize> = (0..many).collect();
+    let mut again = site.send(&first)?.1;
+    shim.says_free(1_000_000);
+    let mut wrong = Vec::new();
+    until("nothing is accepted", || {
+        site.status("GET", "/healthz/ready", "") == Some(503)
+    })?;
+    for order in many..many + 5 {
+        match site.ask("POST", "/orders", &super::site::body(order)) {
+            Some((503, answer)) if answer.to_lowercase().contains("retry-after:") => again += 1,
+            other => wrong.push(format!("with little space a sender is told {other:?}")),
+        }
+    }
+    let (_erp, _) = site.start_erp_at(&place);
+    until("what is in flight is finished", || {
+        site.booked().len() == many
+    })?;
+    if site.status("GET", "/healthz/ready", "") != Some(503) {
+        wrong.push("it was ready with little space".to_owned());
+    }
+    shim.free();
+    let freed = Instant::now();
+    let second: BTreeSet<usize> = (many..2 * many).collect();
+    again += site.send(&second)?.1;
+    let resumed = freed.elapsed();
+    if resumed > RESUMES_WITHIN {
+        wrong.push(format!("it accepted again after {resumed:?}"));
+    }
+    let orders: BTreeSet<usize> = (0..2 * many).collect();
+    site.at_rest(orders.len() as i64)?;
+    let line = judge(&site, orders.iter(), std::iter::empty())?;
+    wrong.extend(line.wrong.clone());
+    Ok(Line {
+        redelivered: again,
+        faults: 1,
+        wrong,
+        ..line
+    })
+}
+
+/// The engine has no more file handles, because somebody holds many connections: slow, and nothing lost.
+pub fn no_handles(setting: &Setting) -> Result<Line, String> {
+    let many = setting.scale.of(40, 400, 4_000) as usize;
+    let site = Site::new(Erp::Keys);
+    let (_erp, url) = site.start_erp();
+    let mut engine = site.start_with_files(&url, 64);
+    site.until_ready(&mut engine)?;
+    let orders: BTreeSet<usize> = (0..many).collect();
+    let half: BTreeSet<usize> = (0..many / 2).collect();
+    let mut again = site.send(&half)?.1;
+    let held: Vec<_> = (0..200)
+        .filter_map(|_| {
+            std::net::TcpStream::connect_timeout(&site.address(), Duration::from_secs(1)).ok()
+        })
+        .collect();
+    let faults = held.len() as u64;
+    let free = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| site.send(&orders));
+        std::thread::sleep(Duration::from_secs(2));
+        drop(held);
+        sending.join().unwrap()
+    });
+    again += free?.1;
+    let rows: Vec<String> = (0..20).map(|row| format!("S-{row},{row}")).collect();
+    site.drop_file("stock-0.csv", &rows);
+    site.at_rest(orders.len() as i64)?;
+    let mut line = judge(&site, orders.iter(), rows.iter())?;
+    if !engine.runs() {
+        line.wrong.push(format!(
+            "the engine ended without handles:\n{}",
+            engine.log()
+        ));
+    }
+    Ok(Line {
+        redelivered: again + half.len() as u64,
+        faults,
+        ..line
+    })
+}
+
+/// An address where nobody listens yet.
+pub fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Waits for something, but not for ever.
+pub fn until(what: &str, holds: impl Fn() -> bool) -> Result<(), String> {
+    let began = Instant::now();
+    while !holds() {
+        if began.elapsed() > Duration::from_secs(30) {
+            return Err(format!("{what}: not within 30 s"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }

@@ -145,6 +145,11 @@ impl Site {
         self.folder.path().join("erp.jsonl")
     }
 
+    /// Where the engine listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How the ERP is.
     pub fn erp(&self) -> Erp {
         self.erp
@@ -167,8 +172,13 @@ impl Site {
         (content.into_bytes(), inode)
     }
 
-    /// Starts the ERP. Gives it with its address.
+    /// Starts the ERP somewhere. Gives it with its address.
     pub fn start_erp(&self) -> (Process, String) {
+        self.start_erp_at("127.0.0.1:0")
+    }
+
+    /// Starts the ERP at an address.
+    pub fn start_erp_at(&self, address: &str) -> (Process, String) {
         let mode = match self.erp {
             Erp::Keys => "keys",
             Erp::Neither => "neither",
@@ -179,6 +189,8 @@ impl Site {
                 "--until-stdin-closes",
                 "--mode",
                 mode,
+                "--listen",
+                address,
                 "--journal",
             ])
             .arg(self.erp_journal())
@@ -195,10 +207,31 @@ impl Site {
 
     /// Starts the engine. It need not be ready yet.
     pub fn start_engine(&self, erp_url: &str, environment: &[(String, String)]) -> Process {
+        self.start_by(Command::new(PROGRAM), erp_url, environment)
+    }
+
+    /// Starts an engine that may have so many files and connections open.
+    pub fn start_with_files(&self, erp_url: &str, files: u32) -> Process {
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            "ulimit -n \"$0\" && exec \"$@\"",
+            &files.to_string(),
+            PROGRAM,
+        ]);
+        self.start_by(shell, erp_url, &[])
+    }
+
+    fn start_by(
+        &self,
+        mut command: Command,
+        erp_url: &str,
+        environment: &[(String, String)],
+    ) -> Process {
         let log = self.folder.path().join("engine.log");
         let mut options = std::fs::OpenOptions::new();
         let file = options.create(true).append(true).open(&log).unwrap();
-        let child = Command::new(PROGRAM)
+        let child = command
             .args(["run", "--project"])
             .arg(self.root())
             .env("NO_COLOR", "1")
@@ -310,6 +343,12 @@ impl Site {
             last = format!("{counts:?} {hops:?} inbox {:?}", self.inbox());
         }
         Err(format!("not at rest after {PATIENCE:?}: {last}"))
+    }
+
+    /// How many messages wait for a time.
+    pub fn waiting_hops(&self) -> u64 {
+        let counted = runtime().block_on(async { Reader::open(&self.store())?.hop_counts().await });
+        counted.map_or(0, |counts| counts.iter().map(|count| count.waiting).sum())
     }
 
     /// The files that wait to be taken, or are being read.

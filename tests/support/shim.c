@@ -8,7 +8,8 @@
  *   SHIM_UNDER     the folder that is watched, an absolute path without links
  *   SHIM_TRACE     the file that the trace is appended to; none without it
  *   SHIM_SWITCHES  a folder of switch files, looked at before each call:
- *     full         a file may not grow any more (ENOSPC); statvfs says that this many bytes are free (an empty file: 0)
+ *     full         no file may grow any more (ENOSPC)
+ *     space        its content is how many bytes are free, as statvfs tells it
  *     sync-fails   its content is `COUNT SUFFIX`: that many fsyncs of files whose path ends in SUFFIX fail with EIO
  *     short-write  its content is `COUNT SUFFIX`: that many writes give back half of what they were asked for
  *
@@ -312,12 +313,12 @@ int openat64(int folder, const char *path, int flags, ...) __attribute__((alias(
 int statvfs64(const char *path, struct statvfs64 *found) {
     char content[128], buffer[PATH_MAX];
     int done = REAL(statvfs64)(path, found);
-    if (!done && watched(path, buffer) && on("full", content)) found->f_bavail = strtoull(content, NULL, 10) / found->f_frsize;
+    if (!done && watched(path, buffer) && on("space", content)) found->f_bavail = strtoull(content, NULL, 10) / found->f_frsize;
     return done;
 }
 int statvfs(const char *path, struct statvfs *found) {
     char content[128], buffer[PATH_MAX];
     int done = REAL(statvfs)(path, found);
-    if (!done && watched(path, buffer) && on("full", content)) found->f_bavail = strtoull(content, NULL, 10) / found->f_frsize;
+    if (!done && watched(path, buffer) && on("space", content)) found->f_bavail = strtoull(content, NULL, 10) / found->f_frsize;
     return done;
 }

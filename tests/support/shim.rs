@@ -45,14 +45,26 @@ impl Shim {
         self.own.path().join("trace")
     }
 
-    /// The disk is full from now on; `statvfs` says that this many bytes are free.
-    pub fn fill(&self, free_bytes: u64) {
-        self.switch("full", &free_bytes.to_string());
+    /// The disk is full from now on: nothing can grow.
+    pub fn fill(&self) {
+        self.switch("full", "");
+    }
+
+    /// The disk says that so many bytes are free, whatever is true.
+    pub fn says_free(&self, bytes: u64) {
+        self.switch("space", &bytes.to_string());
     }
 
     /// There is space again.
     pub fn free(&self) {
-        std::fs::remove_file(self.own.path().join("switches/full")).unwrap();
+        for name in ["full", "space"] {
+            std::fs::remove_file(self.own.path().join("switches").join(name)).ok();
+        }
+    }
+
+    /// So many of the next syncs of files whose path ends so fail with an IO error.
+    pub fn fail_syncs(&self, count: u32, suffix: &str) {
+        self.switch("sync-fails", &format!("{count} {suffix}"));
     }
 
     /// So many of the next writes to files whose path ends so are cut short.
