@@ -193,6 +193,7 @@ scenarios! {
     collect_deaths: crate::waiting::proof::collect_deaths, FAULTS_AND_REDELIVERY;
     power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
     power_loss_neither: crate::storage::power_loss_neither, FAULTS_AND_REDELIVERY;
+    syncs_fail: crate::storage::syncs_fail, FAULTS_AND_REDELIVERY;
     disk_low: crate::storage::disk_low, FAULTS_AND_REDELIVERY;
     no_handles: crate::storage::no_handles, FAULTS_AND_REDELIVERY;
     clock_set: crate::storage::clock_set, FAULTS_AND_REDELIVERY;

@@ -37,6 +37,11 @@ pub fn disk_full(setting: &Setting) -> Result<Line, String> {
     broken::full(setting)
 }
 
+/// Syncs fail, once or for good.
+pub fn syncs_fail(setting: &Setting) -> Result<Line, String> {
+    broken::syncs_fail(setting)
+}
+
 /// There is less space than `limits.disk_free`, and then there is more.
 pub fn disk_low(setting: &Setting) -> Result<Line, String> {
     broken::low(setting)

@@ -37,6 +37,8 @@ pub const FINDINGS: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The project cannot be loaded.
 pub const UNLOADABLE: u8 = 78;
+/// The exit code of an engine whose store could not be synced to its disk (`EX_IOERR`).
+pub const BROKEN: u8 = 74;
 
 /// The arguments of the program.
 #[derive(Parser)]
@@ -51,7 +53,7 @@ pub const UNLOADABLE: u8 = 78;
   crossdock run                        run the project in this folder
   crossdock journey 1001               where is order 1001?
 
-Exit codes: 0 good, 1 findings or failed tests, 2 usage, 78 the project cannot be loaded",
+Exit codes: 0 good, 1 findings or failed tests, 2 usage, 74 the disk of the store failed, 78 the project cannot be loaded",
     max_term_width = 110
 )]
 struct Arguments {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, wait_for};
+use super::{BROKEN, GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, wait_for};
 use crate::admin::Admin;
 use crate::diagnostic::render;
 use crate::failure::Failure;
@@ -20,6 +20,8 @@ use crate::world::{World, failpoint};
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 const STORE_DEFAULT: &str = ".crossdock/store.db";
 const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
+/// How long an engine whose store is broken may take to end.
+const BROKEN_DRAIN: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -27,7 +29,8 @@ const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
   crossdock run --project flows/live --env-file secrets.env
 
 Stops on SIGTERM or Ctrl-C: sources first, then every stage finishes what it has taken, at most `limits.drain`.
-A project whose sources all end (stdin, generate) stops by itself when everything is done.")]
+A project whose sources all end (stdin, generate) stops by itself when everything is done.
+Exit codes: 0 stopped, 74 the disk of the store failed, 78 the project cannot be loaded")]
 pub(super) struct Run {
     #[command(flatten)]
     project: ProjectArguments,
@@ -99,6 +102,12 @@ async fn serve(
     let asked = tokio::select! {
         () = asked_to_stop() => true,
         () = engine.finished() => false,
+        failure = engine.breaks() => {
+            // Nothing can be finished any more. A new start reads the truth, so whoever watches over this process may start it at once.
+            writeln!(terminal.err, "crossdock: ended, because {}", failure.message).ok();
+            engine.stop(drain.min(BROKEN_DRAIN)).await;
+            return Ok(BROKEN);
+        }
     };
     if asked {
         writeln!(

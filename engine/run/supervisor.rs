@@ -137,6 +137,15 @@ impl Engine {
         self.at_rest().await;
     }
 
+    /// Waits until the store is broken (see `Store::breaks`); from then on the engine is not ready. Gives why.
+    pub async fn breaks(&self) -> Failure {
+        let failure = self.shared.store.breaks().await;
+        self.shared
+            .listener
+            .set_unready(vec![failure.message.clone()]);
+        failure
+    }
+
     /// Waits until nothing goes on by itself: messages that wait behind one that a person must look at stay. Sources go on.
     pub async fn at_rest(&self) {
         while self.shared.handoff.moving() > 0 {

@@ -36,7 +36,10 @@ pub(super) fn keep(
         Way::Back => by_ms < -1_000,
     };
     if moved {
-        let (by_s, there) = (by_ms.abs() / 1_000, if by_ms < 0 { "back" } else { "forward" });
+        let (by_s, there) = (
+            by_ms.abs() / 1_000,
+            if by_ms < 0 { "back" } else { "forward" },
+        );
         tracing::warn!("the clock was set {there} by {by_s} s; what waits is moved with it");
         set(writing.connection, by_ms, writing.now_ms)?;
         *followed_ms += by_ms;
@@ -69,6 +72,7 @@ fn set(connection: &Connection, by_ms: i64, now_ms: i64) -> Sql<()> {
     if by_ms > 0 {
         connection.execute("UPDATE groups SET keep_until = keep_until + ?1", [by_ms])?;
         connection.execute("UPDATE claims SET keep_ms = keep_ms + ?1", [by_ms])?;
+        connection.execute("UPDATE versions SET keep_ms = keep_ms + ?1", [by_ms])?;
     }
     note(connection, now_ms)
 }

@@ -262,6 +262,12 @@ impl Store {
         self.0.log.syncs()
     }
 
+    /// Waits until the store is broken, because what it wrote could not be synced: nothing is stored any more, and only a new start on a
+    /// sound disk can tell what is there. Gives why.
+    pub async fn breaks(&self) -> Failure {
+        self.0.log.breaks().await
+    }
+
     /// Finishes the commits that are queued, moves the log into the database and closes it. Later commits are refused.
     pub async fn shutdown(&self) {
         self.0.requests.send(Request::Close).ok();

@@ -30,7 +30,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::failure::{Class, Failure};
 use crate::world::{failpoint, mutation};
@@ -121,6 +121,8 @@ pub(super) struct Log {
     /// More is durable, or nothing will be.
     moved: Condvar,
     syncs: AtomicU64,
+    /// The store is broken.
+    gave_up: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -146,6 +148,7 @@ impl Log {
             came: Condvar::new(),
             moved: Condvar::new(),
             syncs: AtomicU64::new(0),
+            gave_up: watch::Sender::new(false),
         })
     }
 
@@ -211,7 +214,19 @@ impl Log {
         });
         let failure = failure.clone();
         self.moved.notify_all();
+        self.gave_up.send_replace(true);
         failure
+    }
+
+    /// Waits until the store is broken; gives why.
+    pub(super) async fn breaks(&self) -> Failure {
+        // The sender lives as long as this waits: it is our own.
+        self.gave_up
+            .subscribe()
+            .wait_for(|broken| *broken)
+            .await
+            .ok();
+        self.broken().unwrap_or_else(closed)
     }
 
     /// How many syncs there were.

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Line;
+use super::dice::Dice;
+use super::disk::{Disk, Names, Syncs};
 use super::power::judge;
 use super::site::{Erp, Process, Site};
+use super::trace;
 use crate::faults::Setting;
 use crate::support::shim::Shim;
 
@@ -109,6 +112,82 @@ pub fn full(setting: &Setting) -> Result<Line, String> {
     Ok(Line {
         redelivered: again,
         faults: refused_most,
+        wrong,
+        ..line
+    })
+}
+
+/// Syncs of the log fail, once or for good: nobody is told that an order is safe, the engine ends and says so, and a new one on a sound
+/// disk goes on from what the first sync had made sure.
+pub fn syncs_fail(setting: &Setting) -> Result<Line, String> {
+    let mut line = Line::default();
+    for round in 0..setting.scale.of(1, 10, 100) {
+        for count in [1, 1_000_000] {
+            let mut dice = Dice::of(setting.seed ^ (round * 2 + u64::from(count % 2)));
+            let found = sync_fails(count, &mut dice)
+                .map_err(|error| format!("{count} syncs fail: {error}"))?;
+            line.add(found);
+        }
+    }
+    Ok(line)
+}
+
+fn sync_fails(count: u32, dice: &mut Dice) -> Result<Line, String> {
+    let site = Site::new(Erp::Keys);
+    let shim = Shim::under(&site.root());
+    let mut disk = Disk::of(&site.root());
+    let (erp, url) = site.start_erp();
+    let mut engine = site.start_engine(&url, &shim.environment(true));
+    site.until_ready(&mut engine)?;
+    let all: BTreeSet<usize> = (0..60).collect();
+    let mut safe: BTreeSet<usize> = (0..20).collect();
+    site.send(&safe)?;
+    shim.fail_syncs(count, "-wal");
+    let mut wrong = Vec::new();
+    let mut refused = 0;
+    for order in 20..60 {
+        match site.send_one(order) {
+            Some(200) if refused > 0 => {
+                wrong.push(format!("{order} was acknowledged after a sync had failed"));
+            }
+            Some(200) => {
+                safe.insert(order);
+            }
+            _ => refused += 1,
+        }
+    }
+    let code = engine.ended(Duration::from_secs(10));
+    if code != Some(74) {
+        wrong.push(format!("the engine ended with {code:?}, not with 74"));
+    }
+    if !engine.log().contains("could not be synced") {
+        wrong.push(format!("it does not say what is wrong:\n{}", engine.log()));
+    }
+    drop(erp);
+    disk.trace(trace::read(&shim.trace()), Vec::new());
+    // The power goes, too: what the failed sync was about may be gone for good.
+    let left = Site::bare(Erp::Keys);
+    let names = *dice.one_of(&[Names::ByFolder, Names::ByFile]);
+    disk.cut(
+        super::site::now_ns(),
+        names,
+        Syncs::Honest,
+        dice,
+        &left.root(),
+    );
+    left.settle_in();
+    std::fs::copy(site.erp_journal(), left.erp_journal()).map_err(|error| error.to_string())?;
+    let (_erp, url) = left.start_erp();
+    let mut engine = left.start_engine(&url, &[]);
+    left.until_ready(&mut engine)?;
+    let rest: BTreeSet<usize> = all.difference(&safe).copied().collect();
+    left.send(&rest)?;
+    left.at_rest(rest.len() as i64)?;
+    let line = judge(&left, all.iter(), std::iter::empty())?;
+    wrong.extend(line.wrong.clone());
+    Ok(Line {
+        redelivered: rest.len() as u64,
+        faults: 1,
         wrong,
         ..line
     })

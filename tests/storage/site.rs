@@ -50,6 +50,7 @@ sinks:
 http: { base_url: \"${env:ERP_URL}\", idempotency_header: Idempotency-Key }
 timeout: 5s
 limits: { rate: 5000/s, concurrency: 16 }
+circuit: { open: 1s, most: 2s }
 failures: { \"503\": unavailable, \"409\": conflict, \"422\": validation }
 ",
     ),
