@@ -128,16 +128,7 @@ impl Store {
     /// Opens a store for writing, and makes it if there is none. Only one engine at a time can have it open.
     pub fn open(options: Options, world: World) -> Result<Store, Failure> {
         let shown = options.path.display().to_string();
-        if let Some(folder) = options.path.parent() {
-            // Synced each time: a start that was broken off may have made the folder and not got further.
-            disk::make_folder(folder)
-                .and_then(|()| disk::sync_folder_of(folder))
-                .map_err(|failure| Failure {
-                    class: Class::Config,
-                    message: format!("the store has no folder: {}", failure.message),
-                    ..failure
-                })?;
-        }
+        make_folder_of(&options.path)?;
         let lock = lock(&options.path)?;
         let connection = connect(&options).map_err(|error| failure(&shown, &error))?;
         migrations::migrate(&connection, &shown)?;
@@ -314,6 +305,20 @@ const PAGE_BYTES: u32 = 8192;
 
 /// How long an open or a commit waits for a lock that another program holds on the file.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Makes the folder of the database durably. It is synced each time: a start that was broken off may have made it and not got further.
+fn make_folder_of(path: &Path) -> Result<(), Failure> {
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    disk::make_folder(folder)
+        .and_then(|()| disk::sync_folder_of(folder))
+        .map_err(|failure| Failure {
+            class: Class::Config,
+            message: format!("the store has no folder: {}", failure.message),
+            ..failure
+        })
+}
 
 fn lock(path: &Path) -> Result<File, Failure> {
     let mut name = path.as_os_str().to_owned();
