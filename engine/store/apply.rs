@@ -13,8 +13,8 @@ use super::commit::{
 };
 use super::writer::Writing;
 use super::{
-    Sql, chains, clock, cursors, decisions, effects, exceptions, groups, hops, journeys, notices, replays,
-    runs, sagas, sequences, systems, versions, waits,
+    Sql, chains, clock, cursors, decisions, effects, exceptions, groups, hops, journeys, notices,
+    replays, runs, sagas, sequences, systems, versions, waits,
 };
 
 /// The door of a flow: hops there belong to no run's leaves.
