@@ -175,3 +175,266 @@ fn without_an_engine_the_store_is_changed_and_what_goes_on_waits_for_the_next_st
     assert!(states.iter().all(|state| state[1] != "open"), "{states:?}");
     drop(engine);
 }
+
+/// A target that says 200 to everything and keeps what it was sent: idempotency key and body.
+struct Target {
+    address: std::net::SocketAddr,
+    seen: std::sync::Arc<std::sync::Mutex<Vec<(String, String)>>>,
+}
+
+impl Target {
+    fn at(address: &str) -> Target {
+        use std::io::{BufRead, BufReader, Read, Write};
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let kept = seen.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                let kept = kept.clone();
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(stream);
+                    loop {
+                        let (mut length, mut key) = (0, String::new());
+                        loop {
+                            let mut line = String::new();
+                            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                                return;
+                            }
+                            let line = line.trim_end().to_ascii_lowercase();
+                            if line.is_empty() {
+                                break;
+                            }
+                            match line.split_once(": ") {
+                                Some(("content-length", many)) => length = many.parse().unwrap(),
+                                Some(("idempotency-key", given)) => key = given.to_owned(),
+                                _ => {}
+                            }
+                        }
+                        let mut body = vec![0; length];
+                        if reader.read_exact(&mut body).is_err() {
+                            return;
+                        }
+                        kept.lock().unwrap().push((key, text(&body)));
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                        if reader.get_mut().write_all(answer).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Target { address, seen }
+    }
+
+    fn seen(&self) -> Vec<(String, String)> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+const MAPPED: &str = "flow: orders
+source:
+  webhook: { path: /orders, verify: none }
+keys: { order: number }
+once: { key: order }
+steps:
+  - id: canonical
+    map: order
+sinks:
+  book: { flow: booking }
+";
+const BOOKING: &str = "flow: booking
+source: { flow: {} }
+sinks:
+  erp: { http: { system: erp, post: /orders, idempotency_key: ref } }
+";
+
+#[test]
+fn a_changed_mapping_is_simulated_against_what_was_sent_and_a_rerun_sends_nothing_twice() {
+    let target = Target::at("127.0.0.1:0");
+    let sandbox = Sandbox::new();
+    let system = format!(
+        "system: erp\nhttp: {{ base_url: 'http://{}' }}\n",
+        target.address
+    );
+    sandbox.file("systems/erp.yaml", &system);
+    sandbox.file("flows/orders.yaml", MAPPED);
+    sandbox.file("flows/booking.yaml", BOOKING);
+    let mapping =
+        |total: &str| format!("mapping: order\nfields:\n  ref: number\n  total: {total}\n");
+    sandbox.file("mappings/order.yaml", &mapping("total"));
+    let engine = sandbox.start();
+    for n in 0..4 {
+        sandbox.post(
+            "/orders",
+            format!(r#"{{"number":"{n}","total":{n}}}"#).as_bytes(),
+        );
+    }
+    sandbox.books_at_rest(8);
+    assert_eq!(target.seen().len(), 4);
+    let same = sandbox.prints(&["simulate", "orders", "--last", "100"]);
+    assert_eq!(same, "4 same, 0 different, 0 would fail\n");
+    // The mapping is changed on the disk, while the engine runs with the old one.
+    sandbox.file(
+        "mappings/order.yaml",
+        &mapping("\"multiply(decimal(total), `2`)\""),
+    );
+    let differs = sandbox.crossdock(&["simulate", "orders", "--last", "2"]);
+    let said = text(&differs.stdout);
+    assert_eq!(
+        differs.status.code(),
+        Some(1),
+        "{said}{}",
+        text(&differs.stderr)
+    );
+    assert!(
+        said.contains("booking / erp\n    body.total: 3 -> 6\n"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("0 same, 2 different, 0 would fail\n"),
+        "{said}"
+    );
+    assert_eq!(target.seen().len(), 4, "nothing was sent");
+    let orders: Vec<String> = sandbox
+        .prints(&["runs", "--flow", "orders", "--json"])
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["run"].to_string())
+        .collect();
+    // The engine still has the old mapping: a rerun finds everything done.
+    let said = sandbox.prints(&["replay", "rerun", &orders[0]]);
+    assert!(
+        said.contains(&format!("takes the place of run {}", orders[0])),
+        "{said}"
+    );
+    let books = sandbox.books_at_rest(9);
+    assert_eq!(target.seen().len(), 4, "what was done is not done again");
+    assert_eq!(books["flows"]["orders"]["accepted"], 4);
+    assert_eq!(books["flows"]["booking"]["duplicates"], 1);
+    sandbox.prints(&[
+        "replay",
+        "rerun",
+        &orders[1],
+        "--as-new",
+        "--reason",
+        "the ERP lost it",
+    ]);
+    eventually("it is sent as new", || {
+        (target.seen().len() == 5).then_some(())
+    });
+    sandbox.books_at_rest(10);
+    let key = &target.seen()[4].0;
+    assert!(key.ends_with("-1"), "{key}");
+    let original = sandbox.crossdock(&["replay", "rerun", &orders[2], "--revision", "original"]);
+    assert_eq!(original.status.code(), Some(0));
+    assert_eq!(engine.terminate(), Some(0));
+    let engine = sandbox.start();
+    let original = sandbox.crossdock(&["replay", "rerun", &orders[3], "--revision", "original"]);
+    assert_eq!(original.status.code(), Some(1));
+    assert!(
+        text(&original.stderr).contains("that is not loaded"),
+        "{}",
+        text(&original.stderr)
+    );
+    let books = sandbox.crossdock(&["books", "--recount"]);
+    assert_eq!(books.status.code(), Some(0), "{}", text(&books.stdout));
+    drop(engine);
+}
+
+#[test]
+fn a_file_has_one_line_for_a_message_however_often_it_is_done_again() {
+    let sandbox = Sandbox::new();
+    sandbox.file("flows/orders.yaml", "flow: orders\nsource:\n  webhook: { path: /orders, verify: none }\nkeys: { order: number }\nsteps:\n  - id: lines\n    split: { items: lines, key: sku }\nsinks:\n  out: { file: { path: out.jsonl, format: jsonl } }\n");
+    let engine = sandbox.start();
+    sandbox.post(
+        "/orders",
+        br#"{"number":"1","lines":[{"sku":"a"},{"sku":"b"}]}"#,
+    );
+    sandbox.books_at_rest(1);
+    let lines = || {
+        let out = std::fs::read_to_string(sandbox.root().join("out.jsonl")).unwrap();
+        out.lines().count()
+    };
+    assert_eq!(lines(), 2);
+    sandbox.prints(&["replay", "rerun", "1"]);
+    sandbox.books_at_rest(1);
+    sandbox.prints(&["replay", "rerun-from", "out", "2"]);
+    sandbox.books_at_rest(1);
+    assert_eq!(lines(), 2, "a rerun writes no second line");
+    sandbox.prints(&["replay", "rerun", "3", "--as-new"]);
+    let books = sandbox.books_at_rest(1);
+    assert_eq!(lines(), 4);
+    assert_eq!(
+        (&books["all"]["accepted"], &books["balanced"]),
+        (&json!(1), &json!(true))
+    );
+    drop(engine);
+}
+
+/// Sixty orders that an outage has left are done again as a list, at a rate; the engine is killed in the middle of it, five times.
+#[test]
+fn a_list_of_replays_survives_kill_9_and_each_item_is_done_once() {
+    const MANY: usize = 60;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap().to_string();
+    drop(closed);
+    let sandbox = project();
+    sandbox.file(
+        "systems/erp.yaml",
+        &format!("system: erp\nhttp: {{ base_url: 'http://{address}' }}\n"),
+    );
+    let engine = sandbox.start();
+    for n in 0..MANY {
+        sandbox.post("/orders", format!(r#"{{"number":"{n}"}}"#).as_bytes());
+    }
+    eventually("all wait for a person", || {
+        let rows = sandbox.prints(&["exceptions", "--json", "--limit", "1000"]);
+        (rows.lines().count() == MANY).then_some(())
+    });
+    let target = Target::at(&address);
+    let said = sandbox.prints(&[
+        "replay",
+        "--flow",
+        "orders",
+        "--state",
+        "in-exception",
+        "--verb",
+        "rerun",
+        "--rate",
+        "60",
+    ]);
+    assert!(
+        said.starts_with(&format!("replay 1: {MANY} runs")),
+        "{said}"
+    );
+    drop(engine);
+    for _ in 0..5 {
+        let engine = sandbox.start();
+        std::thread::sleep(std::time::Duration::from_millis(120));
+        drop(engine);
+    }
+    let engine = sandbox.start();
+    eventually("the list is finished", || {
+        let list: Value = serde_json::from_str(&sandbox.prints(&["replays", "--json"])).unwrap();
+        (list["state"] == "finished").then_some(())
+    });
+    let books = sandbox.books_at_rest(MANY as i64);
+    assert_eq!(
+        (&books["all"]["delivered"], &books["all"]["accepted"]),
+        (&json!(MANY), &json!(MANY))
+    );
+    let receipts = sandbox.prints(&["replays", "show", "1", "--json"]);
+    let became: std::collections::BTreeSet<i64> = receipts
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .inspect(|receipt| assert_eq!(receipt["state"], "delivered", "{receipt}"))
+        .map(|receipt| receipt["became"].as_i64().unwrap())
+        .collect();
+    assert_eq!(became.len(), MANY, "a receipt and a run for each");
+    // A kill between a request and its result repeats it with the same key: the target recognises it.
+    let keys: std::collections::BTreeSet<_> =
+        target.seen().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), MANY);
+    drop(engine);
+}

@@ -1,6 +1,7 @@
 //! What the engine does with an effect whose attempt fails, is lost, or was under way when the engine died. The target is scripted, the
 //! store is real.
 
+mod again;
 mod appends;
 mod decisions;
 

@@ -6,8 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::shown;
 use crate::failure::{Class, Failure};
+use crate::run::again::Again;
 use crate::run::desk::{Desk, Verb, Which};
+use crate::run::replay::NewList;
 use crate::store::exceptions::{ExceptionFilter, ExceptionId};
+use crate::store::replays::{ReplayId, ReplayState};
 
 /// What `POST /exceptions:act` takes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +20,37 @@ pub struct Act {
     pub which: Which,
     /// What is done.
     pub verb: Verb,
+    /// Who does it.
+    pub who: String,
+    /// Only count.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What `POST /runs:again` takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunsAgain {
+    /// The runs.
+    pub runs: Vec<i64>,
+    /// How.
+    pub how: Again,
+    /// Who does it.
+    pub who: String,
+    /// Why.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Only say whether it could be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What `POST /replays` takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakeList {
+    /// The list.
+    pub list: NewList,
     /// Who does it.
     pub who: String,
     /// Only count.
@@ -59,6 +93,15 @@ pub(super) async fn answer(
                 .collect();
             Ok(json!({ "flows": flows }))
         }
+        ["replays"] => {
+            let lists = store.replays(100).await?;
+            Ok(lists.iter().map(shown::replay).collect())
+        }
+        ["replays", id] => {
+            let id = ReplayId(id.parse().map_err(|_| unknown())?);
+            let found = store.replay(id).await?.ok_or_else(unknown)?;
+            Ok(shown::replay(&found))
+        }
         _ => Err(unknown()),
     }
 }
@@ -72,7 +115,35 @@ async fn act(desk: &Desk, segments: &[&str], body: &[u8]) -> Result<Value, Failu
                 .await?;
             Ok(json!(report))
         }
+        ["runs:again"] => {
+            let wish: RunsAgain = wish(body)?;
+            let why = wish.why.as_deref();
+            let receipts = desk
+                .again(&wish.runs, &wish.how, &wish.who, why, wish.dry_run)
+                .await?;
+            Ok(json!(receipts))
+        }
+        ["replays"] => {
+            let wish: MakeList = wish(body)?;
+            Ok(json!(desk.list(&wish.list, &wish.who, wish.dry_run).await?))
+        }
+        ["replays", which] => {
+            let (id, word) = which.split_once(':').ok_or_else(unknown)?;
+            let id = id.parse().map_err(|_| unknown())?;
+            let to = state(word).ok_or_else(unknown)?;
+            Ok(json!(desk.turn_list(id, to).await?))
+        }
         _ => Err(unknown()),
+    }
+}
+
+/// The state into which a word brings a list.
+fn state(word: &str) -> Option<ReplayState> {
+    match word {
+        "pause" => Some(ReplayState::Paused),
+        "resume" => Some(ReplayState::Running),
+        "abort" => Some(ReplayState::Aborted),
+        _ => None,
     }
 }
 

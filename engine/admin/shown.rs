@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::store::books::Counts;
 use crate::store::exceptions::{ExceptionDetail, ExceptionRow, Issue};
+use crate::store::replays::{ReplayItem, ReplayRow};
 
 /// An exception.
 pub fn exception(row: &ExceptionRow) -> Value {
@@ -73,6 +74,37 @@ pub fn issue(issue: &Issue) -> Value {
         "last_at_ms": issue.last_at_ms,
         "newest": issue.newest.0,
         "owners": issue.owners,
+    })
+}
+
+/// A list of replays.
+pub fn replay(row: &ReplayRow) -> Value {
+    json!({
+        "id": row.id.0,
+        "at_ms": row.at_ms,
+        "who": row.who,
+        "why": row.why,
+        "verb": serde_json::from_str::<Value>(&row.verb).unwrap_or_default(),
+        "filter": row.filter,
+        "rate": row.rate,
+        "state": row.state.name(),
+        "total": row.total,
+        "waiting": row.waiting,
+        "refused": row.refused,
+        "in_flight": row.in_flight,
+        "in_exceptions": row.in_exceptions,
+        "ended": row.ended,
+    })
+}
+
+/// The receipt of one item.
+pub fn replay_item(item: &ReplayItem) -> Value {
+    json!({
+        "n": item.n,
+        "run": item.run.0,
+        "became": item.became.map(|run| run.0),
+        "state": item.state.map(|state| state.name()),
+        "note": item.note,
     })
 }
 

@@ -23,9 +23,12 @@ mod manual;
 mod map;
 mod new;
 mod office;
+mod replay;
+mod replays;
 mod run;
 mod runs;
 mod schema;
+mod simulate;
 mod systems;
 mod table;
 
@@ -79,6 +82,12 @@ enum Command {
     Runs(runs::Runs),
     /// List what waits for a person, or show one exception with its full context
     Exceptions(Box<exceptions::Exceptions>),
+    /// Do runs again: from the failed step, from any step, or from the start; one, or many at a rate of their own
+    Replay(Box<replay::Replay>),
+    /// List replays of many runs, show their receipts, pause or end them
+    Replays(replays::Replays),
+    /// What would the project's mappings send for the last messages, against what was sent?
+    Simulate(simulate::Simulate),
     /// Where is order 1001? All runs that share a key, over all flows
     Journey(journey::Journey),
     /// Do the books balance? Received, delivered, waiting, per flow
@@ -186,6 +195,9 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Schema(schema) => schema.run(terminal),
         Command::Runs(runs) => runs.run(terminal),
         Command::Exceptions(exceptions) => exceptions.run(terminal),
+        Command::Replay(replay) => replay.run(terminal),
+        Command::Replays(replays) => replays.run(terminal),
+        Command::Simulate(simulate) => simulate.run(terminal),
         Command::Journey(journey) => journey.run(terminal),
         Command::Books(books) => books.run(terminal),
         Command::Systems(systems) => systems.run(terminal),

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{ProjectArguments, absolute, run};
-use crate::admin::api::Act;
+use crate::admin::api::{Act, MakeList, RunsAgain};
 use crate::admin::client::Client;
 use crate::failure::Failure;
 use crate::flow;
+use crate::run::again::Receipt;
 use crate::run::desk::{Desk, Report, Verb, Which};
+use crate::run::replay::Listed;
+use crate::store::replays::ReplayState;
 use crate::store::{Options, Store};
 use crate::world::World;
 
@@ -78,6 +81,47 @@ impl Office {
             }
             Office::Store(desk) => desk.act(&which, &verb, &who, dry_run).await,
         }
+    }
+
+    /// Does runs again.
+    pub(super) async fn again(&mut self, wish: RunsAgain) -> Result<Vec<Receipt>, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/runs:again", &wish).await,
+            Office::Store(desk) => {
+                let why = wish.why.as_deref();
+                desk.again(&wish.runs, &wish.how, &wish.who, why, wish.dry_run)
+                    .await
+            }
+        }
+    }
+
+    /// Freezes a filter into a list.
+    pub(super) async fn list(&mut self, wish: MakeList) -> Result<Listed, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/replays", &wish).await,
+            Office::Store(desk) => desk.list(&wish.list, &wish.who, wish.dry_run).await,
+        }
+    }
+
+    /// Pauses a list, lets it go on, or ends it.
+    pub(super) async fn turn_list(&mut self, id: i64, to: ReplayState) -> Result<bool, Failure> {
+        let word = match to {
+            ReplayState::Paused => "pause",
+            ReplayState::Running => "resume",
+            ReplayState::Aborted | ReplayState::Finished => "abort",
+        };
+        match self {
+            Office::Engine(client) => {
+                let path = format!("/replays/{id}:{word}");
+                client.post(&path, &serde_json::json!({})).await
+            }
+            Office::Store(desk) => desk.turn_list(id, to).await,
+        }
+    }
+
+    /// Whether an engine runs.
+    pub(super) fn engine_runs(&self) -> bool {
+        matches!(self, Office::Engine(_))
     }
 
     /// Lets go of the store, if it was opened here.

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Shared;
 use super::failing;
+use super::replay;
 use super::stage::guarded;
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked};
@@ -53,6 +54,19 @@ impl AppendStage {
         let mut files: BTreeMap<String, Vec<(Hop, Bytes)>> = BTreeMap::new();
         let mut finished = Vec::new();
         for hop in hops {
+            match replay::written_before(&self.shared, &hop).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let over = self.written_before(&hop);
+                    finished.push((hop, over));
+                    continue;
+                }
+                Err(failure) => {
+                    tracing::error!(%failure, "the store could not say what a rerun need not do; it waits");
+                    self.shared.handoff.give_back(hop);
+                    continue;
+                }
+            }
             let (node, mut line) = (self.node, None);
             let stale = match self.shared.stale(node, &hop.message).await {
                 Ok(stale) => stale,
@@ -103,6 +117,19 @@ impl AppendStage {
         }
         self.commit(finished, None).await;
         files
+    }
+
+    /// A rerun of a message that was written: no second line.
+    fn written_before(&self, hop: &Hop) -> Finished {
+        let walked = Walked {
+            through: vec![self.node],
+            ..self
+                .shared
+                .walker(&self.plan)
+                .walk(None, hop.message.clone())
+        };
+        let nothing = Exchange::default();
+        turn::over(&self.shared, &self.plan, hop, walked, None, &nothing)
     }
 
     async fn write(&self, path: &str, mut lines: Vec<(Hop, Bytes)>) {

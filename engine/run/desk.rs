@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::store::commit::{Commit, Committed, HopId};
 use crate::store::decisions::{Decided, Decision, Deed};
 use crate::store::exceptions::{ExceptionDetail, ExceptionFilter, ExceptionId, ExceptionState};
-use crate::store::replays::Rerunning;
+use crate::store::reruns::Rerunning;
 use crate::world::World;
 
 /// How many exceptions one commit decides about.
@@ -304,6 +304,9 @@ impl Desk {
             return self.store.commit(commit).await;
         };
         let hops = hops_of(&commit);
+        for rerun in &commit.reruns {
+            engine.replays.begins(rerun.run);
+        }
         let all = hops.iter().flatten();
         all.for_each(|hop| engine.handoff.holds(*hop));
         let committed = engine.commit(commit).await;

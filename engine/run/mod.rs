@@ -17,16 +17,21 @@ use crate::world::{World, failpoint};
 
 mod accept;
 mod admission;
+pub mod again;
 mod append;
 mod cases;
 mod claim;
 pub mod desk;
+pub mod differences;
 mod due;
 mod effect;
 mod failing;
 mod guard;
 mod intake;
+mod recompute;
+pub mod replay;
 mod saga;
+pub mod simulate;
 mod space;
 mod stage;
 pub mod supervisor;
@@ -51,6 +56,8 @@ pub(crate) struct Shared {
     lanes: guard::Lanes,
     space: space::Space,
     limits: intake::Limits,
+    /// Lists of runs that are done again.
+    replays: replay::Replays,
     batch_max: usize,
 }
 

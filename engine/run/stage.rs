@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::accept::{Gate, Prepared, first_hop};
+use super::replay;
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked, Walker};
 use crate::failure::{Class, Failure};
@@ -79,20 +80,23 @@ impl Stage {
     async fn write(&self, stream: &Arc<dyn Stream>, hops: &[Hop]) -> Vec<Finished> {
         let walker = self.shared.walker(&self.plan);
         let mut taken = Vec::with_capacity(hops.len());
+        let mut before = Vec::with_capacity(hops.len());
         for hop in hops {
             taken.push(walker.takes(self.node, &hop.message));
+            before.push(replay::written_before(&self.shared, hop).await);
         }
         let messages: Vec<Message> = hops
             .iter()
-            .zip(&taken)
-            .filter(|(_, takes)| matches!(takes, Ok(true)))
+            .zip(taken.iter().zip(&before))
+            .filter(|(_, both)| matches!(both, (Ok(true), Ok(false))))
             .map(|(hop, _)| hop.message.clone())
             .collect();
         let mut written = put(stream, messages).await.into_iter();
-        let finish = |(hop, takes): (&Hop, Result<bool, Failure>)| {
-            let written = match takes {
-                Ok(true) => written.next().unwrap_or(Ok(true)),
-                other => other,
+        let finish = |(hop, (takes, before)): (&Hop, (Result<bool, Failure>, _))| {
+            let written = match (takes, before) {
+                (Ok(true), Ok(false)) => written.next().unwrap_or(Ok(true)),
+                (Ok(true), before) => before,
+                (other, _) => other,
             };
             let walked = match written {
                 Ok(true) => Walked {
@@ -114,7 +118,10 @@ impl Stage {
                 &Exchange::default(),
             )
         };
-        hops.iter().zip(taken).map(finish).collect()
+        hops.iter()
+            .zip(taken.into_iter().zip(before))
+            .map(finish)
+            .collect()
     }
 }
 

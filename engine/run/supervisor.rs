@@ -12,7 +12,7 @@ use super::stage::{Door, Stage};
 use super::waiting::WaitStage;
 use super::{
     Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
-    TaskTracker, World, due, guard,
+    TaskTracker, World, due, guard, replay,
 };
 use super::{intake, sweep, systems};
 use crate::component::{Intake, Source};
@@ -91,11 +91,13 @@ impl Engine {
             lanes: guard::Lanes::default(),
             space,
             limits,
+            replays: replay::Replays::default(),
             batch_max,
         });
         let systems = systems::begin(&shared).await?;
         let hops = shared.handoff.recover().await?;
         failpoint::hit("start-recovered");
+        replay::Replays::recover(&shared).await?;
         let homeless = homeless(&shared).await?;
         shared.space.look(&shared).await;
         let mut engine = Engine {
@@ -220,6 +222,7 @@ impl Engine {
         }
         self.stages.spawn(due::run(shared.clone()));
         self.stages.spawn(space::run(shared.clone()));
+        self.stages.spawn(replay::run(shared.clone()));
         self.stages.spawn(sweep::run(shared.clone(), keep));
         self.stages.close();
     }

@@ -12,7 +12,7 @@ use super::saga;
 use super::walk::{Ended, Walked};
 use crate::body::Body;
 use crate::failure::Failure;
-use crate::flow::plan::Plan;
+use crate::flow::plan::{Action, Plan};
 use crate::handoff::Hop;
 use crate::message::{Message, MessageId};
 use crate::store::commit::{End, FENCE_FIRST, Leaf, NewHop, Outcome, Trail, Turn};
@@ -225,13 +225,14 @@ fn trail(plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) -> Vec<Trail> {
         .last()
         .map(|(_, message)| message)
         .or(walked.doors.last().map(|(_, _, message)| message));
+    let detail = if names == *hop.step && keeps_no_ledger(plan, &names) {
+        Some(written_as(&hop.message))
+    } else {
+        (!names.is_empty() && names != *hop.step).then_some(names)
+    };
     let mut trail = vec![Trail {
         hash: last.map(|message| short_hash(message.body.bytes())),
-        ..line(
-            &hop.step,
-            "done",
-            (!names.is_empty() && names != *hop.step).then_some(names),
-        )
+        ..line(&hop.step, "done", detail)
     }];
     for ended in &walked.ended {
         match ended {
@@ -263,7 +264,22 @@ fn trail(plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) -> Vec<Trail> {
     trail
 }
 
-fn short_hash(bytes: &[u8]) -> [u8; 8] {
+/// Whether the step is a sink whose effect no ledger knows: the timeline does.
+fn keeps_no_ledger(plan: &Plan, step: &str) -> bool {
+    let node = plan.node(step).map(|at| &plan.nodes[at]);
+    node.is_some_and(|node| matches!(node.action, Action::Append(_) | Action::Stream(_)))
+}
+
+/// What the timeline says of a message that such a sink has written: a rerun finds it there.
+pub(super) fn written_as(message: &Message) -> String {
+    if message.item.is_empty() {
+        "written".to_owned()
+    } else {
+        format!("written {}", message.item)
+    }
+}
+
+pub(super) fn short_hash(bytes: &[u8]) -> [u8; 8] {
     let mut short = [0; 8];
     short.copy_from_slice(&hash(bytes)[..8]);
     short
@@ -275,7 +291,13 @@ pub(super) fn same(a: &Body, b: &Body) -> bool {
 }
 
 /// The id of a message at another flow's door: the same whenever the same step hands over the same message, another for each copy.
-fn door_id(message: &Message, from: &str, step: &str, to: &str, nth: usize) -> MessageId {
+pub(super) fn door_id(
+    message: &Message,
+    from: &str,
+    step: &str,
+    to: &str,
+    nth: usize,
+) -> MessageId {
     let digest = Sha256::digest(format!("{}\n{from}\n{step}\n{to}\n{nth}", message.id));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

@@ -50,7 +50,18 @@ pub(super) struct Walker<'a> {
 impl Walker<'_> {
     /// From this node on. The node itself is worked on if it is pure; if it has an outside effect the message waits for it.
     pub(super) fn walk(&self, node: Option<usize>, message: Message) -> Walked {
+        self.walk_until(node, message, usize::MAX).0
+    }
+
+    /// The same, but not into this node: what comes there is given back.
+    pub(super) fn walk_until(
+        &self,
+        node: Option<usize>,
+        message: Message,
+        until: usize,
+    ) -> (Walked, Vec<Message>) {
         let mut walked = Walked::default();
+        let mut arrived = Vec::new();
         let mut waiting = vec![(node, message)];
         let mut parts = 1;
         while let Some((node, message)) = waiting.pop() {
@@ -58,6 +69,10 @@ impl Walker<'_> {
                 walked.ended.push(Ended::Delivered);
                 continue;
             };
+            if at == until {
+                arrived.push(message);
+                continue;
+            }
             let before = waiting.len();
             self.step(at, message, &mut waiting, &mut walked);
             parts += waiting.len().saturating_sub(before + 1);
@@ -74,7 +89,7 @@ impl Walker<'_> {
                 break;
             }
         }
-        walked
+        (walked, arrived)
     }
 
     /// What a failure at a node leads to when it is not retried: a leaf, or another way on.

@@ -14,7 +14,7 @@ use super::commit::{
 use super::writer::Writing;
 use super::{
     Sql, chains, clock, cursors, decisions, effects, exceptions, groups, hops, journeys, notices,
-    replays, runs, sagas, sequences, systems, versions, waits,
+    replays, reruns, runs, sagas, sequences, systems, versions, waits,
 };
 
 /// The door of a flow: hops there belong to no run's leaves.
@@ -99,7 +99,7 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
             committed.released.extend(ready);
         }
         for rerun in &commit.reruns {
-            let (begun, ready) = replays::rerun(writing, rerun)?;
+            let (begun, ready) = reruns::rerun(writing, rerun)?;
             committed.reruns.push(begun);
             committed.released.extend(ready);
         }
@@ -256,8 +256,8 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
     journeys::insert_lines(writing, end.run, end.hop, end.fence, &trail)?;
     let mut accepts = Vec::with_capacity(end.accepts.len());
     for run in &end.accepts {
-        accepts.push(match replays::handed_before(writing, end.run, run)? {
-            Some(handed) => replays::accept_again(writing, run, handed)?,
+        accepts.push(match reruns::handed_before(writing, end.run, run)? {
+            Some(handed) => reruns::accept_again(writing, run, handed)?,
             None => accept(writing, run)?,
         });
     }

@@ -10,7 +10,8 @@ use crate::message::{Guard, MessageId, Names};
 
 use super::decisions::{Decided, Decision};
 use super::notices::NoticeChange;
-use super::replays::{ReplayChange, ReplayId, Rerun, Rerunning};
+use super::replays::{ReplayChange, ReplayId};
+use super::reruns::{Rerun, Rerunning};
 use super::{groups, sequences, waits};
 
 /// A run's number in this store.

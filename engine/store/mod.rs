@@ -38,6 +38,7 @@ pub mod journeys;
 pub mod notices;
 pub mod reader;
 pub mod replays;
+pub mod reruns;
 pub mod retention;
 pub mod runs;
 pub mod sagas;

@@ -141,6 +141,10 @@ pub struct RunDetail {
     pub exceptions: Vec<ExceptionRow>,
     /// What is under way.
     pub hops: Vec<HopRow>,
+    /// The run whose place it has taken.
+    pub replay_of: Option<RunId>,
+    /// The highest generation that a part of it has.
+    pub generation: u32,
 }
 
 /// Which runs to list.
@@ -465,6 +469,11 @@ fn detail(connection: &Connection, row: RunRow) -> Sql<RunDetail> {
         })
         .optional()?;
     let (body, envelope) = bytes.unzip();
+    let (replay_of, generation) = connection
+        .prepare_cached("SELECT replay_of, generation FROM runs WHERE id = ?1")?
+        .query_row([row.run.0], |row| {
+            Ok((row.get::<_, Option<i64>>(0)?.map(RunId), row.get(1)?))
+        })?;
     Ok(RunDetail {
         body,
         envelope,
@@ -473,6 +482,8 @@ fn detail(connection: &Connection, row: RunRow) -> Sql<RunDetail> {
         sagas: sagas::of_run(connection, row.run)?,
         exceptions: exceptions::of_run(connection, row.run)?,
         hops: hops::of_run(connection, row.run)?,
+        replay_of,
+        generation,
         row,
     })
 }

@@ -1,0 +1,134 @@
+//! What differs between two documents, field by field. Bytes that are no JSON are compared whole.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::body::{Body, Item, Kind};
+
+/// How long a value is shown at most, in characters.
+const SHOWN_MAX: usize = 200;
+
+/// A field that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where: `body.lines[0].quantity`; empty for the whole.
+    pub path: String,
+    /// What it was, as JSON; `None` if it was not there.
+    pub was: Option<String>,
+    /// What it would be.
+    pub is: Option<String>,
+}
+
+/// The fields in which two documents differ, by path. Equal numbers in another writing are a difference: the target may care.
+pub(super) fn between(was: &Bytes, is: &Bytes) -> Vec<Difference> {
+    if was == is {
+        return Vec::new();
+    }
+    let (was, is) = (fields(was), fields(is));
+    let mut found = Vec::new();
+    for (path, value) in &was {
+        if is.get(path) != Some(value) {
+            found.push(Difference {
+                path: path.clone(),
+                was: Some(value.clone()),
+                is: is.get(path).cloned(),
+            });
+        }
+    }
+    for (path, value) in is {
+        if !was.contains_key(&path) {
+            found.push(Difference {
+                path,
+                was: None,
+                is: Some(value),
+            });
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Every leaf of a document, by its path.
+fn fields(bytes: &Bytes) -> BTreeMap<String, String> {
+    let body = Body::new(bytes.clone());
+    let mut found = BTreeMap::new();
+    match body.document() {
+        Ok(item) => collect(item, String::new(), &mut found),
+        Err(_) => {
+            found.insert(String::new(), String::from_utf8_lossy(bytes).into_owned());
+        }
+    }
+    found
+}
+
+fn collect(item: Item<'_>, path: String, found: &mut BTreeMap<String, String>) {
+    match item.kind() {
+        Kind::Object if !item.is_empty() => {
+            for (key, inner) in item.entries() {
+                let key = key.as_str().unwrap_or_default();
+                let path = if path.is_empty() {
+                    key.into_owned()
+                } else {
+                    format!("{path}.{key}")
+                };
+                collect(inner, path, found);
+            }
+        }
+        Kind::List if !item.is_empty() => {
+            for (nth, inner) in item.items().enumerate() {
+                collect(inner, format!("{path}[{nth}]"), found);
+            }
+        }
+        _ => {
+            let json = item.json();
+            let shown = match json.char_indices().nth(SHOWN_MAX) {
+                Some((at, _)) => format!("{}..({} bytes)", &json[..at], json.len()),
+                None => json.to_owned(),
+            };
+            found.insert(path, shown);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(was: &str, is: &str, expect: &[(&str, &str, &str)]) {
+        let found = between(
+            &Bytes::copy_from_slice(was.as_bytes()),
+            &Bytes::copy_from_slice(is.as_bytes()),
+        );
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| {
+                let text = |value: &Option<String>| value.clone().unwrap_or("-".to_owned());
+                (one.path.clone(), text(&one.was), text(&one.is))
+            })
+            .collect();
+        let expect: Vec<_> = expect
+            .iter()
+            .map(|(path, was, is)| (path.to_string(), was.to_string(), is.to_string()))
+            .collect();
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn differences_are_fields() {
+        check(r#"{"a":1}"#, r#"{"a":1}"#, &[]);
+        check(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, &[]);
+        check(
+            r#"{"a":19.90,"l":[{"q":1},{"q":2}],"x":null}"#,
+            r#"{"a":19.9,"l":[{"q":1}],"y":"z"}"#,
+            &[
+                ("a", "19.90", "19.9"),
+                ("l[1].q", "2", "-"),
+                ("x", "null", "-"),
+                ("y", "-", "\"z\""),
+            ],
+        );
+        check("a,b", "a,c", &[("", "a,b", "a,c")]);
+    }
+}

@@ -1,0 +1,274 @@
+//! A run once more, in memory: pure steps are worked on anew, calls are answered from the ledger. It sends nothing and commits nothing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::admission;
+use super::effect::{as_generation, effect_of};
+use super::turn::door_id;
+use super::walk::{Ended, Walked, Walker};
+use crate::component::{Answer, Effect};
+use crate::failure::Failure;
+use crate::flow::plan::{Action, Plan, Project};
+use crate::message::{Message, MessageId};
+use crate::store::commit::EffectId;
+use crate::store::effects::{EffectRow, EffectStanding};
+
+/// How many stages one run may go through here: flows that hand to each other in a circle end.
+const STAGES_MAX: usize = 10_000;
+
+/// What is known of what a run did.
+#[derive(Default)]
+pub(super) struct Recorded {
+    effects: FxHashMap<[u8; 16], EffectRow>,
+    /// The highest generation that was given.
+    pub(super) generation: u32,
+    /// When a message was accepted at the door of a flow, in milliseconds since 1970.
+    pub(super) received: FxHashMap<(Arc<str>, MessageId), i64>,
+}
+
+/// Something that would be sent.
+pub(super) struct Sent {
+    pub(super) flow: Arc<str>,
+    pub(super) step: Arc<str>,
+    pub(super) item: Arc<str>,
+    pub(super) request: Bytes,
+    /// What was sent for it, if anything was.
+    pub(super) recorded: Option<EffectId>,
+}
+
+/// Where a message does not go on.
+pub(super) struct Stopped {
+    pub(super) flow: Arc<str>,
+    pub(super) step: Arc<str>,
+    pub(super) why: Failure,
+    /// It failed; else only nobody knows what comes after it.
+    pub(super) failed: bool,
+}
+
+/// What becomes of a run.
+#[derive(Default)]
+pub(super) struct Recomputed {
+    pub(super) sent: Vec<Sent>,
+    pub(super) stopped: Vec<Stopped>,
+    /// The messages that have come to the step at which it was to end.
+    pub(super) arrived: Vec<Message>,
+}
+
+impl Recorded {
+    /// From the rows of the ledger.
+    pub(super) fn of(effects: Vec<EffectRow>, generation: u32) -> Recorded {
+        Recorded {
+            effects: effects.into_iter().map(|row| (row.effect.0, row)).collect(),
+            generation,
+            received: FxHashMap::default(),
+        }
+    }
+
+    /// The rows.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &EffectRow> {
+        self.effects.values()
+    }
+
+    /// Whether something else was sent in its place.
+    pub(super) fn differs(&self, sent: &Sent) -> bool {
+        let known = sent.recorded.and_then(|effect| self.effects.get(&effect.0));
+        known.is_some_and(|known| known.request != sent.request)
+    }
+
+    /// What this step did for this message, in its highest generation.
+    fn find(&self, message: &Message, flow: &str, step: &str) -> Option<&EffectRow> {
+        let mut message = message.clone();
+        let highest = self.generation.max(message.generation);
+        for generation in (message.generation..=highest).rev() {
+            message.generation = generation;
+            if let Some(row) = self.effects.get(&effect_of(&message, flow, step).0) {
+                return Some(row);
+            }
+        }
+        None
+    }
+}
+
+/// Takes messages through plans.
+pub(super) struct Machine<'a> {
+    pub(super) project: &'a Project,
+    pub(super) recorded: &'a Recorded,
+    /// End at this step of this flow: what comes there has arrived.
+    pub(super) until: Option<(&'a str, &'a str)>,
+    /// Follow messages into other flows.
+    pub(super) follow: bool,
+}
+
+impl Machine<'_> {
+    /// From the flow's door.
+    pub(super) fn run(&self, plan: &Plan, message: Message) -> Recomputed {
+        let mut done = Recomputed::default();
+        let mut waiting: Vec<(Arc<str>, Option<usize>, Message)> =
+            vec![(plan.flow.clone(), None, message)];
+        let mut stages = 0;
+        while let Some((flow, node, message)) = waiting.pop() {
+            let Some(plan) = self.project.plans.get(&flow) else {
+                continue;
+            };
+            stages += 1;
+            if stages > STAGES_MAX {
+                let why = Failure::internal("it goes through too many stages to be followed");
+                done.stop(&plan.flow, "@accept", why, true);
+                break;
+            }
+            let step: &str = node.map_or("@accept", |at| &plan.nodes[at].id);
+            let worked = catch_unwind(AssertUnwindSafe(|| match node {
+                None => self.let_in(plan, message.clone(), &mut done),
+                Some(at) => self.stage(plan, at, message.clone(), &mut done),
+            }));
+            let Ok(walked) = worked else {
+                done.stop(&flow, step, super::stage::panicked(step), true);
+                continue;
+            };
+            self.go_on(plan, walked, &mut waiting, &mut done);
+        }
+        done
+    }
+
+    fn walker<'p>(&'p self, plan: &'p Plan) -> Walker<'p> {
+        Walker {
+            plan,
+            tables: &self.project.library.tables,
+        }
+    }
+
+    fn let_in(&self, plan: &Plan, mut message: Message, done: &mut Recomputed) -> Walked {
+        let tables = &self.project.library.tables;
+        let asked = admission::check_contract(plan, &message)
+            .and_then(|()| admission::find_keys(plan, tables, &mut message));
+        if let Err(why) = asked {
+            done.stop(&plan.flow, "@accept", why, true);
+            return Walked::default();
+        }
+        self.walk(plan, Some(0), message, done)
+    }
+
+    /// Walks up to the step at which it ends, or as far as memory goes.
+    fn walk(
+        &self,
+        plan: &Plan,
+        node: Option<usize>,
+        message: Message,
+        done: &mut Recomputed,
+    ) -> Walked {
+        let walker = self.walker(plan);
+        let until = self.until.filter(|(flow, _)| *flow == &*plan.flow);
+        let Some(until) = until.and_then(|(_, step)| plan.node(step)) else {
+            return walker.walk(node, message);
+        };
+        let (walked, arrived) = walker.walk_until(node, message, until);
+        done.arrived.extend(arrived);
+        walked
+    }
+
+    fn go_on(
+        &self,
+        plan: &Plan,
+        walked: Walked,
+        waiting: &mut Vec<(Arc<str>, Option<usize>, Message)>,
+        done: &mut Recomputed,
+    ) {
+        for ended in walked.ended {
+            if let Ended::Failed(at, _, why) = ended {
+                done.stop(&plan.flow, &plan.nodes[at].id, why, true);
+            }
+        }
+        for (nth, (node, flow, mut message)) in walked.doors.into_iter().enumerate() {
+            if !self.follow {
+                continue;
+            }
+            message.id = door_id(&message, &plan.flow, &plan.nodes[node].id, &flow, nth);
+            if let Some(at_ms) = self.recorded.received.get(&(flow.clone(), message.id)) {
+                message.received_at_ms = *at_ms;
+            }
+            waiting.push((flow, None, message));
+        }
+        let next = walked.next.into_iter().rev();
+        waiting.extend(next.map(|(node, message)| (plan.flow.clone(), Some(node), message)));
+    }
+
+    /// A stage that is not pure.
+    fn stage(&self, plan: &Plan, at: usize, message: Message, done: &mut Recomputed) -> Walked {
+        let node = &plan.nodes[at];
+        let walker = self.walker(plan);
+        match &node.action {
+            Action::Effect(effect) => match walker.takes(at, &message) {
+                Ok(true) => self.effect(plan, at, &**effect, message, done),
+                Ok(false) if node.sink => Walked::default(),
+                Ok(false) => self.walk(plan, node.next, message, done),
+                Err(why) => walker.fail(at, message, why),
+            },
+            Action::Append(append) => {
+                let prepared = match walker.takes(at, &message) {
+                    Ok(false) => return Walked::default(),
+                    Ok(true) => append.prepare(&message, &walker.context(at)),
+                    Err(why) => Err(why),
+                };
+                match prepared {
+                    Ok(_) => Walked::default(),
+                    Err(why) => walker.fail(at, message, why),
+                }
+            }
+            Action::Stream(_) => Walked::default(),
+            _ => self.walk(plan, node.next, message, done),
+        }
+    }
+
+    fn effect(
+        &self,
+        plan: &Plan,
+        at: usize,
+        effect: &dyn Effect,
+        message: Message,
+        done: &mut Recomputed,
+    ) -> Walked {
+        let (node, walker) = (&plan.nodes[at], self.walker(plan));
+        let request = match effect.prepare(&message, &walker.context(at)) {
+            Ok(request) => as_generation(request, message.generation),
+            Err(why) => return walker.fail(at, message, why),
+        };
+        let known = self.recorded.find(&message, &plan.flow, &node.id);
+        done.sent.push(Sent {
+            flow: plan.flow.clone(),
+            step: node.id.clone(),
+            item: message.item.clone(),
+            request: request.bytes,
+            recorded: known.map(|known| known.effect),
+        });
+        let answer = known
+            .filter(|known| known.standing == EffectStanding::Done)
+            .and_then(|known| known.answer.clone());
+        let Some(answer) = answer else {
+            if !node.sink || node.next.is_some() {
+                let why = Failure::internal(format!("no answer of `{}` is recorded", node.id));
+                done.stop(&plan.flow, &node.id, why, false);
+            }
+            return Walked::default();
+        };
+        let answer = Answer { bytes: answer };
+        match effect.finish(message.clone(), &answer, &walker.context(at)) {
+            Ok(message) => self.walk(plan, node.next, message, done),
+            Err(why) => walker.fail(at, message, why),
+        }
+    }
+}
+
+impl Recomputed {
+    fn stop(&mut self, flow: &Arc<str>, step: &str, why: Failure, failed: bool) {
+        self.stopped.push(Stopped {
+            flow: flow.clone(),
+            step: Arc::from(step),
+            why,
+            failed,
+        });
+    }
+}
