@@ -262,7 +262,7 @@ impl Desk {
         }
         let mut message = message_of(detail)?;
         admission::check_contract(plan, &message)?;
-        let chains = admission::chain(plan, &message).into_iter().collect();
+        let chains = admission::chains(plan, &message);
         let mut generation = message.generation;
         let starts = match &how.from {
             From::Step(step) => arrivals(project, plan, step, detail, message.clone())?,
@@ -331,6 +331,7 @@ pub(super) fn message_of(detail: &RunDetail) -> Result<Message, Failure> {
         keys: Arc::new(detail.row.keys.clone()),
         headers: envelope.headers,
         variables: envelope.variables,
+        guards: envelope.guards,
         body: Body::new(body),
     })
 }
