@@ -176,9 +176,10 @@ fn without_an_engine_the_store_is_changed_and_what_goes_on_waits_for_the_next_st
     drop(engine);
 }
 
-/// A target that says 200 to everything and keeps what it was sent: idempotency key and body.
+/// A target that says 200 to everything and keeps what it was sent: idempotency key and body. As long as it refuses it says 422.
 struct Target {
     address: std::net::SocketAddr,
+    refuses: std::sync::Arc<std::sync::atomic::AtomicBool>,
     seen: std::sync::Arc<std::sync::Mutex<Vec<(String, String)>>>,
 }
 
@@ -189,10 +190,12 @@ impl Target {
         let address = listener.local_addr().unwrap();
         let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let kept = seen.clone();
+        let refuses = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let refused = refuses.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                let kept = kept.clone();
+                let (kept, refused) = (kept.clone(), refused.clone());
                 std::thread::spawn(move || {
                     let mut reader = BufReader::new(stream);
                     loop {
@@ -216,8 +219,12 @@ impl Target {
                         if reader.read_exact(&mut body).is_err() {
                             return;
                         }
-                        kept.lock().unwrap().push((key, text(&body)));
-                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                        let answer: &[u8] = if refused.load(std::sync::atomic::Ordering::SeqCst) {
+                            b"HTTP/1.1 422 No\r\ncontent-length: 2\r\n\r\n{}"
+                        } else {
+                            kept.lock().unwrap().push((key, text(&body)));
+                            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+                        };
                         if reader.get_mut().write_all(answer).is_err() {
                             return;
                         }
@@ -225,7 +232,11 @@ impl Target {
                 });
             }
         });
-        Target { address, seen }
+        Target {
+            address,
+            refuses,
+            seen,
+        }
     }
 
     fn seen(&self) -> Vec<(String, String)> {
@@ -372,13 +383,18 @@ fn a_file_has_one_line_for_a_message_however_often_it_is_done_again() {
     drop(engine);
 }
 
-/// Sixty orders that an outage has left are done again as a list, at a rate; the engine is killed in the middle of it, five times.
+/// Sixty orders that the target has refused are done again as a list, at a rate; the engine is killed in the middle of it, five times.
 #[test]
 fn a_list_of_replays_survives_kill_9_and_each_item_is_done_once() {
     const MANY: usize = 60;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = closed.local_addr().unwrap().to_string();
-    drop(closed);
+    let target = Target::at("127.0.0.1:0");
+    let refuse = |refuses| {
+        target
+            .refuses
+            .store(refuses, std::sync::atomic::Ordering::SeqCst)
+    };
+    refuse(true);
+    let address = target.address;
     let sandbox = project();
     sandbox.file(
         "systems/erp.yaml",
@@ -392,7 +408,7 @@ fn a_list_of_replays_survives_kill_9_and_each_item_is_done_once() {
         let rows = sandbox.prints(&["exceptions", "--json", "--limit", "1000"]);
         (rows.lines().count() == MANY).then_some(())
     });
-    let target = Target::at(&address);
+    refuse(false);
     let said = sandbox.prints(&[
         "replay",
         "--flow",

@@ -1,9 +1,12 @@
-//! Retention: removes what has been finished for long enough, a little at a time.
+//! What is done once a minute: finished things that are old go, a little at a time, and exceptions that were put off come back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use crate::failure::Failure;
+use crate::store::commit::Commit;
+use crate::store::exceptions::{ExceptionFilter, ExceptionState};
 use crate::store::retention::Retention;
 use crate::world::failpoint;
 
@@ -15,6 +18,9 @@ pub(super) const ROWS_MOST: usize = 500;
 /// Sweeps until the engine stops; first at once, so that an engine that is often started anew sweeps too.
 pub(super) async fn run(shared: Arc<Shared>, retention: Retention) {
     loop {
+        if let Err(failure) = wake(&shared).await {
+            tracing::warn!(%failure, "exceptions that were put off could not be opened again");
+        }
         loop {
             failpoint::hit("sweep-before");
             let swept = shared.store.sweep(retention).await;
@@ -33,4 +39,21 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Retention) {
             () = shared.world.clock.sleep(EVERY) => {}
         }
     }
+}
+
+/// Opens exceptions again whose time has come. Where none was put off nothing is written.
+async fn wake(shared: &Shared) -> Result<(), Failure> {
+    let put_off = ExceptionFilter {
+        state: Some(ExceptionState::Snoozed),
+        limit: 1,
+        ..ExceptionFilter::default()
+    };
+    if shared.store.exceptions(put_off).await?.is_empty() {
+        return Ok(());
+    }
+    let commit = Commit {
+        wake: Some(shared.world.clock.now_ms()),
+        ..Commit::default()
+    };
+    shared.commit(commit).await.map(drop)
 }
