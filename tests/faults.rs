@@ -198,6 +198,7 @@ scenarios! {
     no_handles: crate::storage::no_handles, FAULTS_AND_REDELIVERY;
     clock_set: crate::storage::clock_set, FAULTS_AND_REDELIVERY;
     disk_full: crate::storage::disk_full, FAULTS_AND_REDELIVERY;
+    saga_crash_points: crate::sagas::points::crash_points, FAULTS_AND_REDELIVERY;
     power_loss_store: crate::storage::power_loss_store, FAULTS;
 }
 

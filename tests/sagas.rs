@@ -1,6 +1,7 @@
 //! Sagas: what was done for an order that cannot be completed is undone, whatever dies on the way. The systems are a real HTTP server with
 //! a memory, the engine and the store are real; an engine is killed by ending its runtime in the middle of a request.
 
+pub mod points;
 mod systems;
 
 use std::net::SocketAddr;
@@ -122,6 +123,22 @@ impl Scene {
     }
 }
 
+/// Hands an order to the flow; it must be accepted.
+fn post(address: SocketAddr, body: &str) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream
+        .write_all(format!("{head}{body}").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+}
+
 async fn start(root: &Path) -> (Engine, Store, SocketAddr) {
     let world = World::real();
     let loaded = flow::load(root, &world);
@@ -180,19 +197,7 @@ impl End {
 
 impl Life {
     fn order(&self) {
-        use std::io::{Read, Write};
-        let body = r#"{"n":"A-1","more":1}"#;
-        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
-        let length = body.len();
-        let head = format!(
-            "POST /orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        );
-        stream
-            .write_all(format!("{head}{body}").as_bytes())
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        post(self.address, r#"{"n":"A-1","more":1}"#);
     }
 
     /// Comes to rest, and stops.
@@ -551,7 +556,7 @@ fn crash_at_each_request(flow: &str, plays: &[(When, Play)], check: impl Fn(&Sce
             let what = format!("request {request}, {freeze:?}");
             let refused = plays.iter().any(|(when, _)| match when {
                 When::Line(line, _) => plain.systems.lines()[request].starts_with(*line),
-                When::Nth(_) => false,
+                When::Nth(_) | When::Has(_) => false,
             });
             if refused && freeze == Play::ApplyAndFreeze {
                 continue;

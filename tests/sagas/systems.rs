@@ -27,6 +27,8 @@ pub enum Play {
 pub enum When {
     /// For requests whose line begins so, this many times.
     Line(&'static str, usize),
+    /// For requests whose line has this in it.
+    Has(&'static str),
     /// For the request with this number, from 0.
     Nth(usize),
 }
@@ -75,7 +77,9 @@ impl Systems {
 
     /// From now on.
     pub fn play(&self, plays: &[(When, Play)]) {
-        self.seen.lock().unwrap().plays = plays.to_vec();
+        let mut seen = self.seen.lock().unwrap();
+        seen.plays = plays.to_vec();
+        seen.frozen = 0;
     }
 
     /// Waits until a request is frozen; says whether one was in time.
@@ -93,6 +97,15 @@ impl Systems {
         let names = seen.standing.keys();
         names
             .map(|name| name.split('/').next().unwrap().to_owned())
+            .collect()
+    }
+
+    /// What stands that was made under this key, without numbers, sorted.
+    pub fn standing_of(&self, key: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let names = seen.standing.iter().filter(|(_, by)| *by == key);
+        names
+            .map(|(name, _)| name.split('/').next().unwrap().to_owned())
             .collect()
     }
 
@@ -147,6 +160,7 @@ impl Seen {
         for (when, play) in &mut self.plays {
             match when {
                 When::Nth(nth) if *nth == number => return Some(*play),
+                When::Has(part) if line.contains(*part) => return Some(*play),
                 When::Line(begin, left) if *left > 0 && line.starts_with(*begin) => {
                     *left -= 1;
                     return Some(*play);
@@ -166,7 +180,8 @@ impl Seen {
             ("POST", [kind, number, "void"]) => self.take_away(&format!("{kind}/{number}")),
             ("POST", [kind, number, "hand-over"]) => {
                 let of = format!("hand-over/{kind}-{number}");
-                self.standing.insert(of, key.to_owned());
+                let by = self.standing.get(&format!("{kind}/{number}")).cloned();
+                self.standing.insert(of, by.unwrap_or_default());
                 (200, "{}".to_owned())
             }
             ("DELETE", [_, _]) => self.take_away(path),
