@@ -3,4 +3,5 @@
 pub(crate) mod http;
 pub mod listener;
 pub mod local;
+pub(crate) mod sql;
 pub mod tls;
