@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::schema::{Schema, Schemas};
 use crate::system::System;
 use crate::system::admission::Admission;
+use crate::system::database::Database;
 use crate::template::{Root, Template};
 use crate::world::Pending;
 use crate::yaml::Node;
@@ -119,6 +120,8 @@ pub struct Library {
     pub tables: Arc<Tables>,
     /// The outside systems, by name.
     pub systems: BTreeMap<String, Arc<System>>,
+    /// The outside systems that are databases, by name.
+    pub databases: BTreeMap<String, Arc<Database>>,
     /// The names of all flows.
     pub flows: BTreeSet<String>,
     /// The project's folder: what relative paths of files are relative to.
@@ -619,6 +622,12 @@ impl Build<'_> {
 
     /// The system that is named at a part of the config.
     pub fn system(&mut self, path: &[&str], name: &str) -> Option<Arc<System>> {
+        if self.library.databases.contains_key(name) {
+            let message = format!("`{name}` is a database, and this asks over HTTP");
+            let help = "name a system with `http`; a database is written to by the sink `sql`";
+            self.error(codes::CONFLICTING_SETTINGS, path, message, help);
+            return None;
+        }
         let found = self.library.systems.get(name).cloned();
         if found.is_none() && !self.library.broken.systems.contains(name) {
             let known: Vec<String> = self.library.systems.keys().cloned().collect();
@@ -630,6 +639,23 @@ impl Build<'_> {
                 &known,
                 "systems/",
             );
+        }
+        found
+    }
+
+    /// The database that is named at a part of the config.
+    pub fn database(&mut self, path: &[&str], name: &str) -> Option<Arc<Database>> {
+        if self.library.systems.contains_key(name) {
+            let message = format!("`{name}` is reached over HTTP, and is no database");
+            let help = "name a system with `sql: { url: .. }`";
+            self.error(codes::CONFLICTING_SETTINGS, path, message, help);
+            return None;
+        }
+        let found = self.library.databases.get(name).cloned();
+        if found.is_none() && !self.library.broken.systems.contains(name) {
+            let known: Vec<String> = self.library.databases.keys().cloned().collect();
+            let code = codes::UNKNOWN_SYSTEM;
+            self.unknown(code, path, "database", name, &known, "systems/");
         }
         found
     }

@@ -143,6 +143,11 @@ fn sagas_that_could_leave_something_standing_are_told_at_their_places() {
 }
 
 #[test]
+fn databases_that_cannot_be_written_to_are_told_at_their_places() {
+    check("databases");
+}
+
+#[test]
 fn correct_projects_have_no_findings() {
     for folder in [
         golden().join("correct"),

@@ -23,6 +23,7 @@ mod order;
 mod parts;
 mod reference;
 mod sagas;
+mod sql;
 mod storage;
 mod systems;
 mod tidy;

@@ -159,9 +159,10 @@ struct Everything;
 
 impl Environment for Everything {
     fn get(&self, name: &str) -> Option<String> {
-        let value = match name.ends_with("SECRET") {
-            true => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw",
-            false => "https://x.example",
+        let value = match name {
+            "DATABASE_URL" => "postgres://me:secret@db.example/warehouse",
+            name if name.ends_with("SECRET") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw",
+            _ => "https://x.example",
         };
         Some(value.to_owned())
     }
@@ -193,6 +194,10 @@ impl Around {
                 &format!("system: {name}\nhttp: {{ base_url: \"https://{name}.example.com\" }}\n"),
             );
         }
+        around.put(
+            "systems/warehouse-db.yaml",
+            "system: warehouse-db\nsql: { url: \"sqlite:data/warehouse.db\" }\n",
+        );
         around.put("tables/countries.csv", "name,code\nAustria,AT\n");
         around.put("tables/customers.csv", "name,code\nAcme,C-1\n");
         for name in ["order-booking", "stock-reservation", "credit-review"] {
@@ -324,6 +329,7 @@ fn whole_files_that_the_documentation_shows_check() {
             {
                 Some("flow") => "flows/example.yaml",
                 Some("mapping") => "mappings/example.yaml",
+                Some("system") if block.contains("\nsql:") => "systems/warehouse-db.yaml",
                 Some("system") => "systems/erp.yaml",
                 Some("fragment") => "flows/fragments/example.yaml",
                 _ => continue,

@@ -25,10 +25,7 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("flow.schema.json", flow()),
         ("fragment.schema.json", fragment()),
         ("mapping.schema.json", mapping()),
-        (
-            "system.schema.json",
-            of::<SystemFile>("A system of a Crossdock project"),
-        ),
+        ("system.schema.json", system()),
         (
             "project.schema.json",
             of::<Settings>("crossdock.yaml, the settings of a Crossdock project"),
@@ -41,6 +38,16 @@ pub fn all() -> Vec<(&'static str, String)> {
             (name, text + "\n")
         })
         .collect()
+}
+
+/// A system: reached over HTTP, or a database.
+fn system() -> Value {
+    let mut schema = of::<SystemFile>("A system of a Crossdock project");
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.retain(|name| name != "http");
+    }
+    schema["oneOf"] = json!([{ "required": ["http"] }, { "required": ["sql"] }]);
+    schema
 }
 
 /// Writes all schemas below a project's folder; gives the paths.

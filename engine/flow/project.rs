@@ -317,7 +317,7 @@ fn read_systems(
                 .insert(guess(file, "system", "systems/"));
             continue;
         };
-        let read = systems::read(source, findings);
+        let read = systems::read(source, &library.root, findings);
         let Some((name, at)) = source
             .node
             .get("system")
@@ -329,11 +329,14 @@ fn read_systems(
         hashes
             .systems
             .insert(name.clone(), revision::of_tree(&source.node, &read.secrets));
-        match read.system {
-            Some(system) => {
+        match (read.system, read.database) {
+            (Some(system), _) => {
                 library.systems.insert(name, Arc::new(system));
             }
-            None => {
+            (_, Some(database)) => {
+                library.databases.insert(name, Arc::new(database));
+            }
+            _ => {
                 library.broken.systems.insert(name);
             }
         }

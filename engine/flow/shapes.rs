@@ -51,9 +51,7 @@ impl Role {
                 "api", "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail",
             ],
             Role::Step => &[],
-            Role::Sink => &[
-                "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail", "reply",
-            ],
+            Role::Sink => &["amqp", "kafka", "nats", "mqtt", "redis", "mail", "reply"],
         }
     }
 

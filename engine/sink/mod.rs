@@ -11,6 +11,7 @@ pub mod discard;
 pub mod file;
 pub mod flow;
 pub mod http;
+pub mod sql;
 pub mod stdout;
 
 /// A sink, ready to run.
@@ -37,6 +38,7 @@ components! {
     /// The kinds of sinks.
     SinkKind -> Ready {
         http: http::Http,
+        sql: sql::Sql,
         file: file::File,
         flow: flow::Flow,
         stdout: stdout::Stdout,

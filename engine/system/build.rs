@@ -21,6 +21,7 @@ use crate::net::tls;
 use crate::yaml::shape::{self, Formats};
 use crate::yaml::{Data, Node};
 
+mod database;
 mod rules;
 
 /// The most that making a connection may take; where the timeout is short, half of it, so that a connection that does not come about
@@ -87,15 +88,17 @@ impl System {
             findings,
             errors: 0,
         };
-        let base = base(&config.http, &mut report);
-        let headers = headers(&config.http, &mut report);
-        let credentials = credentials(&config.http, &mut report);
-        let idempotency_header = idempotency_header(&config.http, &mut report);
+        // That it is missing is told with the shape.
+        let http = config.http.as_ref()?;
+        let base = base(http, &mut report);
+        let headers = headers(http, &mut report);
+        let credentials = credentials(http, &mut report);
+        let idempotency_header = idempotency_header(http, &mut report);
         let failures = failures(config, &mut report);
         let rules = rules::rules(config, &mut report);
         let timeout = config.timeout.unwrap_or(TIMEOUT);
         let options = options(
-            config,
+            http,
             timeout.std(),
             base.as_ref(),
             &credentials,
@@ -121,7 +124,7 @@ impl System {
             headers,
             credentials: credentials?,
             idempotency_header: idempotency_header?,
-            redirects: config.http.redirects.unwrap_or(REDIRECTS),
+            redirects: http.redirects.unwrap_or(REDIRECTS),
             timeout: config.timeout,
             concurrency: rules.concurrency,
             rate: limits.rate,
@@ -352,13 +355,12 @@ fn failures(config: &SystemFile, report: &mut Report<'_>) -> BTreeMap<u16, Class
 }
 
 fn options(
-    config: &SystemFile,
+    http: &Http,
     timeout: Duration,
     base: Option<&Url>,
     credentials: &Option<Credentials>,
     report: &mut Report<'_>,
 ) -> Option<Options> {
-    let http = &config.http;
     let proxy = proxy(http, report)?;
     let given = &http.tls;
     let mut authorities = None;

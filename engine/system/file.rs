@@ -21,7 +21,10 @@ pub struct SystemFile {
     /// What the system is, in a sentence.
     pub description: Option<String>,
     /// How the system is reached over HTTP.
-    pub http: Http,
+    #[schemars(required)]
+    pub http: Option<Http>,
+    /// Where the database is, if the system is one; instead of `http`.
+    pub sql: Option<Sql>,
     /// How long one exchange may take. Default 10s.
     pub timeout: Option<Duration>,
     /// How much the system bears, over all flows.
@@ -42,6 +45,18 @@ pub struct SystemFile {
     /// `ambiguous` says that nobody knows.
     #[serde(default)]
     pub failures: BTreeMap<String, ClassWord>,
+}
+
+/// Where a database is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sql {
+    /// `postgres://user:password@host:port/database` (other machines need TLS, unless `sslmode` in the URL says otherwise), or `sqlite:` and
+    /// the path of a file that exists, relative to the project.
+    pub url: String,
+    /// Certificates of authorities that the server's must come from, PEM, such as `${file:/run/secrets/ca.pem}`. Default: those that the
+    /// machine trusts.
+    pub ca: Option<String>,
 }
 
 /// How a system is reached over HTTP.

@@ -20,6 +20,7 @@ mod auth;
 mod budget;
 mod build;
 pub mod circuit;
+pub mod database;
 pub mod file;
 mod gate;
 pub mod maintenance;

@@ -40,6 +40,7 @@ pub(crate) fn broken(cx: &mut Cx<'_>, entry: &Entry<'_>, draft: &mut Draft, sink
             continue;
         }
         cx.with_build(entry.config, &entry.common, |build| match field {
+            "system" if entry.kind == "sql" => drop(build.database(&[field], name)),
             "system" => drop(build.system(&[field], name)),
             "map" => drop(build.mapping(&[field], name)),
             _ => drop(build.schema(&[field], name)),

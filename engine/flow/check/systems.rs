@@ -2,23 +2,27 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::Source;
 use super::words::Words;
 use crate::diagnostic::{Findings, Span};
 use crate::expression::Tables;
 use crate::system::System;
+use crate::system::database::Database;
 
 /// A system's file, read.
 pub(crate) struct Read {
-    /// The system, if it is sound.
+    /// The system, if it is sound and reached over HTTP.
     pub(crate) system: Option<System>,
+    /// The system, if it is sound and a database.
+    pub(crate) database: Option<Database>,
     /// The places of secrets.
     pub(crate) secrets: Vec<Span>,
 }
 
 /// Reads a system.
-pub(crate) fn read(source: &Source, findings: &mut Findings) -> Read {
+pub(crate) fn read(source: &Source, root: &Path, findings: &mut Findings) -> Read {
     let secrets = RefCell::new(Vec::new());
     let (keys, tables) = (BTreeSet::new(), Tables::default());
     let words = Words {
@@ -29,7 +33,11 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Read {
         secrets: &secrets,
     };
     let mut found = Findings::new();
-    let system = System::parse(&source.file, &source.node, &words, &mut found);
+    let (file, node) = (&source.file, &source.node);
+    let (system, database) = match node.get("sql") {
+        None => (System::parse(file, node, &words, &mut found), None),
+        Some(_) => (None, Database::parse(file, node, root, &words, &mut found)),
+    };
     for finding in found.iter() {
         if !source.missing.contains(&finding.place.span) {
             findings.push(finding.clone());
@@ -37,6 +45,7 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Read {
     }
     Read {
         system: system.filter(|_| source.missing.is_empty()),
+        database: database.filter(|_| source.missing.is_empty()),
         secrets: secrets.into_inner(),
     }
 }

@@ -160,6 +160,8 @@ fn differs(name: &str) -> Trouble {
 fn too_few(name: &str, rows: u64, least: u64) -> Trouble {
     Trouble::Refused(Failure::new(
         Class::NotFound,
-        format!("{name}: the statement met {rows} rows and must meet {least} at least; nothing was changed"),
+        format!(
+            "{name}: the statement met {rows} rows and must meet {least} at least; nothing was changed"
+        ),
     ))
 }

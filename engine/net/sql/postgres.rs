@@ -308,9 +308,9 @@ impl Connected {
 async fn there(client: &tokio_postgres::Client, table: &str) -> Result<bool, Error> {
     let find = format!("SELECT to_regclass('{table}')::text");
     let found = client.simple_query(&find).await?;
-    Ok(found.iter().any(
-        |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0).is_some()),
-    ))
+    Ok(found
+        .iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0).is_some())))
 }
 
 /// Puts the effect into the ledger; gives the request with which it was there before. Another engine that is at it is waited for.

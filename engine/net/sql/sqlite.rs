@@ -177,9 +177,12 @@ fn class_of(error: &ffi::Error) -> Class {
         (ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig, _) => {
             Class::Validation
         }
-        (ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::AuthorizationForStatementDenied, _) => {
-            Class::Forbidden
-        }
+        (
+            ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::AuthorizationForStatementDenied,
+            _,
+        ) => Class::Forbidden,
         (
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
