@@ -29,7 +29,7 @@ pub fn power_loss_neither(setting: &Setting) -> Result<Line, String> {
 /// The store alone loses its power, under commits and checkpoints as fast as they go.
 pub fn power_loss_store(setting: &Setting) -> Result<Line, String> {
     let cuts = setting.scale.of(60, 1_000, 20_000) as usize;
-    commits::loses_power(cuts, setting.seed, Syncs::Honest)
+    commits::loses_power(cuts, setting.seed, Syncs::Honest, setting.mutation)
 }
 
 /// The disk is full under load, and then it is not.
@@ -60,6 +60,6 @@ pub fn clock_set(setting: &Setting) -> Result<Line, String> {
 /// A log that is never synced is found out: if not, the scenarios above prove nothing.
 #[test]
 fn a_disk_that_lies_is_found_out() {
-    let line = commits::loses_power(40, 3, Syncs::Void("-wal")).unwrap();
+    let line = commits::loses_power(40, 3, Syncs::Void("-wal"), None).unwrap();
     assert!(line.lost > 0, "{line:?}");
 }

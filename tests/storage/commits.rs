@@ -134,8 +134,13 @@ fn end(run: &NewRun) -> End {
     }
 }
 
-/// Cuts the power so often.
-pub fn loses_power(cuts: usize, seed: u64, syncs: Syncs) -> Result<Line, String> {
+/// Cuts the power so often, of a store that makes this mistake, if any.
+pub fn loses_power(
+    cuts: usize,
+    seed: u64,
+    syncs: Syncs,
+    mutation: Option<&str>,
+) -> Result<Line, String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let root = folder.path().join("project");
     std::fs::create_dir(&root).map_err(|error| error.to_string())?;
@@ -149,6 +154,7 @@ pub fn loses_power(cuts: usize, seed: u64, syncs: Syncs) -> Result<Line, String>
             "--nocapture",
         ])
         .env(VARIABLE, root.join(".crossdock/store.db"))
+        .envs(mutation.map(|mistake| ("CROSSDOCK_MUTATION", mistake)))
         .envs(shim.environment(true))
         .stderr(Stdio::inherit())
         .output()
