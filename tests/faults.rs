@@ -6,6 +6,7 @@
 mod copies;
 mod erp;
 mod failpoints;
+mod fair;
 mod kills;
 mod mutations;
 mod network;
@@ -189,6 +190,8 @@ scenarios! {
     erp_down: erp::down, FAULTS_AND_REDELIVERY;
     order_kept: order::kept, FAULTS_AND_REDELIVERY;
     stock_shuffled: order::shuffled, FAULTS_AND_REDELIVERY;
+    slow_neighbour: fair::slow_neighbour, FAULTS;
+    waiting_retries: fair::waiting_retries, FAULTS;
     await_24h: crate::waiting::proof::await_24h, FAULTS_AND_REDELIVERY;
     collect_deaths: crate::waiting::proof::collect_deaths, FAULTS_AND_REDELIVERY;
     power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
