@@ -7,8 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
 
 use super::verify::{Refusal, Verifier, Verify};
 use super::{Ready, codes as source_codes};
@@ -68,10 +67,6 @@ pub struct Told {
 const BODY_MAX: usize = 1 << 20;
 /// How many deliveries may wait for the engine; more are answered 503.
 const WAITING_MAX: usize = 1024;
-/// How many deliveries are handed over at once.
-const BATCH_MAX: usize = 128;
-/// How many batches may be under way.
-const BATCHES: usize = 3;
 /// How long an id of a delivery may be; a longer one is not looked at.
 const DELIVERY_MAX: usize = 256;
 /// What a sender is told to wait when nothing else is known, in milliseconds.
@@ -235,34 +230,19 @@ struct Door {
     forged_told_ms: AtomicI64,
 }
 
-/// A delivery that waits for its verdict.
-struct Waiting {
-    arrival: Arrival,
-    verdict: oneshot::Sender<Result<Verdict, Failure>>,
-}
-
 impl Source for Door {
     fn run(self: Arc<Self>, cx: Intake) -> Pending<'static, Result<(), Failure>> {
         Box::pin(async move {
-            let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            let receiver = Arc::new(Mutex::new(receiver));
             let open = Open {
                 door: self.clone(),
                 cx: cx.clone(),
-                sender,
+                places: Semaphore::new(WAITING_MAX),
             };
             let registration =
                 cx.listener
                     .register(self.method.clone(), &self.path, Arc::new(open));
-            let mut carriers = JoinSet::new();
-            for _ in 0..BATCHES {
-                carriers.spawn(carry(cx.clone(), receiver.clone()));
-            }
-            while let Some(ended) = carriers.join_next().await {
-                ended.map_err(|error| {
-                    Failure::internal(format!("webhook {}: {error}", self.path))
-                })?;
-            }
+            // Deliveries that are under way are the listener's: it waits for their answers when it stops.
+            cx.stop.cancelled().await;
             drop(registration);
             Ok(())
         })
@@ -277,81 +257,16 @@ impl Source for Door {
     }
 }
 
-/// Hands deliveries to the engine: all that have come while the last batch was under way, until the source stops.
-async fn carry(cx: Intake, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-    loop {
-        let mut waiting = Vec::new();
-        {
-            let mut receiver = receiver.lock().await;
-            tokio::select! {
-                biased;
-                () = cx.stop.cancelled() => {
-                    receiver.close();
-                    receiver.recv_many(&mut waiting, BATCH_MAX).await;
-                }
-                _ = receiver.recv_many(&mut waiting, BATCH_MAX) => {}
-            }
-        }
-        if waiting.is_empty() {
-            return;
-        }
-        hand_over(&cx, waiting).await;
-    }
-}
-
-async fn hand_over(cx: &Intake, waiting: Vec<Waiting>) {
-    let (arrivals, senders): (Vec<_>, Vec<_>) = waiting
-        .into_iter()
-        .map(|waiting| (waiting.arrival, waiting.verdict))
-        .unzip();
-    // One delivery that the store cannot take must not turn the others away.
-    let spare = (arrivals.len() > 1).then(|| arrivals.clone());
-    let mut answers: Vec<Result<Verdict, Failure>> = match accept(cx, arrivals).await {
-        Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
-        Err(failure) => match spare {
-            Some(arrivals) if !matches!(failure.class, Class::Throttled | Class::Unavailable) => {
-                let mut answers = Vec::new();
-                for arrival in arrivals {
-                    let answer = accept(cx, vec![arrival]).await;
-                    answers.push(
-                        answer.map(|mut verdicts| verdicts.pop().unwrap_or(Verdict::Accepted)),
-                    );
-                }
-                answers
-            }
-            _ => senders.iter().map(|_| Err(failure.clone())).collect(),
-        },
-    };
-    for (sender, answer) in senders.into_iter().zip(answers.drain(..)) {
-        // The sender may have gone away; its delivery is durable all the same.
-        drop(sender.send(answer));
-    }
-}
-
-/// One batch, with a verdict for each.
-async fn accept(cx: &Intake, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>, Failure> {
-    let count = arrivals.len();
-    let verdicts = cx
-        .accept
-        .accept(Batch {
-            arrivals,
-            progress: None,
-        })
-        .await?;
-    if verdicts.len() != count {
-        return Err(Failure::internal(format!(
-            "{count} deliveries got {} verdicts",
-            verdicts.len()
-        )));
-    }
-    Ok(verdicts)
+fn unavailable(why: &str) -> Reply {
+    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, why).with_retry_after_ms(RETRY_AFTER_MS)
 }
 
 /// A webhook while it is served.
 struct Open {
     door: Arc<Door>,
     cx: Intake,
-    sender: mpsc::Sender<Waiting>,
+    /// For deliveries that wait for the engine.
+    places: Semaphore,
 }
 
 impl Receive for Open {
@@ -362,22 +277,25 @@ impl Receive for Open {
                 Err(reply) => return reply,
             };
             failpoint::hit("webhook-received");
-            let (verdict, answer) = oneshot::channel();
-            if let Err(refused) = self.sender.try_send(Waiting { arrival, verdict }) {
-                let why = match refused {
-                    mpsc::error::TrySendError::Full(_) => "too many deliveries wait",
-                    mpsc::error::TrySendError::Closed(_) => "the flow is stopping",
-                };
-                return Reply::problem(StatusCode::SERVICE_UNAVAILABLE, why)
-                    .with_retry_after_ms(RETRY_AFTER_MS);
+            let Ok(_place) = self.places.try_acquire() else {
+                return unavailable("too many deliveries wait");
+            };
+            if self.cx.stop.is_cancelled() {
+                return unavailable("the flow is stopping");
             }
-            let answer = answer.await;
+            let batch = Batch {
+                arrivals: vec![arrival],
+                progress: None,
+            };
+            // Deliveries that come at the same time share the store's transaction; nothing is gained by a batch of them here.
+            let answer = self.cx.accept.accept(batch).await.and_then(|verdicts| {
+                verdicts
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| Failure::internal("a delivery got no verdict"))
+            });
             failpoint::hit("webhook-before-answer");
-            match answer {
-                Ok(answer) => self.door.reply(answer),
-                Err(_) => Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "the flow has stopped")
-                    .with_retry_after_ms(RETRY_AFTER_MS),
-            }
+            self.door.reply(answer)
         })
     }
 

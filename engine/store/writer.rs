@@ -259,12 +259,14 @@ impl Writer {
             return Err(Fault::World(failure));
         }
         self.begin()?;
-        let mut followed_ms = 0;
-        match self.apply_all(group, queue, &mut followed_ms) {
+        let (mut followed_ms, mut reserved) = (0, self.hops_reserved);
+        match self.apply_all(group, queue, &mut followed_ms, &mut reserved) {
             Ok(verdicts) => {
                 failpoint::hit("transaction-open");
                 let number = self.end()?;
                 failpoint::hit("transaction-written");
+                // Only now: what is rolled back reserves nothing.
+                self.hops_reserved = reserved;
                 self.vigil.follow(followed_ms);
                 let applied = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
                 let applied = u64::try_from(applied).unwrap_or(u64::MAX);
@@ -306,6 +308,7 @@ impl Writer {
         group: &mut Vec<Asked>,
         mut queue: Option<&mut Queue<'_>>,
         followed_ms: &mut i64,
+        reserved: &mut i64,
     ) -> Sql<Vec<Result<Committed, Failure>>> {
         let clock = &*self.world.clock;
         let mut writing = Writing {
@@ -339,12 +342,11 @@ impl Writer {
         writing.books.write(writing.connection)?;
         let next_hop = self.next_hop.load(Ordering::SeqCst);
         if next_hop > self.hops_reserved - HOPS_RESERVED / 2 {
-            let reserved = next_hop + HOPS_RESERVED;
+            *reserved = next_hop + HOPS_RESERVED;
             writing.run(
                 "UPDATE facts SET value = ?1 WHERE name = 'hops_reserved'",
-                [reserved],
+                [*reserved],
             )?;
-            self.hops_reserved = reserved;
         }
         Ok(verdicts)
     }
