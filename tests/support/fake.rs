@@ -72,7 +72,7 @@ impl Fake {
         self.state().stored.iter().map(text).collect()
     }
 
-    /// Waits until something holds; panics after five seconds.
+    /// Waits until something holds; panics after thirty seconds: a machine may be busy with other things.
     pub async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
         let waiting = async {
             loop {
@@ -83,13 +83,13 @@ impl Fake {
                 drop(tokio::time::timeout(Duration::from_millis(20), changed).await);
             }
         };
-        if tokio::time::timeout(Duration::from_secs(5), waiting)
+        if tokio::time::timeout(Duration::from_secs(30), waiting)
             .await
             .is_err()
         {
             let state = self.state();
             panic!(
-                "not within five seconds: {what}; stored {}, cursors {:?}",
+                "not within thirty seconds: {what}; stored {}, cursors {:?}",
                 state.stored.len(),
                 state.cursors
             );
