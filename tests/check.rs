@@ -143,6 +143,11 @@ fn sagas_that_could_leave_something_standing_are_told_at_their_places() {
 }
 
 #[test]
+fn addresses_that_cannot_be_told_are_told_at_their_places() {
+    check("notify");
+}
+
+#[test]
 fn databases_that_cannot_be_written_to_are_told_at_their_places() {
     check("databases");
 }

@@ -19,6 +19,7 @@ mod effects;
 mod faults;
 mod fuzz;
 mod hostile;
+mod notices;
 mod order;
 mod parts;
 mod reference;

@@ -6,6 +6,7 @@ pub mod editor;
 pub mod file;
 mod folder;
 pub mod graph;
+pub mod notify;
 pub mod plan;
 mod project;
 pub mod reference;

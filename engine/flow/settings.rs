@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::component::common::Retry;
 use crate::component::words::{Duration, Size};
+use crate::flow::notify::Notify;
 
 /// The project's settings. No file means all defaults, on loopback.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -20,6 +21,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What holds in every flow that says nothing else.
     pub defaults: Defaults,
+    /// Who is told of new issues, of systems that go down and of sources that fail: once a cause, not once a message.
+    pub notify: Vec<Notify>,
 }
 
 /// Where durable state lives.

@@ -153,7 +153,7 @@ pub(crate) fn fields_of(role: Role, kind: &str) -> Vec<&'static str> {
 /// Keys of the language, beside a kind, that this version does not have.
 pub(crate) const COMMON_LATER: &[&str] = &["durable"];
 /// Keys of the language, in `crossdock.yaml`, that this version does not have.
-pub(crate) const SETTINGS_LATER: &[&str] = &["handoff", "hand_off", "auth", "telemetry", "notify"];
+pub(crate) const SETTINGS_LATER: &[&str] = &["handoff", "hand_off", "auth", "telemetry"];
 
 #[cfg(test)]
 mod tests {

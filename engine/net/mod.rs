@@ -3,5 +3,16 @@
 pub(crate) mod http;
 pub mod listener;
 pub mod local;
+pub(crate) mod mail;
 pub(crate) mod sql;
 pub mod tls;
+
+/// Whether a host, as it stands in a URL, is this machine itself.
+pub(crate) fn is_here(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}

@@ -28,6 +28,7 @@ mod effect;
 mod failing;
 mod guard;
 mod intake;
+mod notify;
 mod recompute;
 pub mod replay;
 mod saga;

@@ -12,7 +12,7 @@ use super::stage::{Door, Stage};
 use super::waiting::WaitStage;
 use super::{
     Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
-    TaskTracker, World, due, guard, replay,
+    TaskTracker, World, due, guard, notify, replay,
 };
 use super::{intake, sweep, systems};
 use crate::component::{Intake, Source};
@@ -26,6 +26,8 @@ use crate::world::failpoint;
 const LANES: usize = 2;
 /// How long webhooks may take to register.
 const BINDINGS_WITHIN_MS: i64 = 10_000;
+/// After so many failures in a row people are told that a source fails.
+const TOLD_AFTER: u32 = 3;
 /// The first and the longest pause before a failed source is started again.
 const SOURCE_PAUSE_MS: (u64, u64) = (500, 30_000);
 
@@ -98,6 +100,7 @@ impl Engine {
         let hops = shared.handoff.recover().await?;
         failpoint::hit("start-recovered");
         replay::Replays::recover(&shared).await?;
+        notify::begin(&shared).await?;
         let homeless = homeless(&shared).await?;
         shared.space.look(&shared).await;
         let mut engine = Engine {
@@ -224,6 +227,7 @@ impl Engine {
         self.stages.spawn(space::run(shared.clone()));
         self.stages.spawn(replay::run(shared.clone()));
         self.stages.spawn(sweep::run(shared.clone(), keep));
+        notify::start(shared, &self.stages);
         self.stages.close();
     }
 
@@ -295,7 +299,8 @@ impl Engine {
                 root: root.clone(),
                 stop: self.intake.clone(),
             };
-            self.sources.spawn(keep_running(source.clone(), intake));
+            self.sources
+                .spawn(keep_running(source.clone(), intake, self.shared.clone()));
         }
         self.endless |= self
             .shared
@@ -308,8 +313,9 @@ impl Engine {
 }
 
 /// Runs a source until it ends by itself or is stopped; after a failure it is started again, with growing pauses.
-async fn keep_running(source: Arc<dyn Source>, intake: Intake) {
+async fn keep_running(source: Arc<dyn Source>, intake: Intake, shared: Arc<Shared>) {
     let mut pause_ms = SOURCE_PAUSE_MS.0;
+    let mut in_a_row = 0;
     while !intake.stop.is_cancelled() {
         let began_ms = intake.world.clock.steady_ms();
         let running = tokio::spawn(source.clone().run(intake.clone()));
@@ -320,6 +326,11 @@ async fn keep_running(source: Arc<dyn Source>, intake: Intake) {
         };
         if intake.world.clock.steady_ms() - began_ms > 60_000 {
             pause_ms = SOURCE_PAUSE_MS.0;
+            in_a_row = 0;
+        }
+        in_a_row += 1;
+        if in_a_row == TOLD_AFTER {
+            notify::source_fails(&shared, &intake.flow, &failure).await;
         }
         tracing::error!(flow = &*intake.flow, %failure, pause_ms, "the source failed; it is started again");
         tokio::select! {

@@ -10,6 +10,7 @@ use super::Shared;
 use crate::failure::Failure;
 use crate::flow::plan::{Action, Project};
 use crate::store::commit::{Commit, SystemState, SystemStep};
+use crate::store::notices::NoticeChange;
 use crate::system::admission::{Admission, Health, Told};
 use crate::system::circuit::Outage;
 
@@ -99,12 +100,14 @@ impl Watched {
         loop {
             let told = self.admission.told();
             if told != self.told {
-                if told.health != self.told.health {
+                let turned = told.health != self.told.health;
+                if turned {
                     self.say(&shared, &told, Some(&self.told));
                 }
                 self.told = told;
                 let commit = Commit {
                     systems: vec![self.state()],
+                    notices: self.notice().filter(|_| turned).into_iter().collect(),
                     ..Commit::default()
                 };
                 if let Err(failure) = shared.commit(commit).await {
@@ -128,6 +131,15 @@ impl Watched {
             times: self.told.times,
             reason: self.told.reason.clone(),
         }
+    }
+
+    /// What people are told: that it is down, or refuses the credentials.
+    fn notice(&self) -> Option<NoticeChange> {
+        let told = &self.told;
+        matches!(told.health, Health::Down | Health::Refused).then(|| {
+            let why = format!("{}: {}", told.health.name(), told.reason);
+            NoticeChange::SystemDown(self.admission.name().clone(), why)
+        })
     }
 
     /// One line about what has changed.

@@ -20,6 +20,8 @@ pub enum NoticeKind {
     Issue,
     /// A source that fails again and again.
     Source,
+    /// A system that went down, or refuses the credentials.
+    System,
 }
 
 impl NoticeKind {
@@ -28,6 +30,7 @@ impl NoticeKind {
         match self {
             NoticeKind::Issue => "issue",
             NoticeKind::Source => "source",
+            NoticeKind::System => "system",
         }
     }
 }
@@ -41,9 +44,9 @@ pub struct Notice {
     pub at_ms: i64,
     /// What it is about.
     pub kind: NoticeKind,
-    /// The issue's fingerprint, or the flow.
+    /// The issue's fingerprint, the source's flow, or the system.
     pub subject: String,
-    /// The flow.
+    /// The flow; empty for a system.
     pub flow: Arc<str>,
     /// One sentence.
     pub message: String,
@@ -75,7 +78,12 @@ pub enum NoticeChange {
     Told(String, Told),
     /// The source of this flow fails, for this reason.
     SourceFails(Arc<str>, String),
+    /// This system has gone down, for this reason.
+    SystemDown(Arc<str>, String),
 }
+
+/// For so long after a notice of a source that fails there is no other one of it, in milliseconds.
+const SOURCE_AGAIN_MS: i64 = 3_600_000;
 
 impl Reader {
     /// Notices after this one, in their order.
@@ -142,8 +150,13 @@ pub(super) fn change(writing: &Writing<'_>, change: &NoticeChange) -> Sql<()> {
             params![address, told.notice, told.attempts, told.next_at_ms],
         )?,
         NoticeChange::SourceFails(flow, why) => writing.run(
-            "INSERT INTO notices (at, kind, subject, flow, message) VALUES (?1, 'source', ?2, ?2, ?3)",
-            params![writing.now_ms, flow, why],
+            "INSERT INTO notices (at, kind, subject, flow, message) SELECT ?1, 'source', ?2, ?2, ?3
+             WHERE NOT EXISTS (SELECT 1 FROM notices WHERE kind = 'source' AND subject = ?2 AND at > ?1 - ?4 AND at <= ?1)",
+            params![writing.now_ms, flow, why, SOURCE_AGAIN_MS],
+        )?,
+        NoticeChange::SystemDown(system, why) => writing.run(
+            "INSERT INTO notices (at, kind, subject, flow, message) VALUES (?1, 'system', ?2, '', ?3)",
+            params![writing.now_ms, system, why],
         )?,
     };
     Ok(())
@@ -173,10 +186,10 @@ fn list(connection: &Connection, after: i64, limit: usize) -> Sql<Vec<Notice>> {
         Ok(Notice {
             id: row.get(0)?,
             at_ms: row.get(1)?,
-            kind: if kind == "source" {
-                NoticeKind::Source
-            } else {
-                NoticeKind::Issue
+            kind: match kind.as_str() {
+                "source" => NoticeKind::Source,
+                "system" => NoticeKind::System,
+                _ => NoticeKind::Issue,
             },
             subject: row.get(3)?,
             flow: row.get(4)?,

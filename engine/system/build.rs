@@ -239,13 +239,7 @@ fn web_url(text: &str, path: &[&str], report: &mut Report<'_>) -> Option<Url> {
 }
 
 fn loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || bare
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    crate::net::is_here(url.host_str().unwrap_or_default())
 }
 
 fn headers(http: &Http, report: &mut Report<'_>) -> HeaderMap {

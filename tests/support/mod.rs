@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "the unit tests of sources use all of it")]
 pub mod fake;
 pub mod proxy;
+pub mod receiver;
 pub mod shim;
 
 use std::io::{Read, Write};

@@ -19,6 +19,7 @@ pub(crate) mod fragments;
 pub(crate) mod mapping_target;
 pub(crate) mod mappings;
 pub(crate) mod names;
+mod notify;
 pub(crate) mod order;
 pub(crate) mod parts;
 pub(crate) mod routes;

@@ -1,4 +1,4 @@
-//! `crossdock.yaml`: its shape, its address, its retry.
+//! `crossdock.yaml`: its shape, its address, its retry, who is told.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::Source;
+use super::notify;
 use super::parts::retry_fault;
 use super::words::Words;
 use crate::component::codes as part_codes;
@@ -55,6 +56,7 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
         }
         _ => Settings::default(),
     };
+    notify::check(source, &node, &mut found);
     if let Some(at) = node.find(&["defaults", "retry"])
         && let Ok(rule) = Retry::deserialize(at.to_json())
         && let Some((field, message)) = retry_fault(&rule, RetryRule::DEFAULT.with(Some(&rule)))
