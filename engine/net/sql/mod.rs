@@ -112,7 +112,7 @@ pub(crate) struct Client {
 }
 
 enum Kind {
-    Postgres(postgres::Pool),
+    Postgres(Box<postgres::Pool>),
     Sqlite(sqlite::File),
 }
 
@@ -122,7 +122,8 @@ impl Client {
         Ok(Client {
             kind: match place {
                 Place::Postgres(config, ca) => {
-                    Kind::Postgres(postgres::Pool::new(name, config, ca.as_deref())?)
+                    let pool = postgres::Pool::new(name, config, ca.as_deref())?;
+                    Kind::Postgres(Box::new(pool))
                 }
                 Place::Sqlite(path) => Kind::Sqlite(sqlite::File::new(name, path)),
             },
