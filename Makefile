@@ -12,8 +12,8 @@ lint:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 SCALE ?= full
-faults: ## harm done to the engine, one line a scenario; ONLY=name plays one, SEED=number repeats one
-	@CROSSDOCK_FAULTS=$(SCALE) CROSSDOCK_FAULTS_ONLY=$(ONLY) CROSSDOCK_FAULTS_SEED=$(SEED) \
+faults: ## harm done to the engine, one line a scenario; ONLY=name plays one, SEED=number repeats one, BACKEND=rabbitmq on RabbitMQ and PostgreSQL
+	@CROSSDOCK_FAULTS=$(SCALE) CROSSDOCK_FAULTS_ONLY=$(ONLY) CROSSDOCK_FAULTS_SEED=$(SEED) CROSSDOCK_FAULTS_BACKEND=$(BACKEND) \
 		cargo test --quiet --test main faults::the_list -- --exact --nocapture
 
 faults-mutations: ## mistakes in the engine that the fault tests must catch, one line each
@@ -21,7 +21,7 @@ faults-mutations: ## mistakes in the engine that the fault tests must catch, one
 		cargo test --quiet --test main faults::mutations::the_oracle -- --nocapture
 
 soak: ## the same for a night
-	@$(MAKE) --no-print-directory faults SCALE=long
+	@$(MAKE) --no-print-directory faults SCALE=long BACKEND=$(BACKEND)
 
 bench: ## how far we are from the limits of the disk and the CPU, in one run
 	cargo bench --bench main

@@ -1,5 +1,5 @@
 //! What the README's figures come from: one line a measure, `NAME value unit ratio R goal G ok|MISSED`. `cargo bench --bench main NAME` runs
-//! only the group with that name: mapping, throughput, absolutes.
+//! only the group with that name: mapping, durability, throughput, handoff (if there is a RabbitMQ), absolutes, contracts.
 #![allow(
     clippy::disallowed_methods,
     reason = "measures look at the disk and the clock themselves"
@@ -9,7 +9,9 @@
 use std::io::Write;
 
 mod absolutes;
+mod contracts;
 mod durability;
+mod handoff;
 mod mapping;
 mod measure;
 mod throughput;
@@ -21,11 +23,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Measure = fn(&mut Vec<measure::Line>);
 
 fn main() -> std::process::ExitCode {
-    let groups: [(&str, Measure); 4] = [
+    let groups: [(&str, Measure); 6] = [
         ("mapping", mapping::run),
         ("durability", durability::run),
         ("throughput", throughput::run),
+        ("handoff", handoff::run),
         ("absolutes", absolutes::run),
+        ("contracts", contracts::run),
     ];
     let wanted: Vec<String> = std::env::args()
         .skip(1)

@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::schema::{Schema, Schemas};
 use crate::system::System;
 use crate::system::admission::Admission;
+use crate::system::broker::Broker;
 use crate::system::database::Database;
 use crate::template::{Root, Template};
 use crate::world::Pending;
@@ -23,6 +24,8 @@ use crate::yaml::Node;
 
 pub mod codes;
 pub mod common;
+pub mod lifecycle;
+mod systems;
 pub mod waiting;
 pub mod words;
 
@@ -122,6 +125,8 @@ pub struct Library {
     pub systems: BTreeMap<String, Arc<System>>,
     /// The outside systems that are databases, by name.
     pub databases: BTreeMap<String, Arc<Database>>,
+    /// The outside systems that are message brokers, by name.
+    pub brokers: BTreeMap<String, Arc<Broker>>,
     /// The names of all flows.
     pub flows: BTreeSet<String>,
     /// The project's folder: what relative paths of files are relative to.
@@ -296,6 +301,10 @@ pub trait Effect: Send + Sync {
     fn admission(&self) -> Option<&Arc<Admission>> {
         None
     }
+    /// Looks whether what it acts on is there, and changes nothing; says what it found, if it looks at all.
+    fn look(&self) -> Pending<'_, Result<Option<String>, Failure>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
     /// Whether it may have something to go on with while its system takes no calls: messages are then taken all the same.
     fn falls_back(&self) -> bool {
         false
@@ -348,6 +357,18 @@ pub trait Source: Send + Sync {
     /// Whether the sender waits for the verdict. Only then can a flow refuse (`on_breach: refuse`) without losing what it refuses.
     fn answers(&self) -> bool {
         false
+    }
+    /// Whether several of it would bring the same things (a schedule, a poll, a folder): of several engines one at a time runs it.
+    fn alone(&self) -> bool {
+        false
+    }
+    /// Looks whether what it takes from is there, and changes nothing; says what it found, if it looks at all.
+    fn look(&self) -> Pending<'_, Result<Option<String>, Failure>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    /// The folders in which it makes, moves or removes files, below the project's.
+    fn folders(&self) -> Vec<String> {
+        Vec::new()
     }
     /// Whether the source brings things again as a matter of course (a cursor that overlaps): the flow then needs `once`.
     fn overlaps(&self) -> bool {
@@ -616,46 +637,6 @@ impl Build<'_> {
                 &known,
                 "schemas/",
             );
-        }
-        found
-    }
-
-    /// The system that is named at a part of the config.
-    pub fn system(&mut self, path: &[&str], name: &str) -> Option<Arc<System>> {
-        if self.library.databases.contains_key(name) {
-            let message = format!("`{name}` is a database, and this asks over HTTP");
-            let help = "name a system with `http`; a database is written to by the sink `sql`";
-            self.error(codes::CONFLICTING_SETTINGS, path, message, help);
-            return None;
-        }
-        let found = self.library.systems.get(name).cloned();
-        if found.is_none() && !self.library.broken.systems.contains(name) {
-            let known: Vec<String> = self.library.systems.keys().cloned().collect();
-            self.unknown(
-                codes::UNKNOWN_SYSTEM,
-                path,
-                "system",
-                name,
-                &known,
-                "systems/",
-            );
-        }
-        found
-    }
-
-    /// The database that is named at a part of the config.
-    pub fn database(&mut self, path: &[&str], name: &str) -> Option<Arc<Database>> {
-        if self.library.systems.contains_key(name) {
-            let message = format!("`{name}` is reached over HTTP, and is no database");
-            let help = "name a system with `sql: { url: .. }`";
-            self.error(codes::CONFLICTING_SETTINGS, path, message, help);
-            return None;
-        }
-        let found = self.library.databases.get(name).cloned();
-        if found.is_none() && !self.library.broken.systems.contains(name) {
-            let known: Vec<String> = self.library.databases.keys().cloned().collect();
-            let code = codes::UNKNOWN_SYSTEM;
-            self.unknown(code, path, "database", name, &known, "systems/");
         }
         found
     }

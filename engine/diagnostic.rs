@@ -140,6 +140,8 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do; empty if there is nothing to say.
     pub help: String,
+    /// A body that shows the mistake, as JSON: the contract allows it, and it breaks the rule. Empty if the finding needs none.
+    pub witness: String,
     /// Other places that belong to it, each with a few words ("used from here").
     pub related: Vec<(Place, String)>,
 }
@@ -153,6 +155,7 @@ impl Diagnostic {
             place,
             message: message.into(),
             help: String::new(),
+            witness: String::new(),
             related: Vec::new(),
         }
     }
@@ -169,6 +172,13 @@ impl Diagnostic {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
         self.help = help.into();
+        self
+    }
+
+    /// The same finding with a body that shows it.
+    #[must_use]
+    pub fn witness(mut self, body: impl Into<String>) -> Diagnostic {
+        self.witness = body.into();
         self
     }
 

@@ -6,7 +6,7 @@
 //! 4. parts: sources, steps, sinks, systems, the store and the hand-off
 //! 5. flow: files in, checked plans out
 //! 6. run: plans in motion
-//! 7. doors: the admin API, command line and demo
+//! 7. doors: the admin API, command line, language server and demo
 
 pub mod body;
 pub mod diagnostic;
@@ -38,6 +38,7 @@ pub mod run;
 pub mod admin;
 pub mod cli;
 pub mod demo;
+pub mod lsp;
 
 #[cfg(test)]
 extern crate self as crossdock;

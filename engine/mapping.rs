@@ -14,7 +14,11 @@ use crate::message::Message;
 use crate::yaml::Node;
 
 mod compile;
+pub mod property;
+pub mod propose;
 mod target;
+pub(crate) mod trial;
+pub(crate) mod typed;
 mod write;
 
 use target::Form;
@@ -55,6 +59,7 @@ pub fn compile_expression(
 /// A compiled mapping.
 #[derive(Debug)]
 pub struct Mapping {
+    file: Arc<File>,
     name: String,
     description: String,
     from: Option<(String, Span)>,
@@ -81,7 +86,6 @@ struct Uses {
     tables: Vec<TableUse>,
     keys: Vec<(String, Span)>,
     variables: Vec<(String, Span)>,
-    targets: Vec<(String, Span)>,
 }
 
 /// What stands at one place of the target.
@@ -101,6 +105,8 @@ struct Leaf {
     path: String,
     /// How numbers are written there.
     form: Form,
+    /// Where it stands in the file; nothing if it is the whole file.
+    at: Option<Node>,
 }
 
 #[derive(Debug)]
@@ -138,11 +144,6 @@ impl Mapping {
     /// The schema of the bodies that it makes, and where the file names it.
     pub fn to(&self) -> Option<(&str, Span)> {
         self.to.as_ref().map(|(name, span)| (name.as_str(), *span))
-    }
-
-    /// The paths that it sets, such as `lines[].sku`, each with the place of its key.
-    pub fn target_fields(&self) -> &[(String, Span)] {
-        &self.uses.targets
     }
 
     /// The tables that its expressions name.
@@ -209,9 +210,11 @@ impl Mapping {
             budget,
             places: Vec::new(),
             start: out.len(),
+            faults: None,
             out,
         }
-        .whole(&self.body, &current)
+        .whole(&self.body, &current)?;
+        Ok(())
     }
 
     /// A failure, with the field in which it happened.

@@ -94,7 +94,7 @@ fn one_cause_is_one_issue_and_one_command_sends_all_again() {
     let out = std::fs::read_to_string(sandbox.root().join("out.jsonl")).unwrap();
     assert_eq!(out.lines().count(), 3);
     let shown = sandbox.prints(&["exceptions", "show", "1"]);
-    for part in ["resolved retried", "anna  retried", "keys order=0"] {
+    for part in ["resolved retried", "anna  retried", "keys order="] {
         assert!(shown.contains(part), "{shown}");
     }
     assert_eq!(engine.terminate(), Some(0));

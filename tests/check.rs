@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossdock::flow;
+use crossdock::flow::workspace::{Texts, View, Workspace};
 use crossdock::world::World;
 use crossdock::world::env::FixedEnvironment;
 use serde_json::{Value, json};
+
+use crate::storage::dice::Dice;
 
 /// The folder of the golden projects.
 fn golden() -> PathBuf {
@@ -28,13 +31,15 @@ fn world(variables: &[(&str, &str)]) -> World {
 
 /// All findings of a project, one JSON object each, by file and place.
 fn findings(root: &Path, variables: &[(&str, &str)]) -> Vec<Value> {
-    let loaded = flow::load(root, &world(variables));
+    let mut loaded = flow::load(root, &world(variables));
     let errors = loaded.findings.has_errors();
     assert_eq!(
         loaded.project.is_none(),
         errors,
         "a project is there if and only if nothing is wrong"
     );
+    let (_, tests) = flow::test::load(root, loaded.project.as_ref());
+    loaded.findings.extend(tests);
     loaded
         .findings
         .sorted()
@@ -150,6 +155,16 @@ fn addresses_that_cannot_be_told_are_told_at_their_places() {
 #[test]
 fn databases_that_cannot_be_written_to_are_told_at_their_places() {
     check("databases");
+}
+
+#[test]
+fn tests_that_cannot_be_meant_are_told_at_their_places() {
+    check("tests");
+}
+
+#[test]
+fn policies_and_authority_are_held_at_their_places() {
+    check("policies");
 }
 
 #[test]
@@ -342,6 +357,23 @@ fn a_revision_is_the_content_of_a_flow_and_all_that_it_names() {
 }
 
 #[test]
+fn mistakes_in_types_are_shown_with_a_body_that_proves_them() {
+    let found = check("types");
+    let loaded = flow::load(&golden().join("types"), &world(&[]));
+    for finding in loaded.findings.iter() {
+        let typed = flow::codes::TYPED.contains(&finding.code);
+        let error = finding.severity == crossdock::diagnostic::Severity::Error;
+        assert!(
+            !typed || !error || finding.witness.starts_with('{'),
+            "{} {}",
+            finding.code,
+            finding.message
+        );
+    }
+    assert!(found.len() >= 22, "{} findings", found.len());
+}
+
+#[test]
 fn every_code_is_shown_by_a_golden_project() {
     let mut shown: BTreeSet<String> = [
         "no-flows",
@@ -349,10 +381,17 @@ fn every_code_is_shown_by_a_golden_project() {
         "file-too-large",
         "too-many-files",
         "unfed-flow",
+        // Of two states of a project: shown by `tests/golden/against`.
+        "breaking-change",
+        "unclear-change",
+        "schema-gone",
+        "flow-gone",
     ]
     .map(str::to_owned)
     .into();
-    for name in ["broken", "more", "slips", "misuse", "sagas"] {
+    for name in [
+        "broken", "more", "slips", "misuse", "sagas", "policies", "types", "tests",
+    ] {
         let text = fs::read_to_string(golden().join(format!("{name}.expected.json"))).unwrap();
         let list: Vec<Value> = serde_json::from_str(&text).unwrap();
         shown.extend(
@@ -442,4 +481,58 @@ fn branches_join_fragments_unfold_and_routes_lead_to_sinks() {
     );
     assert_eq!(drawn(&project.plans["pipe"]), ["map -> out", "out"]);
     assert_eq!(drawn(&project.plans["inbox"]), ["out"]);
+}
+
+/// What an editor does to a project: lines go, are doubled, get a word of elsewhere, and come back. The findings of one who remembers what he
+/// has seen are those of one who looks for the first time.
+#[test]
+fn a_project_that_is_looked_at_again_and_again_is_as_at_the_first_look() {
+    let world = world(&[]);
+    let mut dice = Dice::of(17);
+    for project in ["correct", "types", "slips"] {
+        let root = golden().join(project);
+        let shown = |view: &View| -> Vec<String> {
+            let all = view.findings.sorted();
+            all.iter().map(|finding| format!("{finding:?}")).collect()
+        };
+        let mut one = Workspace::new(&root, world.clone());
+        let before: Vec<_> = one.look(&Texts::new()).files().cloned().collect();
+        let words: Vec<&str> = before
+            .iter()
+            .flat_map(|file| {
+                file.text
+                    .split(|c: char| c.is_whitespace() || "{}[]:,\"".contains(c))
+            })
+            .filter(|word| word.len() > 2)
+            .collect();
+        let mut texts = Texts::new();
+        for nth in 0..40 {
+            let file = dice.one_of(&before);
+            if texts.remove(&file.path).is_none() {
+                let mut lines: Vec<String> = file.text.lines().map(str::to_owned).collect();
+                let at = dice.below(lines.len().max(1) as u64) as usize;
+                let Some(line) = lines.get(at).cloned() else {
+                    continue;
+                };
+                match dice.below(4) {
+                    0 => drop(lines.remove(at)),
+                    1 => lines.insert(at, line),
+                    _ => {
+                        let of_line: Vec<&str> = line.split(['{', '}', ':', ',', ' ']).collect();
+                        let (gone, new) = (*dice.one_of(&of_line), *dice.one_of(&words));
+                        lines[at] = line.replacen(gone, new, 1);
+                    }
+                }
+                texts.insert(file.path.clone(), lines.join("\n"));
+            }
+            let remembered = shown(&one.look(&texts));
+            let fresh = shown(&Workspace::new(&root, world.clone()).look(&texts));
+            assert_eq!(
+                remembered,
+                fresh,
+                "{project}, look {nth}, {:?}",
+                texts.keys()
+            );
+        }
+    }
 }

@@ -218,3 +218,25 @@ fn a_stop_finishes_what_has_begun() {
     assert_eq!(sandbox.books_at_rest(51)["all"]["duplicates"], 1);
     drop(engine);
 }
+
+#[test]
+fn the_code_of_an_engine_that_cannot_start_says_whether_to_try_again() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let nobody = "store: { postgres: { url: \"postgres://postgres@127.0.0.1:1/postgres\" } }\n";
+    for (settings, code, said) in [
+        (format!("listen: \"{address}\"\n"), 78, "cannot listen"),
+        (nobody.to_owned(), 69, "cannot be reached"),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.file("crossdock.yaml", &settings);
+        sandbox.file(
+            "flows/orders.yaml",
+            "flow: orders\nsource: { webhook: { path: /orders, verify: none } }\nsinks:\n  out: { discard: {} }\n",
+        );
+        let run = sandbox.crossdock(&["run"]);
+        let shown = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(code), "{shown}");
+        assert!(shown.contains(said), "{shown}");
+    }
+}

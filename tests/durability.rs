@@ -2,11 +2,13 @@
 
 use std::process::Command;
 
+use crate::support::Sandbox;
+
 /// Runs the demo with kills; it fails by itself when anything is lost or doubled, when nothing was sent, and when the kills met no work.
 fn survives(erp: &str, seed: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_crossdock"))
         .args([
-            "demo", "--orders", "3000", "--kills", "20", "--erp", erp, "--seed", seed,
+            "demo", "--orders", "1600", "--kills", "20", "--erp", erp, "--seed", seed,
         ])
         .output()
         .unwrap();
@@ -35,4 +37,27 @@ fn twenty_kills_lose_and_double_nothing_where_the_erp_answers_probes() {
 #[test]
 fn twenty_kills_lose_and_double_nothing_where_the_erp_does_neither() {
     survives("neither", "13");
+}
+
+#[test]
+fn a_start_cuts_off_what_was_written_and_never_committed() {
+    let sandbox = Sandbox::new();
+    sandbox.file(
+        "flows/orders.yaml",
+        "flow: orders\nsource: { webhook: { path: /orders, verify: none } }\nsinks:\n  out: { file: { path: out/orders.jsonl, format: jsonl } }\n",
+    );
+    let running = sandbox.start();
+    sandbox.post("/orders", b"{\"id\": \"SO-1\"}");
+    sandbox.books_at_rest(1);
+    drop(running);
+    let committed = sandbox.read_all("out/");
+    assert!(committed.contains("SO-1"), "{committed}");
+    // As a crash between the write and the commit leaves it.
+    sandbox.file(
+        "out/orders.jsonl",
+        &format!("{committed}{{\"id\": \"SO-2\"}}\n"),
+    );
+    let running = sandbox.start();
+    assert_eq!(sandbox.read_all("out/"), committed);
+    assert!(running.log().contains("are cut off"), "{}", running.log());
 }

@@ -13,8 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossdock::component::common::RetryRule;
 use crossdock::component::{
-    Answer, Arrival, Attempt, Batch, Context, Effect, Intake, Library, Probed, Promises, Request,
-    Source, Verdict,
+    Answer, Arrival, Attempt, Batch, Context, Effect, Library, Probed, Promises, Request, Verdict,
 };
 use crossdock::expression::Expression;
 use crossdock::failure::{Class, Failure};
@@ -23,13 +22,14 @@ use crossdock::flow::settings::Settings;
 use crossdock::message::Message;
 use crossdock::net::listener::Listener;
 use crossdock::run::supervisor::{Engine, Start};
-use crossdock::source::Ready;
 use crossdock::store::books::Counts;
 use crossdock::store::commit::Changed;
 use crossdock::store::exceptions::{ExceptionFilter, ExceptionRow};
 use crossdock::store::{Options, Store};
 use crossdock::world::{Pending, World};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::support::feed::{self, Offer};
 
 /// What the target does with one request.
 #[derive(Clone, Copy, Debug)]
@@ -171,34 +171,6 @@ impl Effect for Target {
     }
 }
 
-type Offer = (Batch, oneshot::Sender<Result<Vec<Verdict>, Failure>>);
-
-/// A source that hands over what the test gives it.
-struct Feed(tokio::sync::Mutex<mpsc::Receiver<Offer>>);
-
-impl Source for Feed {
-    fn run(self: Arc<Self>, cx: Intake) -> Pending<'static, Result<(), Failure>> {
-        Box::pin(async move {
-            let mut offers = self.0.lock().await;
-            loop {
-                tokio::select! {
-                    () = cx.stop.cancelled() => return Ok(()),
-                    offer = offers.recv() => {
-                        let Some((batch, verdicts)) = offer else { return Ok(()) };
-                        let accept = cx.accept.accept(batch);
-                        if verdicts.is_closed() {
-                            // Nobody waits: it goes away at its first chance.
-                            drop(tokio::time::timeout(Duration::ZERO, accept).await);
-                        } else {
-                            verdicts.send(accept.await).ok();
-                        }
-                    }
-                }
-            }
-        })
-    }
-}
-
 /// An engine with one flow: keys and once on `n`, one sink that is the target.
 struct Rig {
     engine: Engine,
@@ -229,13 +201,14 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
         sink: true,
         system: None,
         hands_to: None,
+        keeps: None,
     };
     let plan = Plan {
         flow: Arc::from("orders"),
         revision: Arc::from("1"),
         high: false,
         description: String::new(),
-        source: Ready::Runs(Arc::new(Feed(tokio::sync::Mutex::new(feed)))),
+        source: feed::feed(feed),
         source_kind: "test",
         accepts: None,
         keys: vec![(Arc::from("n"), Expression::compile("n").unwrap())],

@@ -3,6 +3,8 @@
 //! One list, `scenarios!` below. Each line of it is a test at small scale; `make faults` runs the list at full scale and prints one line a
 //! scenario, `make soak` at long scale. A scenario that met no fault, or caused no redelivery where it must, has proved nothing and fails.
 
+pub mod backing;
+pub mod cluster;
 mod copies;
 mod erp;
 mod failpoints;
@@ -11,10 +13,15 @@ mod kills;
 mod mutations;
 mod network;
 mod order;
+mod restored;
 mod rig;
 mod works;
 
 use std::fmt;
+
+use backing::{Backing, Services};
+
+use crate::support::Sandbox;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +45,15 @@ impl Scale {
     }
 }
 
+/// What stands behind the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A file of its own.
+    Embedded,
+    /// A database server and a broker, which are the tests' own.
+    Rabbitmq,
+}
+
 /// What a scenario starts from.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -47,6 +63,26 @@ pub struct Setting {
     pub seed: u64,
     /// The mistake that the engine is to make: then the scenario must fail.
     pub mutation: Option<&'static str>,
+    /// What stands behind the engine.
+    pub backend: Backend,
+}
+
+impl Setting {
+    /// A schema and queues for one project, where it is not to keep its store in a file.
+    pub fn backing(&self) -> Result<Option<Backing>, String> {
+        match self.backend {
+            Backend::Embedded => Ok(None),
+            Backend::Rabbitmq => Services::shared().map(|services| Some(Backing::on(services))),
+        }
+    }
+
+    /// An empty project, whose settings say what stands behind it.
+    pub fn sandbox(&self) -> Result<Sandbox, String> {
+        match self.backing()? {
+            Some(backing) => backing.under(Sandbox::new()),
+            None => Ok(Sandbox::new()),
+        }
+    }
 }
 
 /// One scenario.
@@ -57,6 +93,19 @@ pub struct Scenario {
     pub run: fn(&Setting) -> Result<Line, String>,
     /// What must have happened for it to prove anything.
     pub demands: Demands,
+    /// What it is about.
+    pub about: About,
+}
+
+/// What a scenario is about, and so what can stand behind its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The engine, whatever stands behind it.
+    Engine,
+    /// The store in a file, or a clock that is the engine's own: not played on a database server.
+    File,
+    /// Several engines: they have a broker and a database of their own, whatever is asked for.
+    Cluster,
 }
 
 /// What must have happened.
@@ -154,55 +203,67 @@ impl fmt::Display for Line {
 
 /// Makes the list, and a test at small scale of each of its lines: `name: scenario` gives `faults::each::name`.
 macro_rules! scenarios {
-    ($($name:ident: $run:path, $demands:ident;)*) => {
+    ($($about:ident { $($name:ident: $run:path, $demands:ident;)* })*) => {
         const SCENARIOS: &[Scenario] = &[
-            $(Scenario { name: stringify!($name), run: $run, demands: $demands },)*
+            $($(Scenario { name: stringify!($name), run: $run, demands: $demands, about: About::$about },)*)*
         ];
 
         mod each {
-            $(#[test] fn $name() { super::small(stringify!($name)); })*
+            $($(#[test] fn $name() { super::small(stringify!($name)); })*)*
         }
     };
 }
 
 scenarios! {
-    kills: kills::keys, FAULTS_AND_REDELIVERY;
-    kills_probe: kills::probe, FAULTS_AND_REDELIVERY;
-    kills_neither: kills::neither, FAULTS_AND_REDELIVERY;
-    failpoints: failpoints::every, FAULTS_AND_REDELIVERY;
-    failpoints_neither: failpoints::around_a_send, FAULTS_AND_REDELIVERY;
-    five_at_once: copies::five_at_once, FAULTS_AND_REDELIVERY;
-    stray_copies: copies::stray, NOTHING;
-    network_erp: network::to_the_erp, FAULTS_AND_REDELIVERY;
-    network_storefront: network::from_the_storefront, FAULTS_AND_REDELIVERY;
-    erp_ok: erp::ok, NOTHING;
-    erp_slow: erp::slow, FAULTS;
-    erp_throttled: erp::throttled, FAULTS_AND_REDELIVERY;
-    erp_unavailable: erp::unavailable, FAULTS_AND_REDELIVERY;
-    erp_error_before: erp::error_before, FAULTS_AND_REDELIVERY;
-    erp_error_after: erp::error_after, FAULTS_AND_REDELIVERY;
-    erp_dropped: erp::dropped, FAULTS;
-    erp_hanging: erp::hanging, FAULTS;
-    erp_conflict: erp::conflict, FAULTS;
-    erp_broken_off: erp::broken_off, FAULTS_AND_REDELIVERY;
-    erp_stale: erp::stale, FAULTS;
-    erp_everything: erp::everything, FAULTS_AND_REDELIVERY;
-    erp_down: erp::down, FAULTS_AND_REDELIVERY;
-    order_kept: order::kept, FAULTS_AND_REDELIVERY;
-    stock_shuffled: order::shuffled, FAULTS_AND_REDELIVERY;
-    slow_neighbour: fair::slow_neighbour, FAULTS;
-    waiting_retries: fair::waiting_retries, FAULTS;
-    await_24h: crate::waiting::proof::await_24h, FAULTS_AND_REDELIVERY;
-    collect_deaths: crate::waiting::proof::collect_deaths, FAULTS_AND_REDELIVERY;
-    power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
-    power_loss_neither: crate::storage::power_loss_neither, FAULTS_AND_REDELIVERY;
-    syncs_fail: crate::storage::syncs_fail, FAULTS_AND_REDELIVERY;
-    disk_low: crate::storage::disk_low, FAULTS_AND_REDELIVERY;
-    no_handles: crate::storage::no_handles, FAULTS_AND_REDELIVERY;
-    clock_set: crate::storage::clock_set, FAULTS_AND_REDELIVERY;
-    disk_full: crate::storage::disk_full, FAULTS_AND_REDELIVERY;
-    saga_crash_points: crate::sagas::points::crash_points, FAULTS_AND_REDELIVERY;
-    power_loss_store: crate::storage::power_loss_store, FAULTS;
+    Engine {
+        kills: kills::keys, FAULTS_AND_REDELIVERY;
+        kills_probe: kills::probe, FAULTS_AND_REDELIVERY;
+        kills_neither: kills::neither, FAULTS_AND_REDELIVERY;
+        failpoints: failpoints::every, FAULTS_AND_REDELIVERY;
+        failpoints_neither: failpoints::around_a_send, FAULTS_AND_REDELIVERY;
+        five_at_once: copies::five_at_once, FAULTS_AND_REDELIVERY;
+        stray_copies: copies::stray, NOTHING;
+        network_erp: network::to_the_erp, FAULTS_AND_REDELIVERY;
+        network_storefront: network::from_the_storefront, FAULTS_AND_REDELIVERY;
+        erp_ok: erp::ok, NOTHING;
+        erp_slow: erp::slow, FAULTS;
+        erp_throttled: erp::throttled, FAULTS_AND_REDELIVERY;
+        erp_unavailable: erp::unavailable, FAULTS_AND_REDELIVERY;
+        erp_error_before: erp::error_before, FAULTS_AND_REDELIVERY;
+        erp_error_after: erp::error_after, FAULTS_AND_REDELIVERY;
+        erp_dropped: erp::dropped, FAULTS;
+        erp_hanging: erp::hanging, FAULTS;
+        erp_conflict: erp::conflict, FAULTS;
+        erp_broken_off: erp::broken_off, FAULTS_AND_REDELIVERY;
+        erp_stale: erp::stale, FAULTS;
+        erp_everything: erp::everything, FAULTS_AND_REDELIVERY;
+        erp_down: erp::down, FAULTS_AND_REDELIVERY;
+        order_kept: order::kept, FAULTS_AND_REDELIVERY;
+        stock_shuffled: order::shuffled, FAULTS_AND_REDELIVERY;
+        slow_neighbour: fair::slow_neighbour, FAULTS;
+        waiting_retries: fair::waiting_retries, FAULTS;
+        saga_crash_points: crate::sagas::points::crash_points, FAULTS_AND_REDELIVERY;
+    }
+    Cluster {
+        cluster_kills: cluster::kills, FAULTS_AND_REDELIVERY;
+        cluster_order: order::kept_by_three, FAULTS_AND_REDELIVERY;
+        broker_wiped: cluster::wiped, FAULTS_AND_REDELIVERY;
+        broker_network: cluster::network, FAULTS;
+    }
+    File {
+        await_24h: crate::waiting::proof::await_24h, FAULTS_AND_REDELIVERY;
+        collect_deaths: crate::waiting::proof::collect_deaths, FAULTS_AND_REDELIVERY;
+        restored: restored::sent_again, FAULTS_AND_REDELIVERY;
+        restored_in_doubt: restored::in_doubt, FAULTS_AND_REDELIVERY;
+        power_loss: crate::storage::power_loss, FAULTS_AND_REDELIVERY;
+        power_loss_neither: crate::storage::power_loss_neither, FAULTS_AND_REDELIVERY;
+        syncs_fail: crate::storage::syncs_fail, FAULTS_AND_REDELIVERY;
+        disk_low: crate::storage::disk_low, FAULTS_AND_REDELIVERY;
+        no_handles: crate::storage::no_handles, FAULTS_AND_REDELIVERY;
+        clock_set: crate::storage::clock_set, FAULTS_AND_REDELIVERY;
+        disk_full: crate::storage::disk_full, FAULTS_AND_REDELIVERY;
+        power_loss_store: crate::storage::power_loss_store, FAULTS;
+    }
 }
 
 /// A seed that nobody has chosen.
@@ -221,6 +282,7 @@ fn small(name: &str) {
         scale: Scale::Small,
         seed: SMALL_SEED,
         mutation: None,
+        backend: Backend::Embedded,
     };
     let (good, text) = judge(scenario, &setting);
     assert!(good, "{text}");
@@ -244,8 +306,12 @@ fn judge(scenario: &Scenario, setting: &Setting) -> (bool, String) {
         text.push_str(&format!("\n  not good: {each}"));
     }
     if !why.is_empty() {
+        let backend = match setting.backend {
+            Backend::Embedded => "",
+            Backend::Rabbitmq => " BACKEND=rabbitmq",
+        };
         text.push_str(&format!(
-            "\n  repeat: make faults ONLY={} SEED={} SCALE={}",
+            "\n  repeat: make faults ONLY={} SEED={} SCALE={}{backend}",
             scenario.name,
             setting.seed,
             format!("{:?}", setting.scale).to_lowercase()
@@ -254,7 +320,8 @@ fn judge(scenario: &Scenario, setting: &Setting) -> (bool, String) {
     (why.is_empty(), text)
 }
 
-/// What `make faults` asks for: `CROSSDOCK_FAULTS` is the scale, `.._ONLY` a part of a name, `.._SEED` a seed.
+/// What `make faults` asks for: `CROSSDOCK_FAULTS` is the scale, `.._ONLY` a part of a name, `.._SEED` a seed,
+/// `.._BACKEND` what stands behind the engine.
 fn asked_for() -> Option<(Setting, String)> {
     let variable = |name: &str| {
         std::env::var(name)
@@ -266,6 +333,11 @@ fn asked_for() -> Option<(Setting, String)> {
         "full" => Scale::Full,
         "long" => Scale::Long,
         other => panic!("CROSSDOCK_FAULTS is `{other}`; there are small, full and long"),
+    };
+    let backend = match variable("CROSSDOCK_FAULTS_BACKEND").as_deref() {
+        None | Some("embedded") => Backend::Embedded,
+        Some("rabbitmq") => Backend::Rabbitmq,
+        Some(other) => panic!("BACKEND is `{other}`; there are embedded and rabbitmq"),
     };
     let seed = match variable("CROSSDOCK_FAULTS_SEED") {
         Some(seed) => seed.parse().expect("CROSSDOCK_FAULTS_SEED is a number"),
@@ -279,6 +351,7 @@ fn asked_for() -> Option<(Setting, String)> {
             scale,
             seed,
             mutation: None,
+            backend,
         },
         variable("CROSSDOCK_FAULTS_ONLY").unwrap_or_default(),
     ))
@@ -307,9 +380,19 @@ fn the_list() {
         chosen
     };
     assert!(!chosen.is_empty(), "no scenario is named like `{only}`");
-    println!("\nseed {}, scale {:?}", setting.seed, setting.scale);
+    println!(
+        "\nseed {}, scale {:?}, backend {:?}",
+        setting.seed, setting.scale, setting.backend
+    );
     let mut failed = Vec::new();
     for scenario in chosen {
+        if setting.backend == Backend::Rabbitmq && scenario.about == About::File {
+            println!(
+                "{} not played: it is about a store in a file",
+                scenario.name
+            );
+            continue;
+        }
         let (good, text) = judge(scenario, &setting);
         println!("{text}");
         if !good {

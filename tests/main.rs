@@ -11,17 +11,27 @@
 
 mod support;
 
+mod authoring;
 mod cases;
 mod check;
 mod cli;
+mod cluster;
+mod contracts;
+mod doctor;
 mod durability;
 mod effects;
+mod explain;
 mod faults;
+mod flows;
 mod fuzz;
+mod govern;
+mod handoff;
 mod hostile;
+mod lsp;
 mod notices;
 mod order;
 mod parts;
+mod queues;
 mod reference;
 mod sagas;
 mod sql;

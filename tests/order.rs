@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock::component::{
-    Answer, Arrival, Attempt, Batch, Context, Effect, Intake, Probed, Promises, Request, Source,
-    Verdict,
+    Answer, Arrival, Attempt, Batch, Context, Effect, Probed, Promises, Request, Verdict,
 };
 use crossdock::failure::{Class, Failure};
 use crossdock::flow;
@@ -17,13 +16,14 @@ use crossdock::flow::plan::{Action, Plan};
 use crossdock::message::Message;
 use crossdock::net::listener::Listener;
 use crossdock::run::supervisor::{Engine, Start};
-use crossdock::source::Ready;
 use crossdock::store::books::Counts;
 use crossdock::store::runs::{RunFilter, RunRow};
 use crossdock::store::{Options, Store};
 use crossdock::world::random::{Random, SeededRandom};
 use crossdock::world::{Pending, World};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::support::feed::{self, Offer};
 
 use crate::support::Sandbox;
 
@@ -114,28 +114,6 @@ impl Effect for Target {
     }
 }
 
-type Offer = (Batch, oneshot::Sender<Result<Vec<Verdict>, Failure>>);
-
-/// A source that hands over what the test gives it.
-struct Feed(tokio::sync::Mutex<mpsc::Receiver<Offer>>);
-
-impl Source for Feed {
-    fn run(self: Arc<Self>, cx: Intake) -> Pending<'static, Result<(), Failure>> {
-        Box::pin(async move {
-            let mut offers = self.0.lock().await;
-            loop {
-                tokio::select! {
-                    () = cx.stop.cancelled() => return Ok(()),
-                    offer = offers.recv() => {
-                        let Some((batch, verdicts)) = offer else { return Ok(()) };
-                        verdicts.send(cx.accept.accept(batch).await).ok();
-                    }
-                }
-            }
-        })
-    }
-}
-
 /// An engine over a project; its flow `orders` is fed by the test, and every sink named `erp` is the target.
 pub struct Rig {
     pub engine: Engine,
@@ -156,7 +134,7 @@ pub async fn rig(root: &Path, target: &Arc<Target>) -> Rig {
         let plan: &mut Plan = Arc::get_mut(plan).unwrap();
         if &*plan.flow == "orders" {
             let feed = feed.take().unwrap();
-            plan.source = Ready::Runs(Arc::new(Feed(tokio::sync::Mutex::new(feed))));
+            plan.source = feed::feed(feed);
         }
         for node in plan.nodes.iter_mut().filter(|node| &*node.id == "erp") {
             node.action = Action::Effect(target.clone());

@@ -18,6 +18,10 @@ use tokio::task::JoinHandle;
 
 use crate::support::fake::{self, Fake, State};
 
+mod handoffs;
+mod losses;
+mod site;
+
 /// A source under test: what it is made of, and what the outside does so that messages come.
 struct Subject {
     kind: &'static str,
@@ -40,8 +44,9 @@ enum Outside {
     Posts,
 }
 
-/// The kinds that have no outside of their own to test: standard input belongs to the test runner, `flow` runs nothing.
-const APART: [&str; 2] = ["stdin", "flow"];
+/// The kinds that are held to the promises elsewhere, or have no outside of their own to test: `amqp` beside a broker (`queues`), standard
+/// input belongs to the test runner, `flow` runs nothing.
+const APART: [&str; 3] = ["amqp", "stdin", "flow"];
 
 fn sources() -> Vec<Subject> {
     let subject = |kind, config, messages, outside, remembers| Subject {

@@ -79,7 +79,9 @@ fn project_files(folder: &Path) -> Vec<(PathBuf, &'static str)> {
                     open.push(path);
                 } else if name.contains("/fragments/") {
                     files.push((path, "fragment"));
-                } else if name.ends_with(".yaml") && !name.ends_with(".test.yaml") {
+                } else if name.ends_with(".test.yaml") {
+                    files.push((path, "test"));
+                } else if name.ends_with(".yaml") {
                     files.push((path, schema));
                 }
             }
@@ -160,6 +162,7 @@ struct Everything;
 impl Environment for Everything {
     fn get(&self, name: &str) -> Option<String> {
         let value = match name {
+            "EVENTS_URL" => "amqps://me:secret@rabbit-1.example:5671/shop",
             "DATABASE_URL" => "postgres://me:secret@db.example/warehouse",
             name if name.ends_with("SECRET") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw",
             _ => "https://x.example",
@@ -182,7 +185,12 @@ impl Around {
         ] {
             around.put(&format!("schemas/{name}.json"), "{}");
         }
-        for name in ["storefront-order", "erp-sales-order", "reservation"] {
+        for name in [
+            "storefront-order",
+            "erp-sales-order",
+            "reservation",
+            "order-booked",
+        ] {
             around.put(
                 &format!("mappings/{name}.yaml"),
                 &format!("mapping: {name}\nfields: {{ a: b }}\n"),
@@ -197,6 +205,10 @@ impl Around {
         around.put(
             "systems/warehouse-db.yaml",
             "system: warehouse-db\nsql: { url: \"sqlite:data/warehouse.db\" }\n",
+        );
+        around.put(
+            "systems/events.yaml",
+            "system: events\namqp: { urls: [\"amqps://rabbit-1.example:5671/shop\"] }\n",
         );
         around.put("tables/countries.csv", "name,code\nAustria,AT\n");
         around.put("tables/customers.csv", "name,code\nAcme,C-1\n");
@@ -327,9 +339,15 @@ fn whole_files_that_the_documentation_shows_check() {
                 .find(|line| !line.starts_with('#'))
                 .and_then(|line| line.split(':').next())
             {
+                Some("flow") if block.contains("\ntests:") => {
+                    let found = breaches("test", &block);
+                    assert_eq!(found, [""; 0], "{}:{line}", path.display());
+                    continue;
+                }
                 Some("flow") => "flows/example.yaml",
                 Some("mapping") => "mappings/example.yaml",
                 Some("system") if block.contains("\nsql:") => "systems/warehouse-db.yaml",
+                Some("system") if block.contains("\namqp:") => "systems/events.yaml",
                 Some("system") => "systems/erp.yaml",
                 Some("fragment") => "flows/fragments/example.yaml",
                 _ => continue,

@@ -4,7 +4,7 @@
 mod broken;
 mod clocks;
 mod commits;
-mod dice;
+pub mod dice;
 mod disk;
 mod power;
 mod site;

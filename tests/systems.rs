@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossdock::component::common::RetryRule;
 use crossdock::component::{
-    Answer, Arrival, Attempt, Batch, Context, Effect, Intake, Library, Probed, Promises, Request,
-    Source, Verdict as Accepted,
+    Answer, Arrival, Attempt, Batch, Context, Effect, Library, Probed, Promises, Request,
+    Verdict as Accepted,
 };
 use crossdock::failure::{Class, Failure};
 use crossdock::flow::plan::{Action, Node, Plan, Project};
@@ -18,7 +18,6 @@ use crossdock::flow::settings::Settings;
 use crossdock::message::Message;
 use crossdock::net::listener::Listener;
 use crossdock::run::supervisor::{Engine, Start};
-use crossdock::source::Ready;
 use crossdock::store::books::Counts;
 use crossdock::store::exceptions::{ExceptionFilter, ExceptionRow};
 use crossdock::store::systems::SystemRow;
@@ -29,6 +28,8 @@ use crossdock::world::clock::{Clock, StillClock};
 use crossdock::world::random::SeededRandom;
 use crossdock::world::{Pending, World};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::support::feed::{self, Offer};
 
 /// 2026-11-22 08:00 UTC, a Sunday.
 const START_MS: i64 = 1_795_334_400_000;
@@ -171,28 +172,6 @@ impl Effect for Target {
     }
 }
 
-type Offer = (Batch, oneshot::Sender<Result<Vec<Accepted>, Failure>>);
-
-/// A source that hands over what the test gives it.
-struct Feed(tokio::sync::Mutex<mpsc::Receiver<Offer>>);
-
-impl Source for Feed {
-    fn run(self: Arc<Self>, cx: Intake) -> Pending<'static, Result<(), Failure>> {
-        Box::pin(async move {
-            let mut offers = self.0.lock().await;
-            loop {
-                tokio::select! {
-                    () = cx.stop.cancelled() => return Ok(()),
-                    offer = offers.recv() => {
-                        let Some((batch, verdicts)) = offer else { return Ok(()) };
-                        verdicts.send(cx.accept.accept(batch).await).ok();
-                    }
-                }
-            }
-        })
-    }
-}
-
 /// An engine with one flow a target, named `a`, `b` ..
 struct Rig {
     engine: Engine,
@@ -276,13 +255,14 @@ fn plan(name: &Arc<str>, target: &Arc<Target>, feed: mpsc::Receiver<Offer>) -> P
         sink: true,
         system: None,
         hands_to: None,
+        keeps: None,
     };
     Plan {
         flow: name.clone(),
         revision: Arc::from("1"),
         high: target.high,
         description: String::new(),
-        source: Ready::Runs(Arc::new(Feed(tokio::sync::Mutex::new(feed)))),
+        source: feed::feed(feed),
         source_kind: "test",
         accepts: None,
         keys: Vec::new(),

@@ -31,7 +31,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["flow"],
     &["run"],
-    &["admin", "cli", "demo"],
+    &["admin", "cli", "lsp", "demo"],
 ];
 
 /// Words that are no names for our concepts.

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 
-use super::{FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, written};
-use crate::diagnostic::render;
+use super::{FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, against, written};
+use crate::diagnostic::{Findings, render};
 use crate::failure::Failure;
 use crate::flow;
 
@@ -15,6 +15,7 @@ use crate::flow;
   crossdock check --format github            annotations on a pull request
   crossdock check --format sarif > check.sarif
   crossdock check --deny-warnings            for CI
+  crossdock check --against origin/main      what changed since, and whether others can live with it
 
 Exit codes: 0 no errors, 1 errors (or warnings, with --deny-warnings), 78 the folder is no project")]
 pub(super) struct Check {
@@ -26,6 +27,9 @@ pub(super) struct Check {
     /// Exit with 1 on warnings too
     #[arg(long)]
     deny_warnings: bool,
+    /// Compare schemas and flows with an older state too: a git revision, or a folder that is a project
+    #[arg(long, value_name = "REV|DIR")]
+    against: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,11 +57,34 @@ impl Check {
             .ok();
             return Ok(UNLOADABLE);
         }
-        let loaded = flow::load(&root, &world);
+        let mut loaded = flow::load(&root, &world);
+        let compared = match &self.against {
+            None => None,
+            Some(state) => match against::compare(&root, state, &world) {
+                Ok(compared) => Some(compared),
+                Err(failure) => {
+                    terminal.fail(&failure);
+                    return Ok(UNLOADABLE);
+                }
+            },
+        };
+        for finding in compared
+            .iter()
+            .flat_map(|compared| compared.against.findings.iter())
+        {
+            loaded.findings.push(finding.clone());
+        }
+        let (tests, found) = flow::test::load(&root, loaded.project.as_ref());
+        loaded.findings.extend(found);
         let (findings, out) = (&loaded.findings, &mut terminal.out);
         written(match self.format {
             Format::Text => render::text(findings, out, terminal.color),
-            Format::Json => render::json(findings, out),
+            Format::Json => match &compared {
+                Some(compared) => {
+                    return self.ended(findings, against::json(compared, findings, terminal));
+                }
+                None => render::json(findings, out),
+            },
             Format::Sarif => render::sarif(findings, out),
             Format::Github => render::github(findings, out),
         })?;
@@ -69,9 +96,19 @@ impl Check {
             written(writeln!(
                 terminal.out,
                 "{} files, {flows} flows: no findings",
-                loaded.files
+                loaded.files + tests.len()
             ))?;
         }
+        let told = match &compared {
+            Some(compared) if self.format == Format::Text => against::text(compared, terminal),
+            _ => Ok(()),
+        };
+        self.ended(findings, told)
+    }
+
+    /// The exit code, if all could be told.
+    fn ended(&self, findings: &Findings, told: Result<(), Failure>) -> Result<u8, Failure> {
+        told?;
         let denied = self.deny_warnings && !findings.is_empty();
         Ok(if findings.has_errors() || denied {
             FINDINGS

@@ -2,15 +2,21 @@
 
 use std::io::{BufReader, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
+mod property;
+mod watch;
+
 use super::{FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, batch, written};
 use crate::body::Body;
+use crate::component::Library;
 use crate::diagnostic::{closest, render};
 use crate::expression::{Expression, Scope, Tables};
 use crate::failure::Failure;
 use crate::flow;
+use crate::mapping::Mapping;
 use crate::message::{Message, MessageId};
 use crate::world::disk;
 
@@ -22,6 +28,8 @@ const SAMPLE_BYTES_MAX: u64 = 64 << 20;
   crossdock map storefront-order samples/storefront-order.json
   crossdock map -e 'line_items[].sku' samples/storefront-order.json
   echo '{\"a\": [1, 2]}' | crossdock map -e 'sum(a)'
+  crossdock map storefront-order samples/storefront-order.json --watch
+  crossdock map storefront-order --property 1000 --keeps 'sum(lines[].price) == sum(items[].unitPrice)'
   crossdock map --batch < lines.jsonl      {\"expression\": .., \"input\": ..} a line in, {\"result\": ..} or {\"error\": ..} a line out")]
 pub(super) struct Map {
     /// The mapping's name (with -e: the sample)
@@ -34,6 +42,11 @@ pub(super) struct Map {
     /// Evaluate JSON lines of {"expression", "input"} from standard input
     #[arg(long, conflicts_with_all = ["mapping", "sample", "expression"])]
     batch: bool,
+    /// Go on: print the result again, and what is different, whenever a file of the project or the sample changes
+    #[arg(long, requires = "sample", conflicts_with_all = ["expression", "batch"])]
+    watch: bool,
+    #[command(flatten)]
+    property: property::Property,
     /// Print the result on one line
     #[arg(long)]
     compact: bool,
@@ -59,6 +72,13 @@ impl Map {
                 }
                 let message = self.message(sample.as_ref().map(PathBuf::from))?;
                 self.evaluate(expression, &message, terminal)
+            }
+            (None, Some(mapping)) if self.property.is_wanted() => {
+                self.property.run(mapping, &self.project, terminal)
+            }
+            (None, Some(mapping)) if self.watch => {
+                let sample = self.sample.clone().unwrap_or_default();
+                watch::watch(mapping, &sample, &self.project, terminal)
             }
             (None, Some(mapping)) => self.apply(mapping, terminal),
             (None, None) => Err(Failure::config(
@@ -114,15 +134,7 @@ impl Map {
             return Ok(UNLOADABLE);
         };
         let library = &project.library;
-        let Some(mapping) = library.mappings.get(name) else {
-            let near = closest(name, library.mappings.keys().map(String::as_str));
-            let help = near
-                .map(|near| format!("; did you mean `{near}`?"))
-                .unwrap_or_default();
-            return Err(Failure::config(format!(
-                "the project has no mapping `{name}`{help}"
-            )));
-        };
+        let mapping = named(library, name)?;
         let message = self.message(self.sample.clone())?;
         let body = mapping.apply(&message, &library.tables)?;
         self.print(&body, terminal)?;
@@ -179,4 +191,15 @@ impl Map {
         }
         Ok(GOOD)
     }
+}
+
+/// The mapping with this name.
+fn named<'l>(library: &'l Library, name: &str) -> Result<&'l Arc<Mapping>, Failure> {
+    library.mappings.get(name).ok_or_else(|| {
+        let near = closest(name, library.mappings.keys().map(String::as_str));
+        let help = near
+            .map(|near| format!("; did you mean `{near}`?"))
+            .unwrap_or_default();
+        Failure::config(format!("the project has no mapping `{name}`{help}"))
+    })
 }

@@ -12,25 +12,36 @@ use crate::run::supervisor;
 use crate::world::World;
 use crate::world::env::Overlay;
 
+mod against;
+mod backup;
 pub mod batch;
 mod books;
+mod catalog;
 mod check;
 mod demo;
+mod doctor;
+mod dry;
 mod exceptions;
+mod explain;
 mod graph;
 mod journey;
+mod lsp;
 mod manual;
 mod map;
 mod new;
 mod office;
+mod propose;
 mod replay;
 mod replays;
+mod restore;
 mod run;
 mod runs;
 mod schema;
 mod simulate;
 mod systems;
 mod table;
+mod test;
+mod topology;
 
 /// Good.
 pub const GOOD: u8 = 0;
@@ -40,6 +51,8 @@ pub const FINDINGS: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The project cannot be loaded.
 pub const UNLOADABLE: u8 = 78;
+/// The exit code of an engine that cannot reach what it needs to start (`EX_UNAVAILABLE`): a later try may.
+pub const UNREACHABLE: u8 = 69;
 /// The exit code of an engine whose store could not be synced to its disk (`EX_IOERR`).
 pub const BROKEN: u8 = 74;
 
@@ -70,12 +83,20 @@ enum Command {
     Run(run::Run),
     /// Find every mistake in the project, without running it
     Check(check::Check),
+    /// What does a finding mean, and what is right?
+    Explain(explain::Explain),
+    /// Run the project's flow tests, in this process and without any system
+    Test(Box<test::Test>),
     /// Try a mapping or an expression on a sample
     Map(map::Map),
     /// Draw the project's flows
     Graph(graph::Graph),
+    /// Who owns what, who depends on whom, what is deprecated and still used
+    Catalog(catalog::Catalog),
     /// Make a new project that runs
     New(new::New),
+    /// Serve an editor: findings as you type, completion, hover, definitions
+    Lsp(lsp::Lsp),
     /// Print or write the JSON Schemas of project files, for editors and CI
     Schema(schema::Schema),
     /// List runs, or show one with its timeline
@@ -94,6 +115,14 @@ enum Command {
     Books(books::Books),
     /// Is the ERP up? How every outside system is, and what waits for it
     Systems(systems::Systems),
+    /// Which queues of the broker are there, missing, left over or not as they must be?
+    Topology(topology::Topology),
+    /// Is everything there that the engine needs? Store, disk, systems, certificates, credentials; and what to do
+    Doctor(doctor::Doctor),
+    /// Copy the store into a file, beside the engine that runs on it
+    Backup(backup::BackUp),
+    /// Put a backup in the place of the store; what may have been done since is asked for, not repeated
+    Restore(restore::Restore),
     /// See it work: orders through the reference project into a stand-in ERP
     Demo(crate::demo::DemoArgs),
     /// The demo's stand-in ERP, as a process of its own
@@ -189,10 +218,14 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
     match command {
         Command::Run(run) => run.run(terminal),
         Command::Check(check) => check.run(terminal),
+        Command::Test(test) => test.run(terminal),
         Command::Map(map) => map.run(terminal),
         Command::Graph(graph) => graph.run(terminal),
+        Command::Catalog(catalog) => catalog.run(terminal),
         Command::New(new) => new.run(terminal),
+        Command::Lsp(lsp) => lsp.run(terminal),
         Command::Schema(schema) => schema.run(terminal),
+        Command::Explain(explain) => explain.run(terminal),
         Command::Runs(runs) => runs.run(terminal),
         Command::Exceptions(exceptions) => exceptions.run(terminal),
         Command::Replay(replay) => replay.run(terminal),
@@ -201,6 +234,10 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Journey(journey) => journey.run(terminal),
         Command::Books(books) => books.run(terminal),
         Command::Systems(systems) => systems.run(terminal),
+        Command::Topology(topology) => topology.run(terminal),
+        Command::Doctor(doctor) => doctor.run(terminal),
+        Command::Backup(backup) => backup.run(terminal),
+        Command::Restore(restore) => restore.run(terminal),
         Command::Demo(arguments) => demo::run_demo(&arguments, terminal),
         Command::DemoErp(arguments) => demo::run_erp(&arguments, terminal),
         Command::Completions(completions) => completions.run(terminal),
@@ -231,8 +268,8 @@ fn written(result: std::io::Result<()>) -> Result<(), Failure> {
 /// The store of a project, for reading beside a running engine.
 fn reader(project: &ProjectArguments) -> Result<crate::store::reader::Reader, Failure> {
     let world = project.world()?;
-    let path = run::store_path(&project.project, &world)?;
-    crate::store::reader::Reader::open(&path)
+    let (place, _) = run::store_place(&project.project, &world)?;
+    crate::store::reader::Reader::at(&place)
 }
 
 /// The whole command line, for completions and the manual.

@@ -1,7 +1,5 @@
 //! Where the commands that change something go: to the engine that runs on the store, or to the store itself if none does.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::{ProjectArguments, absolute, run};
@@ -12,6 +10,8 @@ use crate::flow;
 use crate::run::again::Receipt;
 use crate::run::desk::{Desk, Report, Verb, Which};
 use crate::run::replay::Listed;
+use crate::store::postgres::begin::Use;
+use crate::store::reader::{Place, Reader};
 use crate::store::replays::ReplayState;
 use crate::store::{Options, Store};
 use crate::world::World;
@@ -41,18 +41,28 @@ pub(super) enum Office {
 }
 
 impl Office {
-    /// The running engine; without one, the store is opened, and nobody else can open it meanwhile.
+    /// The engine that runs on this machine; without one, the store is opened. Nobody else can open one in a file meanwhile.
     pub(super) async fn open(project: &ProjectArguments) -> Result<Office, Failure> {
         let world = project.world()?;
-        let path: PathBuf = run::store_path(&project.project, &world)?;
-        if !path.exists() {
+        let (place, door) = run::store_place(&project.project, &world)?;
+        if place.file().is_none_or(|path| !path.exists()) {
             // The same words as for commands that only look.
-            crate::store::reader::Reader::open(&path)?;
+            Reader::at(&place)?;
         }
-        if let Some(client) = Client::reach(&path).await? {
+        if let Some(client) = Client::reach(&door).await? {
             return Ok(Office::Engine(Box::new(client)));
         }
-        let store = Store::open(Options::at(&path), world.clone())?;
+        // Beside engines that share the store; what is let go on is announced by them.
+        let sharing = match place {
+            Place::File(_) => Use::Alone,
+            Place::Server(_) => Use::Shared,
+        };
+        let options = Options {
+            sharing,
+            announces: sharing == Use::Shared,
+            ..Options::of(place)
+        };
+        let store = Store::open(options, world.clone())?;
         let loaded = flow::load(&absolute(&project.project), &world);
         Ok(Office::Store(Box::new(Desk::of_store(
             store,

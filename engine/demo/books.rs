@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::failure::Failure;
 use crate::store::books::{Books, Counts};
-use crate::store::reader::Reader;
+use crate::store::postgres::Server;
+use crate::store::reader::{Place, Reader};
 use crate::store::runs::{RunFilter, RunState};
 
 /// Where the reference project keeps its store, below its folder.
@@ -44,6 +45,12 @@ impl Tally {
 /// Opens the store of the project in a folder, to read it while the engine runs and while it does not.
 pub fn open(project: &Path) -> Result<Reader, String> {
     Reader::open(&project.join(STORE)).map_err(said)
+}
+
+/// The same for a store on a PostgreSQL server, in this schema.
+pub fn open_server(url: &str, schema: &str) -> Result<Reader, String> {
+    let server = Server::new(url, schema, None)?;
+    Reader::at(&Place::Server(Box::new(server))).map_err(said)
 }
 
 /// The counts of now.

@@ -50,10 +50,27 @@ impl Engine {
         }
     }
 
+    /// Another engine on the same project, with an address and a name of its own: its log is `engine-NAME.log`, and it is not started.
+    pub fn another(&self, name: &str, address: SocketAddr) -> Engine {
+        Engine {
+            program: self.program.clone(),
+            project: self.project.clone(),
+            address,
+            environment: self.environment.clone(),
+            log: self.project.join(format!("engine-{name}.log")),
+            child: None,
+        }
+    }
+
     /// Gives its next start this environment variable.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.unset(name);
         self.environment.push((name, value.into()));
+    }
+
+    /// The variables of its next start's environment.
+    pub fn environment(&self) -> &[(&'static str, String)] {
+        &self.environment
     }
 
     /// Takes a variable from its next start's environment.
@@ -195,9 +212,9 @@ pub struct Load<'a> {
     pub erp: SocketAddr,
 }
 
-/// Kills and restarts the engine `times` times, at points of the work chosen by `dice`; comes back after the last one.
+/// Kills and restarts engines `times` times, at points of the work chosen by `dice`; comes back after the last one.
 pub async fn kill_under_load(
-    engine: &mut Engine,
+    engines: &mut [Engine],
     times: u64,
     load: &Load<'_>,
     mut dice: Dice,
@@ -219,6 +236,7 @@ pub async fn kill_under_load(
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        let engine = &mut engines[dice.below(engines.len() as u64) as usize];
         engine.kill().await?;
         kills.done += 1;
         engine.start().await?;

@@ -67,7 +67,7 @@ pub struct ErpArgs {
     /// Where chance starts.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The bearer token that callers must show; none is asked for without it.
+    /// The bearer token that callers must show; none is asked for without it. A caller can put `@` and its name behind it.
     #[arg(long, env = "ERP_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// End when standard input closes, so that the ERP does not outlive its parent.
@@ -199,8 +199,10 @@ impl Erp {
             ));
         };
         let order = serde_json::from_slice::<Value>(&asked.body).ok();
+        let caller = caller(self.token.as_deref(), asked.authorization.as_deref());
         self.note(json!({"seq": seq, "at_us": now_us(), "request": {
             "method": asked.method.as_str(),
+            "by": caller.as_deref().filter(|name| !name.is_empty()),
             "path": if asked.query.is_empty() { asked.path.clone() } else { format!("{}?{}", asked.path, asked.query) },
             "idempotency_key": asked.idempotency_key,
             "order_number": order.as_ref().and_then(|order| order["order_number"].as_str()),
@@ -208,9 +210,7 @@ impl Erp {
             "body": String::from_utf8_lossy(&asked.body),
         }}))
         .await?;
-        if let Some(token) = &self.token
-            && asked.authorization.as_deref() != Some(&format!("Bearer {token}"))
-        {
+        if caller.is_none() {
             return Ok(problem(StatusCode::UNAUTHORIZED, "show the bearer token"));
         }
         let fate = self.faults.fate(Dice::of(self.seed, seq));
@@ -383,6 +383,20 @@ impl Erp {
     /// Without its journal the stand-in answers nothing, for nothing may be done that the journal does not know of.
     async fn note(&self, line: Value) -> Result<(), HangUp> {
         self.journal.append(&line).await.map_err(|_| HangUp)
+    }
+}
+
+/// The name of a caller who shows the token: empty if it gives none, `None` if it does not show the token.
+fn caller(token: Option<&str>, authorization: Option<&str>) -> Option<String> {
+    let Some(token) = token else {
+        return Some(String::new());
+    };
+    let rest = authorization?
+        .strip_prefix("Bearer ")?
+        .strip_prefix(token)?;
+    match rest.strip_prefix('@') {
+        Some(name) => Some(name.to_owned()),
+        None => rest.is_empty().then(String::new),
     }
 }
 

@@ -7,6 +7,7 @@
 mod answer;
 pub mod books;
 pub mod client;
+pub mod cluster;
 pub mod dice;
 pub mod engine;
 pub mod erp;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use books::Tally;
 use client::Client;
+use cluster::{Cluster, ClusterArgs};
 use dice::Dice;
 use engine::{Engine, Kills, Load, booked, free_address, kill_under_load};
 use erp::{ErpArgs, Mode};
@@ -66,6 +68,8 @@ const PRINT_EVERY: Duration = Duration::from_secs(2);
   crossdock demo
   crossdock demo --kills 20 --erp probe        kill -9 under load, an ERP that ignores idempotency keys
   crossdock demo --keep --journals journals    look around afterwards, and recount by hand
+  crossdock demo --engines 3 --rabbitmq amqp://guest:guest@127.0.0.1 --postgres postgres://postgres@127.0.0.1/postgres
+                                               three engines share the work; with --kills, one of them dies now and then
 
 Exit codes: 0 nothing lost, nothing doubled, the books balance; 1 otherwise")]
 pub struct DemoArgs {
@@ -81,7 +85,7 @@ pub struct DemoArgs {
     /// At most this many webhooks a second; 0 is as fast as it goes.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
-    /// How often the engine is killed (`kill -9`) and restarted while it works.
+    /// How often an engine is killed (`kill -9`) and restarted while it works.
     #[arg(long, default_value_t = 0)]
     pub kills: u64,
     /// What the ERP offers against booking twice.
@@ -102,6 +106,9 @@ pub struct DemoArgs {
     /// Runs a copy of this project instead of the built-in one.
     #[arg(long)]
     pub project: Option<PathBuf>,
+    /// What several engines share.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// Runs the demo. True if nothing was lost, doubled or changed, and the books balance.
@@ -117,56 +124,91 @@ pub async fn demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<bool,
     say(out, &format!("project    {}\n", stage.project.display()))?;
     let erp_process = start_erp(args, &stage).await?;
     let erp = erp_process.address();
-    let mut engine = Engine::new(
-        stage.program.clone(),
-        &stage.project,
-        free_address()?,
-        environment(erp),
-    );
-    engine.start().await?;
-    say(
-        out,
-        &format!(
-            "engine     http://{}\nerp        http://{erp}, {:?}\n\n",
-            engine.address(),
-            args.erp
-        ),
-    )?;
-    let books = books::open(&stage.project)?;
-    let played = play(args, &plan, &stage, &mut engine, erp, &books, out).await;
-    let findings = match played {
-        Ok(findings) => findings,
-        Err(error) => {
-            return Err(format!(
-                "{error}\nthe engine's last words:\n{}",
-                engine.log_end()
-            ));
-        }
-    };
+    let mut engines = engines(args, &stage, erp)?;
+    let shown = show_findings(args, &plan, &stage, &mut engines, erp, out).await;
+    for engine in &mut engines {
+        engine.kill().await?;
+    }
+    drop(erp_process);
+    if !args.keep {
+        let known = known(&stage, erp);
+        stage
+            .cluster
+            .remove(&stage.program, &stage.project, known)
+            .await?;
+    }
+    shown
+}
+
+/// Starts the engines, plays, and says what was found. True if it is good.
+async fn show_findings(
+    args: &DemoArgs,
+    plan: &Plan,
+    stage: &Stage,
+    engines: &mut [Engine],
+    erp: SocketAddr,
+    out: &mut (dyn Write + Send),
+) -> Result<bool, String> {
+    for engine in &mut *engines {
+        engine.launch()?;
+    }
+    for engine in &mut *engines {
+        engine.wait_until_ready().await?;
+        say(out, &format!("engine     http://{}\n", engine.address()))?;
+    }
+    say(out, &format!("erp        http://{erp}, {:?}\n\n", args.erp))?;
+    let books = stage.books()?;
+    let findings = play(args, plan, stage, engines, erp, &books, out)
+        .await
+        .map_err(|error| format!("{error}\n{}", last_words(engines)))?;
     let faults = findings.faults();
     say(out, &findings.text())?;
     for fault in &faults {
         say(out, &format!("\nnot good: {fault}"))?;
     }
     if !faults.is_empty() {
-        say(
-            out,
-            &format!("\nthe engine's last words:\n{}\n", engine.log_end()),
-        )?;
+        say(out, &format!("\n{}\n", last_words(engines)))?;
     }
-    say(out, &next(args, &stage, &engine))?;
+    say(out, &next(args, stage, &engines[0]))?;
     if args.keep {
-        if !engine.is_running() {
-            engine.start().await?;
+        for engine in engines {
+            if !engine.is_running() {
+                engine.start().await?;
+            }
         }
         say(out, "\nrunning until Ctrl-C\n")?;
         tokio::signal::ctrl_c()
             .await
             .map_err(|error| error.to_string())?;
     }
-    engine.kill().await?;
-    drop(erp_process);
     Ok(faults.is_empty())
+}
+
+/// The engines, not started yet. Where there are several, each shows its number to the ERP.
+fn engines(args: &DemoArgs, stage: &Stage, erp: SocketAddr) -> Result<Vec<Engine>, String> {
+    let first = Engine::new(
+        stage.program.clone(),
+        &stage.project,
+        free_address()?,
+        known(stage, erp),
+    );
+    if args.cluster.engines == 1 {
+        return Ok(vec![first]);
+    }
+    let numbered = (1..=args.cluster.engines).map(|nth| {
+        let mut engine = first.another(&nth.to_string(), free_address()?);
+        engine.set("ERP_TOKEN", format!("{TOKEN}@{nth}"));
+        Ok(engine)
+    });
+    numbered.collect()
+}
+
+fn last_words(engines: &[Engine]) -> String {
+    let words = engines.iter().map(|engine| {
+        let address = engine.address();
+        format!("the last words of http://{address}:\n{}", engine.log_end())
+    });
+    words.collect::<Vec<_>>().join("\n")
 }
 
 /// The folders in which the demo plays.
@@ -177,10 +219,14 @@ struct Stage {
     sent: PathBuf,
     erp: PathBuf,
     keep: bool,
+    cluster: Cluster,
 }
 
 impl Stage {
     fn set(args: &DemoArgs) -> Result<Stage, String> {
+        // What is a name for a schema and for queues alike.
+        let name = format!("demo{}x{}", std::process::id(), args.seed);
+        let cluster = args.cluster.cluster(name)?;
         let folder = std::env::temp_dir().join(format!(
             "crossdock-demo-{}-{}",
             std::process::id(),
@@ -197,6 +243,7 @@ impl Stage {
             sent: journals.join("sent.jsonl"),
             erp: journals.join("erp.jsonl"),
             keep: args.keep,
+            cluster,
             folder,
         };
         for old in [&stage.sent, &stage.erp] {
@@ -208,7 +255,16 @@ impl Stage {
             }
         }
         project::write(args.project.as_deref(), &stage.project, args.erp)?;
+        stage.cluster.settle(&stage.project)?;
         Ok(stage)
+    }
+
+    /// The engines' books.
+    fn books(&self) -> Result<Reader, String> {
+        match &self.cluster.postgres {
+            Some(url) => books::open_server(url, &self.cluster.name),
+            None => books::open(&self.project),
+        }
     }
 }
 
@@ -219,6 +275,13 @@ impl Drop for Stage {
             drop(std::fs::remove_dir_all(&self.folder));
         }
     }
+}
+
+/// What the project's variables are.
+fn known(stage: &Stage, erp: SocketAddr) -> Vec<(&'static str, String)> {
+    let mut known = environment(erp);
+    known.extend(stage.cluster.environment());
+    known
 }
 
 fn environment(erp: SocketAddr) -> Vec<(&'static str, String)> {
@@ -250,14 +313,14 @@ async fn play(
     args: &DemoArgs,
     plan: &Plan,
     stage: &Stage,
-    engine: &mut Engine,
+    engines: &mut [Engine],
     erp: SocketAddr,
     books: &Reader,
     out: &mut (dyn Write + Send),
 ) -> Result<Findings, String> {
     let progress = Arc::new(Progress::default());
     let settings = Settings {
-        address: engine.address(),
+        addresses: engines.iter().map(Engine::address).collect(),
         secret: SECRET.to_owned(),
         concurrency: args.concurrency,
         rate: args.rate,
@@ -280,7 +343,7 @@ async fn play(
         };
         let upset = async {
             kill_under_load(
-                engine,
+                engines,
                 args.kills,
                 &load,
                 Dice::of(args.seed, u64::MAX - 1),
@@ -295,8 +358,10 @@ async fn play(
             ended = show(&load, out) => { ended?; false }
         }
     };
-    if !engine.is_running() {
-        engine.start().await?;
+    for engine in &mut *engines {
+        if !engine.is_running() {
+            engine.start().await?;
+        }
     }
     let tally = books::read(books).await?;
     let explained = Explained {
@@ -308,7 +373,8 @@ async fn play(
         tally,
         kills_wanted: args.kills,
         kills,
-        recovered: engine.recovered(),
+        recovered: engines.iter().map(Engine::recovered).sum(),
+        engines: args.cluster.engines,
         resent: progress.resent.load(Ordering::Relaxed),
         quiet,
     })

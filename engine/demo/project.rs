@@ -20,6 +20,8 @@ static FOLDERS: [(&str, Dir<'_>); 5] = [
 const BOOKING: &str = "flows/order-booking.yaml";
 const KEY: &str = ", idempotency_key: orderNumber, kept: 24h";
 const PROBE: &str = "probe: ";
+/// What the settings demand of effects.
+const EFFECTS: &str = " effects: error,";
 
 /// Writes the reference project, or a copy of the one in `from`, to the folder `to`; its booking flow claims no more of the ERP than `mode` offers.
 pub fn write(from: Option<&Path>, to: &Path, mode: Mode) -> Result<(), String> {
@@ -36,7 +38,18 @@ pub fn write(from: Option<&Path>, to: &Path, mode: Mode) -> Result<(), String> {
             booking.display()
         )
     })?;
-    fs::write(&booking, text).map_err(|error| format!("{}: {error}", booking.display()))
+    fs::write(&booking, text).map_err(|error| format!("{}: {error}", booking.display()))?;
+    if mode == Mode::Neither {
+        relax(&to.join("crossdock.yaml"))?;
+    }
+    Ok(())
+}
+
+/// Takes back the policy that every effect can be repeated safely: an ERP that offers nothing against booking twice cannot be held to it.
+fn relax(settings: &Path) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", settings.display());
+    let text = fs::read_to_string(settings).map_err(wrong)?;
+    fs::write(settings, text.replacen(EFFECTS, "", 1)).map_err(wrong)
 }
 
 /// The booking flow for an ERP of this mode; `None` if it has no key or probe to leave out.
@@ -112,6 +125,8 @@ mod tests {
             expect
         );
         assert!(text.contains("retry: { attempts:"));
+        let settings = fs::read_to_string(folder.path().join("crossdock.yaml")).unwrap();
+        assert_eq!(settings.contains(EFFECTS), mode != Mode::Neither);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Recount {
     pub booking_requests: u64,
     /// Requests to book an order that had been asked for before.
     pub asked_again: u64,
+    /// Requests to book, by the name of the engine that sent them, where it has given one.
+    pub booked_by: BTreeMap<String, u64>,
     /// Requests that the ERP answered from their idempotency key.
     pub repeated: u64,
     /// How often the ERP misbehaved on purpose, by fault.
@@ -83,6 +85,16 @@ pub struct Recount {
 }
 
 impl Recount {
+    /// The engines that booked, by name: their requests, and how many in a hundred of all these are.
+    pub fn shares(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let all = self.booking_requests.max(1);
+        let engines = self.booked_by.iter();
+        engines.map(move |(name, requests)| {
+            let share = (requests * 100 + all / 2) / all;
+            (name.as_str(), *requests, share)
+        })
+    }
+
     /// Whether orders were sent, and all of them arrived once and unchanged.
     pub fn is_good(&self) -> bool {
         self.sent > 0
@@ -279,6 +291,9 @@ fn read_booked(lines: &[Value], counts: &mut Recount) -> HashMap<String, Vec<Boo
         let (request, applied) = (&line["request"], &line["applied"]);
         if request["method"] == "POST" {
             counts.booking_requests += 1;
+            if let Some(name) = request["by"].as_str() {
+                *counts.booked_by.entry(name.to_owned()).or_default() += 1;
+            }
             counts.asked_again += u64::from(!asked.insert(text(&request["order_number"])));
         }
         if let Some(fault) = line["fault"].as_str() {

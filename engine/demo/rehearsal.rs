@@ -141,7 +141,7 @@ async fn rehearse(habit: Habit, orders: u64, folder: &Path) -> (Plan, Recount, A
         requests: AtomicU64::new(0),
     });
     let settings = Settings {
-        address: listener.local_addr().unwrap(),
+        addresses: vec![listener.local_addr().unwrap()],
         secret: SECRET.to_owned(),
         concurrency: 8,
         rate: 0,
@@ -253,7 +253,7 @@ async fn a_storefront_with_the_wrong_secret_is_refused() {
     let served = tokio::spawn(listen(engine, listener));
     let journal = folder.path().join("sent.jsonl");
     let settings = Settings {
-        address,
+        addresses: vec![address],
         secret: "wrong".to_owned(),
         concurrency: 2,
         rate: 1_000,
@@ -287,7 +287,7 @@ async fn deliveries_that_nobody_answers_are_given_up_in_the_end() {
         .local_addr()
         .unwrap();
     let settings = Settings {
-        address: gone,
+        addresses: vec![gone],
         secret: SECRET.to_owned(),
         concurrency: 4,
         rate: 0,

@@ -74,6 +74,8 @@ pub(crate) struct Findings {
     pub(crate) resent: u64,
     /// Whether the engine came to rest.
     pub(crate) quiet: bool,
+    /// How many engines there were.
+    pub(crate) engines: u8,
 }
 
 impl Findings {
@@ -110,6 +112,12 @@ impl Findings {
             self.tally.sum(|counts| counts.received) > 0,
             "the engine's books are empty",
         );
+        if self.engines > 1 {
+            unless(
+                recount.booked_by.len() == usize::from(self.engines),
+                "not every engine took part in the work",
+            );
+        }
         if self.kills_wanted > 0 {
             unless(
                 self.kills.done == self.kills_wanted,
@@ -160,6 +168,10 @@ impl Findings {
             ),
         );
         row("reviewed", recount.reviewed, "orders on the review list");
+        for (name, requests, share) in recount.shares() {
+            let note = format!("requests to book, {share} % of all");
+            row(&format!("engine {name}"), requests, &note);
+        }
         if self.kills_wanted > 0 {
             row(
                 "kills",
@@ -306,6 +318,7 @@ mod tests {
             recovered: 0,
             resent: 0,
             quiet: true,
+            engines: 1,
         }
     }
 

@@ -38,8 +38,8 @@ const ORDERS_A_SYNC: usize = 128;
 /// How and where the storefront sends.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The engine's listener.
-    pub address: SocketAddr,
+    /// The engines' listeners. A connection stays with one of them while that takes what it sends, and goes to the next when it does not.
+    pub addresses: Vec<SocketAddr>,
     /// The key that signs.
     pub secret: String,
     /// How many connections send at the same time.
@@ -93,8 +93,12 @@ pub async fn send(plan: &Plan, settings: &Settings, progress: Arc<Progress>) -> 
     let inbox = Arc::new(Mutex::new(inbox));
     let mut senders = JoinSet::new();
     for nth in 0..settings.concurrency.max(1) {
+        let clients = settings.addresses.iter();
         let sender = Sender {
-            client: Client::new(settings.address, ANSWER_WITHIN),
+            clients: clients
+                .map(|address| (*address, Client::new(*address, ANSWER_WITHIN)))
+                .collect(),
+            at: nth,
             settings: settings.clone(),
             journal: Arc::clone(&journal),
             progress: Arc::clone(&progress),
@@ -197,7 +201,9 @@ fn order_line(order: &Order) -> serde_json::Value {
 
 /// One connection that delivers one order at a time.
 struct Sender {
-    client: Client,
+    clients: Vec<(SocketAddr, Client)>,
+    /// Which of the engines is its own at the moment, counted round and round.
+    at: usize,
     settings: Settings,
     journal: Arc<Journal>,
     progress: Arc<Progress>,
@@ -257,10 +263,14 @@ impl Sender {
         let signature = sign(&self.settings.secret, &delivery.order.body)?;
         let mut wait = RESEND_FIRST;
         for attempt in 1u32.. {
-            let request = self.request(delivery, &signature)?;
+            let engines = self.clients.len().max(1);
+            let Some((address, client)) = self.clients.get_mut(self.at % engines) else {
+                return Err("there is no engine to send to".to_owned());
+            };
+            let request = request(&self.settings, *address, delivery, &signature)?;
             let sent = Instant::now();
             self.progress.in_flight.fetch_add(1, Ordering::Relaxed);
-            let answer = self.client.send(request).await;
+            let answer = client.send(request).await;
             self.progress.in_flight.fetch_sub(1, Ordering::Relaxed);
             let why = match answer {
                 Ok((status, _)) if is_final(status) => {
@@ -272,40 +282,39 @@ impl Sender {
             if started.elapsed() + wait > self.settings.give_up_after {
                 return Ok((End::GivenUp(why), attempt, sent.elapsed()));
             }
+            self.at += 1;
             self.progress.resent.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(wait.mul_f64(0.5 + self.dice.fraction() / 2.0)).await;
             wait = (wait * 2).min(RESEND_MOST);
         }
         Err("a delivery was tried more often than can be counted".to_owned())
     }
+}
 
-    fn request(
-        &self,
-        delivery: &Delivery,
-        signature: &str,
-    ) -> Result<Request<Full<Bytes>>, String> {
-        let copy = match (self.settings.copy, delivery.order.kind) {
-            (0, _) | (_, Kind::BreaksContract) => String::new(),
-            (copy, _) => format!("-{copy}"),
-        };
-        Request::post(HOOK)
-            .header("host", self.settings.address.to_string())
-            .header("content-type", "application/json")
-            .header("x-shopify-topic", "orders/create")
-            .header("x-shopify-shop-domain", "crossdock-demo.example")
-            .header("x-shopify-api-version", "2026-10")
-            .header(
-                "x-shopify-webhook-id",
-                format!(
-                    "{}-{}{copy}",
-                    delivery.order.number.trim_start_matches('#'),
-                    delivery.nth
-                ),
-            )
-            .header("x-shopify-hmac-sha256", signature)
-            .body(Full::new(delivery.order.body.clone()))
-            .map_err(|error| error.to_string())
-    }
+fn request(
+    settings: &Settings,
+    to: SocketAddr,
+    delivery: &Delivery,
+    signature: &str,
+) -> Result<Request<Full<Bytes>>, String> {
+    let copy = match (settings.copy, delivery.order.kind) {
+        (0, _) | (_, Kind::BreaksContract) => String::new(),
+        (copy, _) => format!("-{copy}"),
+    };
+    let number = delivery.order.number.trim_start_matches('#');
+    Request::post(HOOK)
+        .header("host", to.to_string())
+        .header("content-type", "application/json")
+        .header("x-shopify-topic", "orders/create")
+        .header("x-shopify-shop-domain", "crossdock-demo.example")
+        .header("x-shopify-api-version", "2026-10")
+        .header(
+            "x-shopify-webhook-id",
+            format!("{number}-{}{copy}", delivery.nth),
+        )
+        .header("x-shopify-hmac-sha256", signature)
+        .body(Full::new(delivery.order.body.clone()))
+        .map_err(|error| error.to_string())
 }
 
 /// The storefront's signature over the raw body.

@@ -77,6 +77,9 @@ pub fn json(findings: &Findings, out: &mut (impl Write + ?Sized)) -> io::Result<
             "message": finding.message,
             "help": finding.help,
         });
+        if !finding.witness.is_empty() {
+            value["witness"] = json!(finding.witness);
+        }
         if !finding.related.is_empty() {
             value["related"] = finding.related.iter().map(related_json).collect();
         }

@@ -113,6 +113,19 @@ pub(crate) fn table_uses(root: &Node) -> Vec<TableUse> {
     all
 }
 
+/// The texts and numbers that are written down.
+pub(crate) fn constants(root: &Node) -> Vec<serde_json::Value> {
+    let mut all = Vec::new();
+    root.walk(&mut |node| match &node.tree {
+        Tree::Text(text) => all.push(serde_json::Value::from(text.as_str())),
+        Tree::Literal(tape) if matches!(tape.root().kind(), Kind::Number | Kind::String) => {
+            all.extend(serde_json::from_str(tape.root().json()).ok());
+        }
+        _ => {}
+    });
+    all
+}
+
 /// Whether the current value is looked at anywhere.
 pub(crate) fn reads_current(root: &Node) -> bool {
     let mut reads = false;

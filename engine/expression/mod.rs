@@ -20,7 +20,7 @@ mod check;
 mod decide;
 pub(crate) mod evaluate;
 pub mod functions;
-mod lexer;
+pub(crate) mod lexer;
 pub(crate) mod number;
 mod parser;
 mod scope;
@@ -94,6 +94,11 @@ impl Expression {
     /// Whether the expression reads the body: false for literals and for what only asks the context.
     pub fn reads_body(&self) -> bool {
         check::reads_current(&self.root)
+    }
+
+    /// The texts and numbers that are written in the expression.
+    pub(crate) fn constants(&self) -> Vec<serde_json::Value> {
+        check::constants(&self.root)
     }
 
     /// The value of the expression on the scope's body.

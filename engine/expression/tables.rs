@@ -114,6 +114,12 @@ impl Table {
         self.row(key).map(|row| row[at].as_str())
     }
 
+    /// The cells of a column, in the order of the rows.
+    pub(crate) fn cells(&self, column: &str) -> Option<impl Iterator<Item = &str>> {
+        let at = self.columns.iter().position(|known| known == column)?;
+        Some(self.rows.iter().map(move |row| row[at].as_str()))
+    }
+
     /// The keys, in the order of the rows.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().map(|row| row[0].as_str())

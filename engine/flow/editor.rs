@@ -13,8 +13,12 @@ use serde_json::{Map, Value, json};
 use super::file;
 use super::settings::Settings;
 use super::shapes::Role;
+use super::test::Tests;
+use crate::component::Kind;
 use crate::component::common::Common;
+use crate::diagnostic::{File, Findings};
 use crate::system::file::SystemFile;
+use crate::yaml;
 
 /// The folder of the schemas, below a project's folder.
 pub const FOLDER: &str = "schemas/crossdock";
@@ -27,13 +31,18 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("mapping.schema.json", mapping()),
         ("system.schema.json", system()),
         (
+            "test.schema.json",
+            of::<Tests>("Flow tests of a Crossdock project"),
+        ),
+        (
             "project.schema.json",
             of::<Settings>("crossdock.yaml, the settings of a Crossdock project"),
         ),
     ];
     schemas
         .into_iter()
-        .map(|(name, schema)| {
+        .map(|(name, mut schema)| {
+            describe(&mut schema);
             let text = serde_json::to_string_pretty(&schema).expect("a JSON value is JSON");
             (name, text + "\n")
         })
@@ -185,7 +194,7 @@ fn source(generator: &mut SchemaGenerator) -> Value {
     let kinds = Role::Source.kinds();
     let fields: Map<String, Value> = kinds
         .iter()
-        .map(|kind| (kind.name.to_owned(), (kind.schema)(generator).to_value()))
+        .map(|kind| (kind.name.to_owned(), of_kind(kind, generator)))
         .collect();
     json!({
         "type": "object",
@@ -194,6 +203,50 @@ fn source(generator: &mut SchemaGenerator) -> Value {
         "minProperties": 1,
         "maxProperties": 1,
     })
+}
+
+/// A kind's config, with its example.
+fn of_kind(kind: &Kind, generator: &mut SchemaGenerator) -> Value {
+    let mut schema = (kind.schema)(generator).to_value();
+    let example = example_of(kind.name, kind.example);
+    if let (Value::Object(schema), Some(example)) = (&mut schema, example) {
+        schema.insert("examples".to_owned(), json!([example]));
+    }
+    schema
+}
+
+/// The config in an example: what stands behind the kind.
+fn example_of(kind: &str, example: &str) -> Option<Value> {
+    let node = yaml::parse(&File::new("example.yaml", example), &mut Findings::new())?;
+    let mut open = vec![&node];
+    while let Some(node) = open.pop() {
+        if let Some(config) = node.get(kind) {
+            return Some(config.to_json());
+        }
+        open.extend(node.items());
+        open.extend(node.entries().iter().map(|(_, node)| node));
+    }
+    None
+}
+
+/// Gives a key that stands alone in an alternative the words of its alternative.
+fn describe(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(describe),
+        Value::Object(object) => {
+            let words = object.get("description").cloned();
+            let fields = object.get_mut("properties").and_then(Value::as_object_mut);
+            if let (Some(words), Some(fields)) = (words, fields)
+                && fields.len() == 1
+            {
+                for field in fields.values_mut().filter_map(Value::as_object_mut) {
+                    field.entry("description").or_insert_with(|| words.clone());
+                }
+            }
+            object.values_mut().for_each(describe);
+        }
+        _ => {}
+    }
 }
 
 /// A step or a sink: one kind, and the keys beside it.
@@ -212,7 +265,7 @@ fn entry(role: Role, generator: &mut SchemaGenerator) -> Value {
     let mut kinds: Vec<Value> = Vec::new();
     for kind in role.kinds() {
         kinds.push(json!({ "required": [kind.name] }));
-        fields.insert(kind.name.to_owned(), (kind.schema)(generator).to_value());
+        fields.insert(kind.name.to_owned(), of_kind(kind, generator));
     }
     fields.insert(
         "use".to_owned(),
@@ -241,13 +294,19 @@ fn entry(role: Role, generator: &mut SchemaGenerator) -> Value {
 /// A saga.
 fn saga(generator: &mut SchemaGenerator) -> Value {
     let mut saga = file::Saga::json_schema(generator).to_value();
-    saga["properties"]["steps"] = reference("steps");
+    saga["properties"]["steps"] = json!({
+        "allOf": [reference("steps")],
+        "description": "What is done, in order; what is undone goes backwards.",
+    });
     saga
 }
 
 /// The arms of a branch.
 fn branch() -> Value {
-    let steps = reference("steps");
+    let steps = json!({
+        "allOf": [reference("steps")],
+        "description": "What happens to messages of this arm.",
+    });
     json!({
         "type": "array",
         "description": "Steps by condition; the first arm that matches takes the message, and all go on behind the branch.",
@@ -267,6 +326,7 @@ fn branch() -> Value {
                     "properties": {
                         "otherwise": {
                             "type": "object",
+                            "description": "The arm for messages that no other arm takes.",
                             "properties": { "steps": steps },
                             "required": ["steps"],
                             "additionalProperties": false,
@@ -315,6 +375,7 @@ fn mapping() -> Value {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A mapping of a Crossdock project",
         "type": "object",
+        "examples": [mapping_example()],
         "properties": {
             "mapping": { "type": "string", "description": "The mapping's name: what `map` names." },
             "description": { "type": "string", "description": "What the mapping is for, in a sentence." },
@@ -352,14 +413,36 @@ fn mapping() -> Value {
                         "type": "object",
                         "properties": {
                             "each": { "type": "string", "format": "jmespath", "description": "The list; one item is made of each of its items." },
-                            "fields": { "$ref": "#/definitions/fields" },
-                            "value": { "$ref": "#/definitions/value" },
+                            "fields": {
+                                "allOf": [{ "$ref": "#/definitions/fields" }],
+                                "description": "The fields of each item; expressions see the item of `each`.",
+                            },
+                            "value": {
+                                "allOf": [{ "$ref": "#/definitions/value" }],
+                                "description": "What each item is, if it is no object.",
+                            },
                         },
                         "anyOf": [{ "required": ["fields"] }, { "required": ["value"] }],
                         "additionalProperties": false,
                     },
                 ],
             },
+        },
+    })
+}
+
+/// A mapping, whole.
+fn mapping_example() -> Value {
+    json!({
+        "mapping": "erp-order",
+        "from": "storefront/order.v1",
+        "to": "erp/order.v1",
+        "let": { "lines": "line_items[?quantity > `0`]" },
+        "fields": {
+            "order_number": "name",
+            "channel": "'storefront'",
+            "customer": { "email": "lower(customer.email)" },
+            "lines": [{ "each": "$lines", "fields": { "item": "sku", "price": "decimal(price)" } }],
         },
     })
 }

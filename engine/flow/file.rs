@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use crate::component::common::Retry;
+use crate::component::lifecycle::{Criticality, Deprecation, Version};
 use crate::component::words::{Duration, ExpressionText};
 
 /// A flow: where messages come from, what happens to them, and where they go.
@@ -23,6 +24,12 @@ pub struct Flow {
     pub owner: Option<String>,
     /// How much it matters when it stands still. Default `normal`.
     pub criticality: Option<Criticality>,
+    /// The version of what the flow offers, for people and the catalog.
+    pub version: Option<Version>,
+    /// That the flow is to be given up, and what takes its place.
+    pub deprecated: Option<Deprecation>,
+    /// The system that the messages come from, where the source does not name it: for `authority` and the catalog.
+    pub origin: Option<String>,
     /// The business process that its milestones belong to.
     pub process: Option<String>,
     /// Where messages come from: one entry, keyed by its kind.
@@ -97,20 +104,6 @@ pub enum ParameterKind {
     Schema,
     /// The name of a flow of the project.
     Flow,
-}
-
-/// How much it matters when a flow stands still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Criticality {
-    /// It can wait for days.
-    Low,
-    /// It can wait for hours.
-    Normal,
-    /// People notice within minutes.
-    High,
-    /// The business stands still.
-    Critical,
 }
 
 /// The schema of arriving bodies.

@@ -4,12 +4,15 @@
     reason = "a plan is made from the project's files and opens no others"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::codes;
+use super::memory::Memory;
+use super::workspace::Texts;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
 
 /// How many files a project may have.
@@ -26,6 +29,8 @@ const DEPTH_MAX: usize = 16;
 pub(crate) struct Folder {
     /// Where they are.
     pub(crate) root: PathBuf,
+    /// What relative paths of sources and sinks are relative to: the same, but in tests.
+    pub(crate) work: PathBuf,
     /// `crossdock.yaml`.
     pub(crate) settings: Option<Arc<File>>,
     /// `flows/**/*.yaml`, without tests and fragments.
@@ -49,16 +54,35 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Reads the project in `root`. What cannot be read becomes findings.
-    pub(crate) fn read(root: &Path, findings: &mut Findings) -> Folder {
+    /// The folders of a project.
+    pub(crate) const TOPS: [&'static str; 6] = [
+        "flows",
+        "mappings",
+        "schemas",
+        "systems",
+        "processes",
+        "tables",
+    ];
+
+    /// Reads the project in `root`, with these texts instead of those on the disk. What cannot be read becomes findings.
+    pub(super) fn read(
+        root: &Path,
+        texts: &Texts,
+        memory: Option<&Memory>,
+        findings: &mut Findings,
+    ) -> Folder {
         let mut reader = Reader {
             root,
+            texts,
+            memory,
             findings,
             count: 0,
             folder: Folder {
                 root: root.to_owned(),
+                work: root.to_owned(),
                 ..Folder::default()
             },
+            held: None,
         };
         if let Err(error) = fs::read_dir(root) {
             let message = format!("the project's folder cannot be read: {error}");
@@ -74,19 +98,45 @@ impl Folder {
                 );
             }
         }
-        if root.join("crossdock.yaml").exists() {
+        if texts.contains_key("crossdock.yaml") || root.join("crossdock.yaml").exists() {
             reader.folder.settings = reader.file("crossdock.yaml", TEXT_BYTES_MAX);
         }
-        for top in [
-            "flows",
-            "mappings",
-            "schemas",
-            "systems",
-            "processes",
-            "tables",
-        ] {
+        for top in Folder::TOPS {
             if root.join(top).is_dir() {
                 reader.walk(top, top, 0);
+            }
+            reader.unsaved(top);
+        }
+        reader.folder
+    }
+
+    /// The project that these files are, each with its path below the project's folder and its bytes; nothing is read from the disk.
+    pub(crate) fn of(files: BTreeMap<String, Vec<u8>>, findings: &mut Findings) -> Folder {
+        let texts = Texts::new();
+        let mut reader = Reader {
+            root: Path::new(""),
+            texts: &texts,
+            memory: None,
+            findings,
+            count: 0,
+            folder: Folder::default(),
+            held: Some(files),
+        };
+        let held = reader.held.iter().flat_map(BTreeMap::keys);
+        let paths: Vec<String> = held.cloned().collect();
+        for path in paths {
+            if path == "crossdock.yaml" {
+                reader.folder.settings = reader.file(&path, TEXT_BYTES_MAX);
+                continue;
+            }
+            let depth = path.matches('/').count().saturating_sub(1);
+            let hidden = path.split('/').any(|part| part.starts_with('.'));
+            if let Some((top, _)) = path.split_once('/')
+                && Folder::TOPS.contains(&top)
+                && !path.starts_with("schemas/crossdock/")
+                && !hidden
+            {
+                reader.take(top, &path, depth);
             }
         }
         reader.folder
@@ -94,7 +144,12 @@ impl Folder {
 
     /// How many files were read.
     pub(crate) fn len(&self) -> usize {
-        [
+        self.all().count()
+    }
+
+    /// All files that were read.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<File>> {
+        let lists = [
             &self.flows,
             &self.fragments,
             &self.mappings,
@@ -103,11 +158,8 @@ impl Folder {
             &self.systems,
             &self.processes,
             &self.tables,
-        ]
-        .iter()
-        .map(|files| files.len())
-        .sum::<usize>()
-            + usize::from(self.settings.is_some())
+        ];
+        self.settings.iter().chain(lists.into_iter().flatten())
     }
 }
 
@@ -123,9 +175,13 @@ pub(crate) fn secret(root: &Path, path: &str) -> Result<String, String> {
 
 struct Reader<'a> {
     root: &'a Path,
+    texts: &'a Texts,
+    memory: Option<&'a Memory>,
     findings: &'a mut Findings,
     count: usize,
     folder: Folder,
+    /// The files, if they are not on the disk.
+    held: Option<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Reader<'_> {
@@ -156,6 +212,23 @@ impl Reader<'_> {
                 }
             } else {
                 self.take(top, &path, depth);
+            }
+        }
+    }
+
+    /// Takes the texts of files that are not on the disk yet.
+    fn unsaved(&mut self, top: &str) {
+        let texts = self.texts;
+        for path in texts.keys() {
+            let below = path
+                .strip_prefix(top)
+                .and_then(|rest| rest.strip_prefix('/'));
+            let Some(below) = below.filter(|_| !self.root.join(path).exists()) else {
+                continue;
+            };
+            let depth = below.matches('/').count();
+            if !path.starts_with("schemas/crossdock/") && depth <= DEPTH_MAX {
+                self.take(top, path, depth);
             }
         }
     }
@@ -218,7 +291,18 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, path: &str, most: u64) -> Option<Arc<File>> {
-        let (bytes, whole) = match bytes(&self.root.join(path), most) {
+        let held = self.held.as_mut().map(|held| held.remove(path));
+        let read = match (held, self.texts.get(path)) {
+            (Some(held), _) => {
+                let bytes = held.unwrap_or_default();
+                let whole = bytes.len() as u64 <= most;
+                Ok((bytes, whole))
+            }
+            (_, Some(text)) if text.len() as u64 > most => Ok((Vec::new(), false)),
+            (_, Some(text)) => Ok((text.clone().into_bytes(), true)),
+            _ => bytes(&self.root.join(path), most),
+        };
+        let (bytes, whole) = match read {
             Ok(read) => read,
             Err(error) => {
                 let message = format!("the file cannot be read: {error}");
@@ -233,7 +317,12 @@ impl Reader<'_> {
             return None;
         }
         match String::from_utf8(bytes) {
-            Ok(text) => Some(File::new(path, text)),
+            Ok(text) => {
+                let known = self
+                    .memory
+                    .and_then(|memory| memory.files.same(path, &text));
+                Some(known.unwrap_or_else(|| File::new(path, text)))
+            }
             Err(error) => {
                 let start = error.utf8_error().valid_up_to();
                 let byte = error.as_bytes().get(start).copied().unwrap_or_default();

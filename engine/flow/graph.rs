@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::plan::{Action, Node, OnFailure, Plan, Project};
+use super::plan::{Action, Node, OnFailure, Plan, Project, Route};
 
 /// A picture: boxes and arrows.
 struct Picture {
@@ -82,7 +82,8 @@ impl Picture {
             form: Form::Source,
         }];
         if !plan.nodes.is_empty() {
-            self.arrow(source_id(number), node_id(number, 0), String::new(), false);
+            let accepts = plan.accepts.as_ref().map(|accepts| &accepts.name);
+            self.carries(source_id(number), node_id(number, 0), "", accepts);
         }
         for (at, node) in plan.nodes.iter().enumerate() {
             shapes.push(Shape {
@@ -105,10 +106,11 @@ impl Picture {
     ) {
         let from = node_id(number, at);
         match &node.action {
-            Action::Route(route) => self.route(number, at, route, node.next),
+            Action::Route(route) => self.route(number, at, route, plan),
             _ => {
                 if let Some(next) = node.next {
-                    self.arrow(from.clone(), node_id(number, next), String::new(), false);
+                    let to = node_id(number, next);
+                    self.carries(from.clone(), to, "", node.keeps.as_ref());
                 }
             }
         }
@@ -140,36 +142,34 @@ impl Picture {
         }
     }
 
-    fn route(&mut self, number: usize, at: usize, route: &super::plan::Route, next: Option<usize>) {
+    fn route(&mut self, number: usize, at: usize, route: &Route, plan: &Plan) {
         let from = node_id(number, at);
+        let keeps = arrives(plan, at);
         for (when, targets) in &route.arms {
             for target in targets {
-                self.arrow(
-                    from.clone(),
-                    node_id(number, *target),
-                    shortened(when.text()),
-                    false,
-                );
+                let to = node_id(number, *target);
+                self.carries(from.clone(), to, &shortened(when.text()), keeps.as_ref());
             }
         }
-        match &route.otherwise {
-            Some(targets) if !targets.is_empty() => {
-                for target in targets {
-                    self.arrow(
-                        from.clone(),
-                        node_id(number, *target),
-                        "otherwise".to_owned(),
-                        false,
-                    );
-                }
-            }
-            Some(_) => {
-                if let Some(next) = next {
-                    self.arrow(from, node_id(number, next), "otherwise".to_owned(), false);
-                }
-            }
-            None => {}
+        let otherwise = match &route.otherwise {
+            Some(targets) if !targets.is_empty() => targets.clone(),
+            Some(_) => plan.nodes[at].next.into_iter().collect(),
+            None => Vec::new(),
+        };
+        for target in otherwise {
+            let to = node_id(number, target);
+            self.carries(from.clone(), to, "otherwise", keeps.as_ref());
         }
+    }
+
+    /// An arrow that messages take, with the schema that their bodies keep to.
+    fn carries(&mut self, from: String, to: String, words: &str, keeps: Option<&Arc<str>>) {
+        let label = match (words, keeps) {
+            (words, None) => words.to_owned(),
+            ("", Some(keeps)) => keeps.to_string(),
+            (words, Some(keeps)) => format!("{words}: {keeps}"),
+        };
+        self.arrow(from, to, label, false);
     }
 
     fn arrow(&mut self, from: String, to: String, label: String, dashed: bool) {
@@ -180,6 +180,37 @@ impl Picture {
             dashed,
         });
     }
+}
+
+/// The schema that bodies keep to when they come to a route: it leaves them as they are.
+fn arrives(plan: &Plan, mut at: usize) -> Option<Arc<str>> {
+    // Routes lead to nodes behind them only, so that this ends.
+    for _ in 0..plan.nodes.len() {
+        if at == 0 {
+            return plan.accepts.as_ref().map(|accepts| accepts.name.clone());
+        }
+        let leads_here = |node: &Node| match &node.action {
+            Action::Route(route) => {
+                let all = route.arms.iter().flat_map(|(_, targets)| targets);
+                all.chain(route.otherwise.iter().flatten())
+                    .any(|to| *to == at)
+            }
+            _ => node.next == Some(at),
+        };
+        let before: Vec<usize> = (0..plan.nodes.len())
+            .filter(|before| leads_here(&plan.nodes[*before]))
+            .collect();
+        match before.as_slice() {
+            [one] if matches!(plan.nodes[*one].action, Action::Route(_)) => at = *one,
+            [] => return None,
+            all => {
+                let keeps = plan.nodes[all[0]].keeps.clone();
+                let same = all.iter().all(|one| plan.nodes[*one].keeps == keeps);
+                return keeps.filter(|_| same);
+            }
+        }
+    }
+    None
 }
 
 fn source_id(flow: usize) -> String {
@@ -345,6 +376,43 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 #[allow(clippy::disallowed_methods, reason = "a test lays out its project")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arrows_say_what_bodies_keep_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let number = |name: &str| {
+            format!(
+                "{{\"required\": [\"{name}\"], \"properties\": {{\"{name}\": {{\"type\": \"string\"}}}}}}"
+            )
+        };
+        for (path, text) in [
+            ("schemas/a.v1.json", number("a")),
+            ("schemas/b.v1.json", number("b")),
+            (
+                "mappings/a-b.yaml",
+                "mapping: a-b\nfrom: a.v1\nto: b.v1\nfields: { b: a }\n".to_owned(),
+            ),
+            (
+                "flows/a.yaml",
+                "flow: a\nsource: { stdin: {} }\naccepts: a.v1\nsteps:\n  - filter: a != 'x'\n  - map: a-b\nroutes:\n  first:\n    - when: b == 'y'\n      to: [out]\n    - otherwise: [lost]\nsinks:\n  out: { stdout: {} }\n  lost: { discard: {} }\n".to_owned(),
+            ),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let loaded = crate::flow::load(folder.path(), &crate::world::World::real());
+        let drawn = mermaid(&loaded.project.unwrap());
+        for line in [
+            "f0 -->|\"a.v1\"| f0n0",
+            "f0n0 -->|\"a.v1\"| f0n1",
+            "f0n1 -->|\"b.v1\"| f0n2",
+            "f0n2 -->|\"b == 'y': b.v1\"| f0n3",
+            "f0n2 -->|\"otherwise: b.v1\"| f0n4",
+        ] {
+            assert!(drawn.contains(line), "{line}\n{drawn}");
+        }
+    }
 
     #[test]
     fn flows_routes_failures_and_systems_are_drawn() {

@@ -1,11 +1,16 @@
 //! The language: files -> checked plans. It opens no socket and no file but the project's own.
 
+pub mod against;
 pub(crate) mod check;
 pub mod codes;
 pub mod editor;
+pub mod explain;
 pub mod file;
 mod folder;
+pub mod governance;
 pub mod graph;
+mod many;
+mod memory;
 pub mod notify;
 pub mod plan;
 mod project;
@@ -14,13 +19,18 @@ mod revision;
 pub mod settings;
 pub(crate) mod shapes;
 mod substitute;
+pub mod test;
 mod told;
+pub mod workspace;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Findings;
 use crate::failure::Failure;
+use crate::schema::Schemas;
 use crate::world::World;
+use crate::yaml::Node;
 use plan::Project;
 
 /// What loading a project gives.
@@ -35,7 +45,30 @@ pub struct Loaded {
 
 /// Loads the project in a folder: all its files, all findings at once. Variables come from the world's environment.
 pub fn load(root: &Path, world: &World) -> Loaded {
-    project::load(root, world)
+    project::load(root, world, &Variant::default())
+}
+
+/// Changes what a file says, by its path in the project.
+pub type Edit<'a> = &'a (dyn Fn(&str, &mut Node) + Sync);
+
+/// What is otherwise than on the disk while a project is loaded.
+#[derive(Default)]
+pub struct Variant<'a> {
+    /// Where sources and sinks look for relative paths, instead of the project's folder.
+    pub files: Option<PathBuf>,
+    /// Cross-reference tables, by name, as CSV: instead of the project's, or beside them.
+    pub tables: BTreeMap<String, String>,
+    /// Changes what a YAML file says, by its path in the project.
+    pub edit: Option<Edit<'a>>,
+    /// The schemas, where they have been compiled before.
+    pub schemas: Option<Schemas>,
+    /// Types are not followed: what they say of this project is known.
+    pub untyped: bool,
+}
+
+/// As `load`, with something otherwise than on the disk.
+pub fn load_variant(root: &Path, world: &World, variant: &Variant<'_>) -> Loaded {
+    project::load(root, world, variant)
 }
 
 /// The settings of the project in a folder, whatever is wrong with its flows.

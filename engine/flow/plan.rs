@@ -133,6 +133,8 @@ pub struct Node {
     pub system: Option<Arc<str>>,
     /// The other flow that it hands copies to, for the screen; a sink's is in its action.
     pub hands_to: Option<Arc<str>>,
+    /// The schema that the body keeps to behind it (at a sink: when it comes there), where that is certain. For the screen.
+    pub keeps: Option<Arc<str>>,
 }
 
 /// What a node does.

@@ -5,48 +5,127 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check::flow::{self, Checked};
-use super::check::fragments::{self, Fragment};
-use super::check::names::Declared;
-use super::check::{Known, Source, across, mappings, settings, systems, tables};
+use super::check::{Known, Source, across, settings, types};
+
 use super::folder::{Folder, TEXT_BYTES_MAX};
-use super::plan::Project;
+use super::many::{each, each_kept};
+use super::memory::Memory;
+use super::plan::{Plan, Project};
 use super::revision::{self, Hash};
 use super::settings::Settings;
 use super::substitute::{self, Values};
-use super::{Loaded, codes, told};
-use crate::component::Library;
-use crate::component::common::RetryRule;
+use super::test::Tested;
+use super::workspace::Texts;
+use super::{Loaded, Variant, codes, told};
 use crate::diagnostic::{Diagnostic, File, Findings, Place, Severity, Span, closest};
-use crate::expression::Tables;
 use crate::failure::Failure;
-use crate::schema::Schemas;
 use crate::world::{World, disk};
-use crate::yaml::{self, Node};
+use crate::yaml;
+use reach::Reach;
 
-/// Fewer files than this are read by one thread.
-const PARALLEL_MIN: usize = 8;
+pub(super) mod govern;
+pub(super) mod kept;
+mod named;
+mod reach;
+mod variant;
 
 /// Loads a project; see [`super::load`].
-pub(super) fn load(root: &Path, world: &World) -> Loaded {
+pub(super) fn load(root: &Path, world: &World, variant: &Variant<'_>) -> Loaded {
     let mut findings = Findings::new();
-    let folder = Folder::read(root, &mut findings);
-    let parsed = Parsed::of(&folder, root, world, &mut findings);
-    let (settings, known, hashes) = known(&folder, &parsed, &mut findings);
+    let mut folder = Folder::read(root, &Texts::new(), None, &mut findings);
+    variant::put_tables(&mut folder, variant);
+    let mut parsed = Parsed::of(&folder, root, world, None, &mut findings);
+    parsed.change(variant);
+    if let Some(files) = &variant.files {
+        folder.work = files.clone();
+    }
+    let looked = hold(folder, parsed, None, variant, &mut findings);
+    let files = looked.folder.len();
+    let findings = looked.told(findings, world);
+    let project = (!findings.has_errors()).then(|| assemble(looked));
+    Loaded {
+        project,
+        findings,
+        files,
+    }
+}
+
+/// What a project is, whatever is wrong with it.
+pub(super) struct Looked {
+    pub(super) folder: Folder,
+    pub(super) parsed: Parsed,
+    pub(super) known: Known,
+    settings: Settings,
+    hashes: named::Hashes,
+    checked: Vec<Arc<Checked>>,
+}
+
+impl Looked {
+    /// What is told of all that was found, and what the project's own rules say.
+    pub(super) fn told(&self, findings: Findings, world: &World) -> Findings {
+        let mut findings = told::once(findings);
+        let project = (&self.settings, &self.known);
+        govern::check(&self.folder, &self.parsed, project, world, &mut findings);
+        self.known.judged.all(findings)
+    }
+
+    /// What tests are about; nothing while a flow cannot be loaded.
+    pub(super) fn tested(&self) -> Option<Tested<'_>> {
+        let plans = self.checked.iter().map(|flow| flow.plan.as_ref());
+        let plans: Option<Vec<&Plan>> = plans.collect();
+        Some(Tested {
+            plans: plans?.into_iter().map(|plan| (&*plan.flow, plan)).collect(),
+            library: &self.known.library,
+        })
+    }
+}
+
+/// Parses and checks the files of a folder. With a memory, only those that have changed.
+pub(super) fn look(
+    folder: Folder,
+    root: &Path,
+    world: &World,
+    mut memory: Option<&mut Memory>,
+    findings: &mut Findings,
+) -> Looked {
+    let parsed = Parsed::of(&folder, root, world, memory.as_deref_mut(), findings);
+    hold(folder, parsed, memory, &Variant::default(), findings)
+}
+
+/// Holds the files of a project against each other.
+fn hold(
+    folder: Folder,
+    parsed: Parsed,
+    mut memory: Option<&mut Memory>,
+    variant: &Variant<'_>,
+    findings: &mut Findings,
+) -> Looked {
+    let (settings, known, hashes) =
+        named::known(&folder, &parsed, memory.as_deref_mut(), variant, findings);
     let flows: Vec<&Source> = parsed.flows.iter().flatten().collect();
-    let checked = each(
-        &flows,
-        |source, _| flow::check(&known, source),
-        &mut findings,
-    );
+    let checked = match memory {
+        None => each(
+            &flows,
+            |source, _| Arc::new(flow::check(&known, source)),
+            findings,
+        ),
+        Some(memory) => {
+            let reach = Reach::of(&folder, &parsed, &known.library.schemas);
+            memory.flows.check(&folder, &flows, &reach, &known)
+        }
+    };
     for flow in &checked {
         for finding in flow.findings.iter() {
             findings.push(finding.clone());
         }
     }
     let whole = folder.unread.is_empty() && parsed.flows.iter().all(Option::is_some);
-    across::check(&checked, whole, &mut findings);
-    unused_fragments(&known, &checked, &mut findings);
-    file_names(&checked, &mut findings);
+    across::check(&checked, whole, findings);
+    if known.typed {
+        unused_mappings(&known, &checked, findings);
+    }
+    unused_fragments(&known, &checked, findings);
+    file_names(&checked, findings);
     if folder.flows.is_empty() && folder.unread.is_empty() && !findings.has_errors() {
         let place = Place {
             file: File::new("flows", ""),
@@ -58,33 +137,40 @@ pub(super) fn load(root: &Path, world: &World) -> Loaded {
                 .help("name the project's folder, or begin one with `crossdock new`"),
         );
     }
-    let findings = told::once(findings);
-    let project =
-        (!findings.has_errors()).then(|| assemble(settings, known, checked, &flows, &hashes));
-    Loaded {
-        project,
-        findings,
-        files: folder.len(),
+    Looked {
+        folder,
+        parsed,
+        known,
+        settings,
+        hashes,
+        checked,
     }
 }
 
 /// The YAML files of a project, parsed, their variables put in. A file that is not YAML is `None`, with findings.
-struct Parsed {
+pub(super) struct Parsed {
     settings: Option<Source>,
-    flows: Vec<Option<Source>>,
-    fragments: Vec<Option<Source>>,
-    mappings: Vec<Option<Source>>,
-    systems: Vec<Option<Source>>,
+    pub(super) flows: Vec<Option<Source>>,
+    pub(super) fragments: Vec<Option<Source>>,
+    pub(super) mappings: Vec<Option<Source>>,
+    pub(super) systems: Vec<Option<Source>>,
     processes: Vec<Option<Source>>,
 }
 
 impl Parsed {
-    fn of(folder: &Folder, root: &Path, world: &World, findings: &mut Findings) -> Parsed {
-        let read = |files: &[Arc<File>], fragment: bool, findings: &mut Findings| {
+    fn of(
+        folder: &Folder,
+        root: &Path,
+        world: &World,
+        memory: Option<&mut Memory>,
+        findings: &mut Findings,
+    ) -> Parsed {
+        let mut shelf = memory.map(|memory| &mut memory.parsed);
+        let mut read = |files: &[Arc<File>], fragment: bool, findings: &mut Findings| {
             let one = |file: &Arc<File>, findings: &mut Findings| {
                 parse(file, root, world, fragment, findings)
             };
-            each(files, one, findings)
+            each_kept(files, |file| file, one, shelf.as_deref_mut(), findings)
         };
         Parsed {
             settings: folder
@@ -99,6 +185,30 @@ impl Parsed {
             systems: whole(read(&folder.systems, false, findings)),
             processes: whole(read(&folder.processes, false, findings)),
         }
+    }
+}
+
+impl Parsed {
+    /// All files that could be read.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Source> {
+        let lists = [
+            &self.flows,
+            &self.fragments,
+            &self.mappings,
+            &self.systems,
+            &self.processes,
+        ];
+        let settings = self.settings.iter();
+        settings.chain(lists.into_iter().flatten().flatten())
+    }
+
+    /// The names that files declare under a key, each with its place.
+    pub(super) fn declared(&self, of: &[Option<Source>], key: &str) -> Vec<(String, Place)> {
+        let named = of.iter().flatten().filter_map(|source| {
+            let at = source.node.get(key)?;
+            Some((at.as_text()?.to_owned(), at.place(&source.file)))
+        });
+        named.collect()
     }
 }
 
@@ -170,7 +280,7 @@ pub(super) fn settings_of(root: &Path, world: &World) -> Result<Settings, Failur
 }
 
 /// Checks the fragments that no flow could show.
-fn unused_fragments(known: &Known, checked: &[Checked], findings: &mut Findings) {
+fn unused_fragments(known: &Known, checked: &[Arc<Checked>], findings: &mut Findings) {
     for (name, fragment) in &known.fragments {
         if !checked.iter().any(|flow| flow.fragments.contains(name)) {
             findings.extend(flow::check_fragment(known, name, fragment));
@@ -178,275 +288,24 @@ fn unused_fragments(known: &Known, checked: &[Checked], findings: &mut Findings)
     }
 }
 
-/// What the parts of a flow's revision are: the hashes of all that a flow can refer to.
-struct Hashes {
-    settings: Hash,
-    tables: BTreeMap<String, Hash>,
-    mappings: BTreeMap<String, Hash>,
-    schemas: BTreeMap<String, Hash>,
-    systems: BTreeMap<String, Hash>,
-    fragments: BTreeMap<String, (Hash, Node)>,
-}
-
-/// Reads everything that flows can name.
-fn known(folder: &Folder, parsed: &Parsed, findings: &mut Findings) -> (Settings, Known, Hashes) {
-    let mut hashes = Hashes {
-        settings: Hash::default(),
-        tables: BTreeMap::new(),
-        mappings: BTreeMap::new(),
-        schemas: BTreeMap::new(),
-        systems: BTreeMap::new(),
-        fragments: BTreeMap::new(),
-    };
-    let mut library = Library::default();
-    let settings = match &parsed.settings {
-        Some(source) => {
-            hashes.settings = revision::of_tree(&source.node, &[]);
-            settings::read(source, findings)
-        }
-        None => Settings::default(),
-    };
-    library.root = folder.root.clone();
-    library.timeout = settings.defaults.timeout;
-    let tables = read_tables(folder, &mut hashes, findings);
-    let named: Vec<(String, Arc<File>)> = folder
-        .schemas
+/// Checks the mappings that no flow uses where their types are known.
+fn unused_mappings(known: &Known, checked: &[Arc<Checked>], findings: &mut Findings) {
+    let used: BTreeSet<&String> = checked.iter().flat_map(|flow| &flow.mappings).collect();
+    let unused: Vec<_> = known
+        .library
+        .mappings
         .iter()
-        .map(|file| (stem(&file.path, "schemas/", ".json"), file.clone()))
+        .filter(|(name, _)| !used.contains(name))
+        .map(|(_, mapping)| mapping)
         .collect();
-    library.schemas = Schemas::load(&named, findings);
-    for (name, file) in &named {
-        hashes
-            .schemas
-            .insert(name.clone(), revision::of_bytes(file.text.as_bytes()));
-    }
-    read_mappings(folder, parsed, &tables, &mut library, &mut hashes, findings);
-    library.tables = Arc::new(tables);
-    read_systems(folder, parsed, &mut library, &mut hashes, findings);
-    unread(folder, &mut library);
-    library.flows = flow_names(folder, parsed);
-    let (fragments, broken_fragments) = read_fragments(folder, parsed, &mut hashes, findings);
-    let known = Known {
-        library,
-        fragments,
-        broken_fragments,
-        processes: process_names(folder, parsed),
-        retry: RetryRule::DEFAULT.with(settings.defaults.retry.as_ref()),
-    };
-    (settings, known, hashes)
-}
-
-fn read_tables(folder: &Folder, hashes: &mut Hashes, findings: &mut Findings) -> Tables {
-    let mut all = Tables::default();
-    for file in &folder.tables {
-        let name = stem(&file.path, "tables/", ".csv");
-        all.insert(tables::read(&name, file, findings));
-        hashes
-            .tables
-            .insert(name, revision::of_bytes(file.text.as_bytes()));
-    }
-    all
-}
-
-fn read_mappings(
-    folder: &Folder,
-    parsed: &Parsed,
-    tables: &Tables,
-    library: &mut Library,
-    hashes: &mut Hashes,
-    findings: &mut Findings,
-) {
-    let sources: Vec<&Source> = parsed.mappings.iter().flatten().collect();
-    let schemas = &library.schemas;
-    let read = each(
-        &sources,
-        |source, findings| mappings::read(source, schemas, tables, findings),
+    each(
+        &unused,
+        |mapping, findings| types::mapping::unused(known, mapping, findings),
         findings,
     );
-    let mut names = Declared::new("mappings", codes::DUPLICATE_NAME);
-    for (source, read) in sources.iter().zip(&read) {
-        let Some((name, place)) = &read.name else {
-            continue;
-        };
-        names.declare(name, place.clone(), findings);
-        hashes
-            .mappings
-            .insert(name.clone(), revision::of_tree(&source.node, &[]));
-    }
-    let mut all = read;
-    for (file, source) in folder.mappings.iter().zip(&parsed.mappings) {
-        if source.is_none() {
-            library
-                .broken
-                .mappings
-                .insert(guess(file, "mapping", "mappings/"));
-        }
-    }
-    for file in &folder.expressions {
-        let name = stem(&file.path, "mappings/", ".jmespath");
-        let place = Place {
-            file: file.clone(),
-            span: Span::default(),
-        };
-        names.declare(&name, place.clone(), findings);
-        hashes
-            .mappings
-            .insert(name.clone(), revision::of_bytes(file.text.as_bytes()));
-        let mapping = mappings::read_expression(&name, file, tables, findings);
-        all.push(mappings::Read {
-            name: Some((name, place)),
-            mapping,
-        });
-    }
-    mappings::into_library(all, library);
 }
 
-fn read_systems(
-    folder: &Folder,
-    parsed: &Parsed,
-    library: &mut Library,
-    hashes: &mut Hashes,
-    findings: &mut Findings,
-) {
-    let mut names = Declared::new("systems", codes::DUPLICATE_NAME);
-    for (file, source) in folder.systems.iter().zip(&parsed.systems) {
-        let Some(source) = source else {
-            library
-                .broken
-                .systems
-                .insert(guess(file, "system", "systems/"));
-            continue;
-        };
-        let read = systems::read(source, &library.root, findings);
-        let Some((name, at)) = source
-            .node
-            .get("system")
-            .and_then(|at| Some((at.as_text()?.to_owned(), at)))
-        else {
-            continue;
-        };
-        names.declare(&name, at.place(file), findings);
-        hashes
-            .systems
-            .insert(name.clone(), revision::of_tree(&source.node, &read.secrets));
-        match (read.system, read.database) {
-            (Some(system), _) => {
-                library.systems.insert(name, Arc::new(system));
-            }
-            (_, Some(database)) => {
-                library.databases.insert(name, Arc::new(database));
-            }
-            _ => {
-                library.broken.systems.insert(name);
-            }
-        }
-    }
-}
-
-fn read_fragments(
-    folder: &Folder,
-    parsed: &Parsed,
-    hashes: &mut Hashes,
-    findings: &mut Findings,
-) -> (BTreeMap<String, Fragment>, BTreeSet<String>) {
-    let mut names = Declared::new("fragments", codes::DUPLICATE_NAME);
-    let mut sound = BTreeMap::new();
-    let mut broken = BTreeSet::new();
-    for (file, source) in folder.fragments.iter().zip(&parsed.fragments) {
-        let Some(source) = source else {
-            broken.insert(guess(file, "fragment", "flows/fragments/"));
-            continue;
-        };
-        let (name, fragment) = fragments::read(source.clone(), findings);
-        let Some((name, place)) = name else { continue };
-        names.declare(&name, place, findings);
-        let hash = revision::of_tree(&source.node, &[]);
-        hashes
-            .fragments
-            .insert(name.clone(), (hash, source.node.clone()));
-        match fragment {
-            Some(fragment) => {
-                sound.insert(name, fragment);
-            }
-            None => {
-                broken.insert(name);
-            }
-        }
-    }
-    (sound, broken)
-}
-
-/// Files that could not even be read: what they hold is guessed from their names, so that naming it is no second mistake.
-fn unread(folder: &Folder, library: &mut Library) {
-    for path in &folder.unread {
-        if path.starts_with("mappings/") {
-            library
-                .broken
-                .mappings
-                .insert(stem(path, "mappings/", ".yaml"));
-        } else if path.starts_with("systems/") {
-            library
-                .broken
-                .systems
-                .insert(stem(path, "systems/", ".yaml"));
-        } else if path.starts_with("schemas/") {
-            library
-                .broken
-                .schemas
-                .insert(stem(path, "schemas/", ".json"));
-        }
-    }
-}
-
-fn flow_names(folder: &Folder, parsed: &Parsed) -> BTreeSet<String> {
-    let mut names: BTreeSet<String> = folder
-        .flows
-        .iter()
-        .zip(&parsed.flows)
-        .map(|(file, source)| {
-            let name = source
-                .as_ref()
-                .and_then(|source| source.node.get("flow")?.as_text());
-            name.map_or_else(|| guess(file, "flow", "flows/"), str::to_owned)
-        })
-        .collect();
-    let unread = folder
-        .unread
-        .iter()
-        .filter(|path| path.starts_with("flows/"));
-    names.extend(unread.map(|path| last(&stem(path, "flows/", ".yaml"))));
-    names
-}
-
-/// The names of the processes; `None` if the project has none. Their files belong to a later version and are not looked at besides.
-fn process_names(folder: &Folder, parsed: &Parsed) -> Option<BTreeSet<String>> {
-    if folder.processes.is_empty() {
-        return None;
-    }
-    let names = folder
-        .processes
-        .iter()
-        .zip(&parsed.processes)
-        .map(|(file, source)| {
-            let name = source
-                .as_ref()
-                .and_then(|source| source.node.get("process")?.as_text());
-            name.map_or_else(|| guess(file, "process", "processes/"), str::to_owned)
-        });
-    Some(names.collect())
-}
-
-/// What a file that is not YAML would have declared: by its text if a line says so, else by its name.
-fn guess(file: &File, key: &str, folder: &str) -> String {
-    let declared = file.text.lines().find_map(|line| {
-        let name = line.strip_prefix(key)?.strip_prefix(':')?.trim();
-        let name = name.trim_matches(['"', '\'']);
-        (!name.is_empty()).then(|| name.to_owned())
-    });
-    declared.unwrap_or_else(|| last(&stem(&file.path, folder, ".yaml")))
-}
-
-fn stem(path: &str, folder: &str, extension: &str) -> String {
+pub(super) fn stem(path: &str, folder: &str, extension: &str) -> String {
     let path = path.strip_prefix(folder).unwrap_or(path);
     path.strip_suffix(extension).unwrap_or(path).to_owned()
 }
@@ -456,7 +315,7 @@ fn last(path: &str) -> String {
 }
 
 /// Warns of a flow whose file has the name of another flow, or almost its own: one of the two is a slip.
-fn file_names(flows: &[Checked], findings: &mut Findings) {
+fn file_names(flows: &[Arc<Checked>], findings: &mut Findings) {
     let names: BTreeSet<&str> = flows
         .iter()
         .filter_map(|flow| Some(flow.name.as_ref()?.0.as_str()))
@@ -485,21 +344,28 @@ fn file_names(flows: &[Checked], findings: &mut Findings) {
 }
 
 /// The project, with the revisions of its flows.
-fn assemble(
-    settings: Settings,
-    known: Known,
-    checked: Vec<Checked>,
-    sources: &[&Source],
-    hashes: &Hashes,
-) -> Project {
+fn assemble(looked: Looked) -> Project {
+    let Looked {
+        folder,
+        settings,
+        known,
+        checked,
+        parsed,
+        hashes,
+    } = looked;
+    let reach = Reach::of(&folder, &parsed, &known.library.schemas);
+    let sources = parsed.flows.iter().flatten();
     let mut plans = BTreeMap::new();
     let mut all: BTreeMap<String, Hash> = BTreeMap::new();
     all.insert("settings".to_owned(), hashes.settings);
     for (checked, source) in checked.into_iter().zip(sources) {
-        let Some(mut plan) = checked.plan else {
+        // Nobody else has it: there is no memory where a project is assembled.
+        let Some((mut plan, secrets)) =
+            Arc::into_inner(checked).and_then(|flow| Some((flow.plan?, flow.secrets)))
+        else {
             continue;
         };
-        let parts = parts_of(source, &checked.secrets, &known.library, hashes);
+        let parts = parts_of(source, &secrets, &reach, &hashes);
         plan.revision = Arc::from(revision::of_parts(&parts));
         all.insert(
             format!("flow {}", plan.flow),
@@ -515,97 +381,21 @@ fn assemble(
     }
 }
 
-/// All that a flow's behaviour depends on: itself, and what any of its texts names. A text that has a name by chance counts too: then the
-/// revision changes once too often, never too seldom.
+/// The hashes of all that a flow's behaviour depends on.
 fn parts_of(
     source: &Source,
     secrets: &[Span],
-    library: &Library,
-    hashes: &Hashes,
+    reach: &Reach<'_>,
+    hashes: &named::Hashes,
 ) -> BTreeMap<String, Hash> {
     let mut parts = BTreeMap::new();
     parts.insert("flow".to_owned(), revision::of_tree(&source.node, secrets));
     // The settings' defaults hold in every flow.
     parts.insert("settings".to_owned(), hashes.settings);
-    let mut open: Vec<String> = Vec::new();
-    revision::texts(&source.node, &mut |text| open.push(text.to_owned()));
-    let mut seen = BTreeSet::new();
-    while let Some(text) = open.pop() {
-        if !seen.insert(text.clone()) {
-            continue;
-        }
-        if let Some(hash) = hashes.systems.get(&text) {
-            parts.insert(format!("system {text}"), *hash);
-        }
-        if let Some((hash, node)) = hashes.fragments.get(&text) {
-            parts.insert(format!("fragment {text}"), *hash);
-            revision::texts(node, &mut |text| open.push(text.to_owned()));
-        }
-        if let (Some(hash), Some(mapping)) =
-            (hashes.mappings.get(&text), library.mappings.get(&text))
-        {
-            parts.insert(format!("mapping {text}"), *hash);
-            open.extend(mapping.to().map(|(name, _)| name.to_owned()));
-            for used in mapping.tables() {
-                table_part(&used.table, hashes, &mut parts);
-            }
-        }
-        if let Some(hash) = hashes.schemas.get(&text) {
-            parts.insert(format!("schema {text}"), *hash);
-            if let Some(raw) = library.schemas.raw(&text) {
-                open.extend(super::check::target::references(
-                    &library.schemas,
-                    &text,
-                    raw,
-                ));
-            }
-        }
-        for word in text.split(|c: char| !(c.is_alphanumeric() || "_-./".contains(c))) {
-            table_part(word, hashes, &mut parts);
+    for (noun, name) in reach.from(source).things {
+        if let Some(hash) = hashes.of(noun, &name) {
+            parts.insert(format!("{} {name}", noun.word()), hash);
         }
     }
     parts
-}
-
-fn table_part(name: &str, hashes: &Hashes, parts: &mut BTreeMap<String, Hash>) {
-    if let Some(hash) = hashes.tables.get(name) {
-        parts.insert(format!("table {name}"), *hash);
-    }
-}
-
-/// Works on each of many items, on all processors; findings stay in the order of the items.
-fn each<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T, &mut Findings) -> R + Sync,
-    findings: &mut Findings,
-) -> Vec<R> {
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(8);
-    if threads == 1 || items.len() < PARALLEL_MIN {
-        return items.iter().map(|item| work(item, findings)).collect();
-    }
-    let work = &work;
-    let share = |items: &[T]| {
-        let mut findings = Findings::new();
-        let results: Vec<R> = items.iter().map(|item| work(item, &mut findings)).collect();
-        (results, findings)
-    };
-    let parts = std::thread::scope(|scope| {
-        let running: Vec<_> = items
-            .chunks(items.len().div_ceil(threads))
-            .map(|chunk| scope.spawn(move || share(chunk)))
-            .collect();
-        let joined = running.into_iter().map(|thread| match thread.join() {
-            Ok(part) => part,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.collect::<Vec<_>>()
-    });
-    let mut all = Vec::with_capacity(items.len());
-    for (results, found) in parts {
-        all.extend(results);
-        findings.extend(found);
-    }
-    all
 }

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::settings::Settings;
 use super::shapes::{self, Role};
-use super::{codes, file};
+use super::test::{self, Tests};
+use super::{codes, explain, file};
 use crate::component::common::Common;
 use crate::component::{self, Kind};
 use crate::diagnostic::Code;
@@ -26,6 +27,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("sinks.md", kinds(Role::Sink)),
         ("systems.md", systems()),
         ("settings.md", settings()),
+        ("tests.md", tests()),
         ("functions.md", expression::functions::reference()),
         ("diagnostics.md", diagnostics()),
     ]
@@ -130,6 +132,20 @@ fn structure(page: &mut String) {
     rows(page, &of::<file::Fragment>());
 }
 
+fn tests() -> String {
+    let schema = of::<Tests>();
+    let mut page = format!("# Tests\n\n{}\n\n{GENERATED}\n", words_of(&schema.0));
+    page.push_str(
+        "\nOne file or several beside a flow: `flows/NAME.test.yaml`. `crossdock test` runs them; the [guide](../guide/testing.md) shows how.\n",
+    );
+    rows(&mut page, &schema);
+    page.push_str("\n## Matchers\n\nWhere a value is expected, a mapping with one of these keys stands for it; several must hold together.\n\n| key | holds for |\n| --- | --- |\n");
+    for (key, meaning) in test::value::MEANINGS {
+        put(&mut page, format_args!("| `{key}` | {meaning} |\n"));
+    }
+    page
+}
+
 fn systems() -> String {
     let schema = of::<SystemFile>();
     let mut page = format!("# Systems\n\n{}\n\n{GENERATED}\n", words_of(&schema.0));
@@ -154,15 +170,24 @@ fn diagnostics() -> String {
          | code | means |\n| --- | --- |\n"
     );
     for code in all_codes() {
-        let meaning = code.meaning.trim_end_matches('.');
-        let mut letters = meaning.chars();
-        let first: String = letters
-            .next()
-            .map(|first| first.to_uppercase().collect())
-            .unwrap_or_default();
+        let meaning = cell(&explain::sentence(code.meaning));
+        put(&mut page, format_args!("| `{}` | {meaning} |\n", code.name));
+    }
+    page.push_str("\n`crossdock explain CODE` shows the pages below on the screen.\n");
+    for code in all_codes() {
+        let Some(one) = explain::pages().get(code.name) else {
+            continue;
+        };
         put(
             &mut page,
-            format_args!("| `{}` | {first}{} |\n", code.name, cell(letters.as_str())),
+            format_args!(
+                "\n## {}\n\n{}.\n\n{}\n\nBad:\n\n```text\n{}\n```\n\nGood:\n\n```text\n{}\n```\n",
+                code.name,
+                explain::sentence(code.meaning),
+                one.why,
+                one.bad,
+                one.good
+            ),
         );
     }
     page

@@ -1,11 +1,14 @@
 //! What `crossdock.yaml` says: listener, store, retention, limits, defaults. Every field has a default; no file means all of them.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::component::common::Retry;
-use crate::component::words::{Duration, Size};
+use crate::component::words::{Duration, Secret, Size};
 use crate::flow::notify::Notify;
+use crate::store::postgres::{SCHEMA_DEFAULT, Server};
 
 /// The project's settings. No file means all defaults, on loopback.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -15,22 +18,250 @@ pub struct Settings {
     pub listen: Option<String>,
     /// Where durable state lives.
     pub store: Store,
+    /// How messages pass from step to step. Nothing here: within the engine, over the store.
+    pub handoff: Handoff,
     /// How long finished things are kept.
     pub retention: Retention,
     /// How much there may be of everything.
     pub limits: Limits,
     /// What holds in every flow that says nothing else.
     pub defaults: Defaults,
+    /// How bad findings of `crossdock check` are in this project, by code, each with the reason.
+    pub check: BTreeMap<String, Judged>,
     /// Who is told of new issues, of systems that go down and of sources that fail: once a cause, not once a message.
     pub notify: Vec<Notify>,
+    /// Which system owns an entity, or fields of it: a schema's name (without a version it holds for all of them), and a system, several, or
+    /// one for each field. A flow whose messages come from another system must not send it on.
+    pub authority: BTreeMap<String, Authority>,
+    /// What the project requires beyond what must be right.
+    pub policies: Policies,
+}
+
+/// Which system owns an entity.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Authority {
+    /// One system owns all of it.
+    One(String),
+    /// Each of these systems may write it.
+    Several(Vec<String>),
+    /// By field: a path such as `lines.sku`, or `*` for all others; and a system, or several.
+    Fields(BTreeMap<String, Owners>),
+}
+
+/// One system or several.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Owners {
+    /// One system.
+    One(String),
+    /// Several systems.
+    Several(Vec<String>),
+}
+
+impl Authority {
+    /// The owners of what a path leads to: of the nearest field above it, and of all fields below it. The path of the field is given too, empty
+    /// for the whole.
+    pub fn owners_of(&self, path: &str) -> Vec<(String, Vec<String>)> {
+        let fields = match self {
+            Authority::One(one) => return vec![(String::new(), vec![one.clone()])],
+            Authority::Several(several) => return vec![(String::new(), several.clone())],
+            Authority::Fields(fields) => fields,
+        };
+        let list = |owners: &Owners| match owners {
+            Owners::One(one) => vec![one.clone()],
+            Owners::Several(several) => several.clone(),
+        };
+        let within = |inner: &str, outer: &str| {
+            inner == outer
+                || inner
+                    .strip_prefix(outer)
+                    .is_some_and(|rest| rest.starts_with('.'))
+        };
+        let named = || {
+            let named = fields.iter().filter(|(field, _)| *field != "*");
+            named.map(|(field, owners)| (field.replace("[]", ""), owners))
+        };
+        let above = named()
+            .filter(|(field, _)| within(path, field))
+            .max_by_key(|(field, _)| field.len());
+        let below =
+            named().filter(|(field, _)| path.is_empty() || (within(field, path) && field != path));
+        let mut all: Vec<(String, Vec<String>)> = below
+            .chain(above.clone())
+            .map(|(field, owners)| (field, list(owners)))
+            .collect();
+        if above.is_none()
+            && let Some(others) = fields.get("*")
+        {
+            all.push((path.to_owned(), list(others)));
+        }
+        all
+    }
+}
+
+/// What a project requires beyond what must be right: for each policy `error` or `warning`, or `{ level, except }`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policies {
+    /// Every flow and every system has an `owner`.
+    pub owner: Option<Policy>,
+    /// Every flow that takes bodies from outside says with `accepts` which.
+    pub contracts: Option<Policy>,
+    /// Every effect on the outside can be repeated safely: an idempotency key, a probe, or a method that is safe to repeat.
+    pub effects: Option<Policy>,
+    /// No system on another machine is reached without TLS.
+    pub plain_http: Option<Policy>,
+    /// Nothing that looks like a credential stands in a file, also not in fields that are not known to be secret.
+    pub secrets: Option<Policy>,
+    /// Nothing that is deprecated is used, but by what is deprecated itself.
+    pub deprecated: Option<Policy>,
+}
+
+/// How much a policy weighs, and what it does not hold for.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Policy {
+    /// For everything.
+    Level(Level),
+    /// With exceptions.
+    Rule(PolicyRule),
+}
+
+/// How much a policy weighs, and what it does not hold for.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRule {
+    /// How much it weighs.
+    pub level: Level,
+    /// What it does not hold for.
+    #[serde(default)]
+    pub except: Vec<Exception>,
+}
+
+/// Something that a policy does not hold for.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// The name of a flow, a fragment, a system or a schema.
+    pub name: String,
+    /// Why, in a sentence.
+    #[schemars(length(min = 1))]
+    pub reason: String,
+}
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The project cannot be loaded.
+    Error,
+    /// It is told, and the project runs.
+    Warning,
+}
+
+impl Policies {
+    /// The names of all policies.
+    pub const NAMES: [&'static str; 6] = [
+        "owner",
+        "contracts",
+        "effects",
+        "plain_http",
+        "secrets",
+        "deprecated",
+    ];
+
+    /// What the project says about a policy.
+    pub fn named(&self, name: &str) -> Option<&Policy> {
+        match name {
+            "owner" => self.owner.as_ref(),
+            "contracts" => self.contracts.as_ref(),
+            "effects" => self.effects.as_ref(),
+            "plain_http" => self.plain_http.as_ref(),
+            "secrets" => self.secrets.as_ref(),
+            "deprecated" => self.deprecated.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the project says anything.
+    pub fn any(&self) -> bool {
+        Policies::NAMES
+            .iter()
+            .any(|name| self.named(name).is_some())
+    }
+}
+
+impl Policy {
+    /// How much it weighs.
+    pub fn level(&self) -> Level {
+        match self {
+            Policy::Level(level) => *level,
+            Policy::Rule(rule) => rule.level,
+        }
+    }
+
+    /// What it does not hold for.
+    pub fn exceptions(&self) -> &[Exception] {
+        match self {
+            Policy::Level(_) => &[],
+            Policy::Rule(rule) => &rule.except,
+        }
+    }
+}
+
+/// How bad a finding is in this project.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Judged {
+    /// How bad it is. What keeps a project from running cannot be lowered.
+    pub severity: Judgement,
+    /// Why, for whoever reads this later.
+    pub reason: String,
+}
+
+/// How bad a finding is in this project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// The project does not load.
+    Error,
+    /// Worth a look.
+    Warning,
+    /// It is not told.
+    Off,
 }
 
 /// Where durable state lives.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// An SQLite database on a local disk.
+    /// An SQLite database on a local disk: what holds where nothing is said.
     pub sqlite: Sqlite,
+    /// A schema of a PostgreSQL server, instead of a file.
+    pub postgres: Option<Postgres>,
+}
+
+/// A schema of a PostgreSQL server. The first start makes it, if the user may.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// `postgres://user:password@host:port/database`, usually from `${env:DATABASE_URL}`. Other machines need TLS, unless `sslmode` in the URL
+    /// says otherwise.
+    pub url: String,
+    /// The schema: lowercase letters, digits and `_`. Default `crossdock`.
+    pub schema: Option<String>,
+    /// Certificates of authorities that the server's must come from, PEM, such as `${file:/run/secrets/ca.pem}`. Default: those that the
+    /// machine trusts.
+    pub ca: Option<String>,
+}
+
+impl Postgres {
+    /// The server; the error says what is wrong with what was given.
+    pub fn server(&self) -> Result<Server, String> {
+        let schema = self.schema.as_deref().unwrap_or(SCHEMA_DEFAULT);
+        Server::new(&self.url, schema, self.ca.as_deref())
+    }
 }
 
 /// An SQLite database on a local disk.
@@ -39,6 +270,35 @@ pub struct Store {
 pub struct Sqlite {
     /// The file, below the project's folder or absolute. Default `.crossdock/store.db`.
     pub path: Option<String>,
+}
+
+/// How messages pass from step to step. Nothing here: within the engine, over the store.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Handoff {
+    /// Over a RabbitMQ broker, so that several engines share the work. The store stays the truth: a broker that is lost costs time, no message.
+    pub rabbitmq: Option<Rabbitmq>,
+}
+
+/// A RabbitMQ broker between the steps.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rabbitmq {
+    /// Where it is: `amqp://USER:PASSWORD@HOST:5672/VHOST`, or `amqps://`; the nodes of a cluster one after the other. They hold credentials,
+    /// so they come from `${env:..}`.
+    #[schemars(length(min = 1, max = 16))]
+    pub urls: Vec<String>,
+    /// What the names of exchanges and queues begin with: one name for the engines that share a store, another for others on the same broker.
+    /// Default `crossdock1`.
+    pub name: Option<String>,
+    /// How large a message with its headers may be to travel over the broker; of a larger one only the number does. Default 64KB.
+    pub body_max: Option<Size>,
+    /// The certificates that the broker is trusted by, if not the machine's: PEM, `${file:certs/ca.pem}`.
+    pub ca: Option<String>,
+    /// The client's own certificate chain, where the broker asks for one: PEM.
+    pub certificate: Option<String>,
+    /// The private key of `certificate`: PEM.
+    pub key: Option<Secret>,
 }
 
 /// How long finished things are kept. What is in flight or in exception is kept regardless.
@@ -85,4 +345,38 @@ pub struct Defaults {
     pub retry: Option<Retry>,
     /// How long one attempt may take, where neither step nor system says so. Default 10s.
     pub timeout: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owners(authority: &str, path: &str) -> Vec<(String, String)> {
+        let authority: Authority = serde_json::from_str(authority).unwrap();
+        let found = authority.owners_of(path).into_iter();
+        found
+            .map(|(field, owners)| (field, owners.join("+")))
+            .collect()
+    }
+
+    #[test]
+    fn the_nearest_field_says_who_owns_and_a_whole_has_all_owners() {
+        let pair = |field: &str, owners: &str| (field.to_owned(), owners.to_owned());
+        assert_eq!(owners(r#""erp""#, "a.b"), [pair("", "erp")]);
+        assert_eq!(owners(r#"["erp", "shop"]"#, ""), [pair("", "erp+shop")]);
+        let fields =
+            r#"{"lines[].price": ["erp", "shop"], "lines": "shop", "status": "erp", "*": "crm"}"#;
+        assert_eq!(
+            owners(fields, "lines.price.amount"),
+            [pair("lines.price", "erp+shop")]
+        );
+        assert_eq!(owners(fields, "lines.sku"), [pair("lines", "shop")]);
+        assert_eq!(owners(fields, "note"), [pair("note", "crm")]);
+        assert_eq!(
+            owners(fields, "lines"),
+            [pair("lines.price", "erp+shop"), pair("lines", "shop")]
+        );
+        assert_eq!(owners(fields, "").len(), 4);
+        assert_eq!(owners(r#"{"status": "erp"}"#, "note"), []);
+    }
 }

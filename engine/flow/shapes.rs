@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::file;
 use super::settings::Settings;
+use super::test::Tests;
 use crate::component::common::{Common, Undo};
 use crate::component::{Kind, Registry};
 use crate::sink::SinkKind;
@@ -47,11 +48,9 @@ impl Role {
     /// Kinds of the language that this version does not have.
     pub(crate) fn later(self) -> &'static [&'static str] {
         match self {
-            Role::Source => &[
-                "api", "amqp", "kafka", "nats", "mqtt", "redis", "sql", "mail",
-            ],
+            Role::Source => &["api", "kafka", "nats", "mqtt", "redis", "sql", "mail"],
             Role::Step => &[],
-            Role::Sink => &["amqp", "kafka", "nats", "mqtt", "redis", "mail", "reply"],
+            Role::Sink => &["kafka", "nats", "mqtt", "redis", "mail", "reply"],
         }
     }
 
@@ -95,6 +94,8 @@ shape_of! {
     saga: file::Saga;
     /// How a step of a saga is undone.
     undo: Undo;
+    /// A file of tests.
+    tests: Tests;
     /// `crossdock.yaml`.
     settings: Settings;
 }
@@ -153,7 +154,7 @@ pub(crate) fn fields_of(role: Role, kind: &str) -> Vec<&'static str> {
 /// Keys of the language, beside a kind, that this version does not have.
 pub(crate) const COMMON_LATER: &[&str] = &["durable"];
 /// Keys of the language, in `crossdock.yaml`, that this version does not have.
-pub(crate) const SETTINGS_LATER: &[&str] = &["handoff", "hand_off", "auth", "telemetry"];
+pub(crate) const SETTINGS_LATER: &[&str] = &["hand_off", "auth", "telemetry"];
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Diagnostic, Findings, Severity};
 use crate::expression::codes::EXPRESSION_SYNTAX;
-use crate::yaml::codes::COMMENT_CUT;
+use crate::yaml::codes::{BOOLEAN, COMMENT_CUT};
 use crate::yaml::shape::codes::{MISSING_FIELD, UNKNOWN_FIELD};
 
 /// The findings, without those that follow from others.
@@ -19,6 +19,9 @@ pub(super) fn once(all: Findings) -> Findings {
         .collect();
     let mut kept = Findings::new();
     for finding in all.iter() {
+        if is_severity(finding) {
+            continue;
+        }
         let named = name_of(finding);
         if named.is_some() && all.iter().any(|other| is_name_key(other, finding)) {
             continue;
@@ -46,6 +49,13 @@ pub(super) fn once(all: Findings) -> Findings {
         kept.push(finding);
     }
     kept
+}
+
+/// `off` behind `severity` is a word of the language, and no slip.
+fn is_severity(finding: &Diagnostic) -> bool {
+    let place = &finding.place;
+    let before = place.file.text.get(..place.span.start).unwrap_or_default();
+    finding.code == BOOLEAN && before.trim_end().ends_with("severity:")
 }
 
 /// The key for the name of what a file declares, if the finding is that it is missing.

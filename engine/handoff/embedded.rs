@@ -3,7 +3,7 @@
 //! Every hop in flight has exactly one place: queued here, only in the store, taken, waiting or held. Only hops that were announced (or found
 //! at the start) are ever fetched from the store, so a hop whose commit is done and whose announcement is on its way is not taken twice.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -53,6 +53,8 @@ struct Inner {
     state: Mutex<State>,
     /// Something has left.
     left: Notify,
+    /// Who is told of hops that were to be fetched and are not in the store any more.
+    gone: OnceLock<Box<dyn Fn(HopId) + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -96,6 +98,21 @@ pub struct Share {
     pub flow_all_max: usize,
 }
 
+impl Share {
+    /// The limit that is reached with so much of the flow, and so much of all flows.
+    pub(super) fn reached(&self, (its, all): (Load, Load)) -> Option<Full> {
+        if its.all >= self.flow_all_max {
+            Some(Full::FlowAll)
+        } else if its.active >= self.flow_active_max {
+            Some(Full::FlowActive)
+        } else if all.active >= self.active_max {
+            Some(Full::Active)
+        } else {
+            None
+        }
+    }
+}
+
 /// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
@@ -130,6 +147,7 @@ impl Embedded {
             limits,
             state: Mutex::default(),
             left: Notify::new(),
+            gone: OnceLock::new(),
         }))
     }
 
@@ -267,6 +285,50 @@ impl Embedded {
         came.notify_one();
     }
 
+    /// Who is told of hops that were to be fetched and are not in the store any more.
+    pub(super) fn tell_gone(&self, told: impl Fn(HopId) + Send + Sync + 'static) {
+        self.0.gone.set(Box::new(told)).ok();
+    }
+
+    /// Forgets the hops of a step that nobody has taken: whoever announced them does so again.
+    pub(super) fn withdraw(&self, flow: &str, step: &str) -> Vec<HopId> {
+        let mut state = self.0.state();
+        let queue = state.queue(flow, step);
+        let mut gone = Vec::new();
+        let mut bytes = 0;
+        for way in [Way::First, Way::Again] {
+            let lane = queue.lane(way);
+            for hop in lane.ready.drain(..) {
+                bytes += weight(&hop);
+                gone.push(hop.hop);
+            }
+            gone.extend(lane.stored.drain(..));
+        }
+        state.bytes = state.bytes.saturating_sub(bytes);
+        gone.retain(|hop| {
+            let idle = matches!(state.place(*hop), Some(Place::Queued | Place::Stored));
+            if idle {
+                state.remove(*hop);
+            }
+            idle
+        });
+        drop(state);
+        self.0.left.notify_waiters();
+        gone
+    }
+
+    /// Waits until something has left, or the time is up.
+    pub(super) async fn left_within(&self, limit: Duration) {
+        tokio::time::timeout(limit, self.0.left.notified())
+            .await
+            .ok();
+    }
+
+    /// Whether the taker of a step takes nothing for a while.
+    pub(super) fn is_shut(&self, flow: &str, step: &str) -> bool {
+        self.0.state().queue(flow, step).shut
+    }
+
     /// How many hops are not over: queued, only in the store, taken, waiting or held.
     pub fn in_flight(&self) -> usize {
         self.0.state().places.len()
@@ -310,16 +372,7 @@ impl Embedded {
 
     /// The limit that a flow has reached, if it has.
     pub fn full(&self, flow: &str, share: &Share) -> Option<Full> {
-        let (its, all) = self.load(flow);
-        if its.all >= share.flow_all_max {
-            Some(Full::FlowAll)
-        } else if its.active >= share.flow_active_max {
-            Some(Full::FlowActive)
-        } else if all.active >= share.active_max {
-            Some(Full::Active)
-        } else {
-            None
-        }
+        share.reached(self.load(flow))
     }
 
     /// Waits until a flow has reached none of its limits.
@@ -376,6 +429,9 @@ impl Embedded {
                 drop(fetch);
                 for hop in gone {
                     self.ended(hop);
+                    if let Some(told) = self.0.gone.get() {
+                        told(hop);
+                    }
                 }
             }
             Err(failure) => {
@@ -407,6 +463,10 @@ impl Fetch<'_> {
         for hop in stored {
             let id = hop.hop;
             gone.retain(|gone| *gone != id);
+            if state.place(id) != Some(Place::Stored) {
+                // It was withdrawn while it was on its way.
+                continue;
+            }
             match Hop::from_store(hop) {
                 Ok(hop) => {
                     state.bytes += weight(&hop);

@@ -7,12 +7,209 @@
 //! - A hop that was taken when the process died is in the store still, and found by `recover`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::message::Message;
 use crate::store::commit::{HopId, RunId, StoredHop};
 
 pub mod embedded;
+pub mod rabbitmq;
+
+use embedded::{Embedded, Full, Load, Share};
+use rabbitmq::Rabbit;
+
+/// How often those who wait for what other engines do look again.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The hand-off of an engine: embedded, or over a broker. A clone is the same one.
+#[derive(Clone)]
+pub struct Handoff {
+    local: Embedded,
+    broker: Option<Rabbit>,
+}
+
+impl From<Embedded> for Handoff {
+    fn from(local: Embedded) -> Handoff {
+        Handoff {
+            local,
+            broker: None,
+        }
+    }
+}
+
+impl Handoff {
+    /// A hand-off over a broker, which puts what it takes into `local`.
+    pub fn over(local: Embedded, broker: Rabbit) -> Handoff {
+        Handoff {
+            local,
+            broker: Some(broker),
+        }
+    }
+
+    /// Finds the hops that were not over when the last engine ended. Gives their number.
+    pub async fn recover(&self) -> Result<u64, Failure> {
+        match &self.broker {
+            None => self.local.recover().await,
+            // They are announced, or the sweep announces them.
+            Some(broker) => broker.standing().await,
+        }
+    }
+
+    /// A hop is ready: its commit is durable, or the store has released it.
+    pub fn announce(&self, hop: Hop) {
+        match &self.broker {
+            None => self.local.announce(hop),
+            Some(broker) => broker.announce(hop),
+        }
+    }
+
+    /// A hop is ready, and only the store has its message.
+    pub fn announce_stored(&self, flow: &str, step: &str, hop: HopId) {
+        match &self.broker {
+            None => self.local.announce_stored(flow, step, hop),
+            Some(broker) => broker.announce_stored(flow, step, hop),
+        }
+    }
+
+    /// Takes up to `max` hops that are ready for a step; waits until there is one. A taker that goes away while it waits has taken nothing.
+    pub async fn take(&self, flow: &str, step: &str, max: usize) -> Vec<Hop> {
+        self.local.take(flow, step, max).await
+    }
+
+    /// Takes as `take` does, and at most so many repeats among them.
+    pub async fn take_with(&self, flow: &str, step: &str, max: usize, repeats: usize) -> Vec<Hop> {
+        self.local.take_with(flow, step, max, repeats).await
+    }
+
+    /// A taken hop is over: its end is durable, or the store no longer has it.
+    pub fn ended(&self, hop: HopId) {
+        match &self.broker {
+            None => self.local.ended(hop),
+            Some(broker) => broker.over(hop),
+        }
+    }
+
+    /// A taken hop is about to wait in the store. Said before that is committed, and followed by `rests`, or by `give_back`.
+    pub fn waits(&self, hop: HopId) {
+        if self.broker.is_none() {
+            self.local.waits(hop);
+        }
+    }
+
+    /// A taken hop waits in the store: that is durable.
+    pub fn rests(&self, hop: HopId) {
+        if let Some(broker) = &self.broker {
+            broker.over(hop);
+        }
+    }
+
+    /// A new hop may have to wait for its turn. Said before its commit. To be followed by `announce` if it is ready, by `ended` if it does not
+    /// come to be, and by nothing if it is held.
+    pub fn holds(&self, hop: HopId) {
+        if self.broker.is_none() {
+            self.local.holds(hop);
+        }
+    }
+
+    /// A taker could not end what it has taken: the hop is the next one again.
+    pub fn give_back(&self, hop: Hop) {
+        self.local.give_back(hop);
+    }
+
+    /// A taken hop is the next one again after this time. Until then it stays here, and the store knows nothing of it.
+    pub fn put_off(&self, hop: Hop, wait: Duration) {
+        match &self.broker {
+            None => self.local.give_back(hop),
+            Some(broker) => broker.put_off(hop, wait),
+        }
+    }
+
+    /// Whether other engines may have the same hop: one that is with somebody else is left alone then.
+    pub fn is_shared(&self) -> bool {
+        self.broker.is_some()
+    }
+
+    /// How many hops are not over.
+    pub fn in_flight(&self) -> usize {
+        match &self.broker {
+            None => self.local.in_flight(),
+            Some(broker) => broker.in_flight(),
+        }
+    }
+
+    /// Whether no hop can go on by itself; those that are held wait for a person.
+    pub async fn at_rest(&self) -> Result<bool, Failure> {
+        match &self.broker {
+            None => Ok(self.local.moving() == 0),
+            Some(broker) => broker.at_rest().await,
+        }
+    }
+
+    /// How often it is worth to ask whether there is nothing to do.
+    pub fn rest_look(&self) -> Duration {
+        match &self.broker {
+            None => Duration::from_millis(5),
+            Some(_) => LOOK,
+        }
+    }
+
+    /// How many hops are ready for a step and not taken.
+    pub fn ready(&self, flow: &str, step: &str) -> usize {
+        match &self.broker {
+            None => self.local.ready(flow, step),
+            Some(broker) => broker.ready(flow, step),
+        }
+    }
+
+    /// The taker of a step takes nothing for a while, or takes again. What waits there meanwhile does not count as active.
+    pub fn shut(&self, flow: &str, step: &str, shut: bool) {
+        self.local.shut(flow, step, shut);
+    }
+
+    /// What there is of a flow, and of all flows together.
+    pub fn load(&self, flow: &str) -> (Load, Load) {
+        match &self.broker {
+            None => self.local.load(flow),
+            Some(broker) => broker.load(flow),
+        }
+    }
+
+    /// The limit that a flow has reached, if it has.
+    pub fn full(&self, flow: &str, share: &Share) -> Option<Full> {
+        match &self.broker {
+            None => self.local.full(flow, share),
+            Some(_) => share.reached(self.load(flow)),
+        }
+    }
+
+    /// Waits until a flow has reached none of its limits.
+    pub async fn room_for(&self, flow: &str, share: &Share) {
+        if self.broker.is_none() {
+            return self.local.room_for(flow, share).await;
+        }
+        while self.full(flow, share).is_some() {
+            self.local.left_within(LOOK).await;
+        }
+    }
+
+    /// Waits until fewer than `limit` hops are in flight.
+    pub async fn room(&self, limit: usize) {
+        if self.broker.is_none() {
+            return self.local.room(limit).await;
+        }
+        while self.in_flight() >= limit {
+            self.local.left_within(LOOK).await;
+        }
+    }
+
+    /// Ends: nothing is taken any more, and a broker is told what is over.
+    pub async fn close(&self) {
+        if let Some(broker) = &self.broker {
+            broker.close().await;
+        }
+    }
+}
 
 /// A message at a step, ready to be worked on.
 #[derive(Clone, Debug)]

@@ -67,6 +67,7 @@ pub(super) fn mapping(
         return (None, outline);
     }
     let mapping = name.zip(body).map(|((name, _), body)| Mapping {
+        file: file.clone(),
         name,
         description: description.map(|(text, _)| text).unwrap_or_default(),
         from,
@@ -94,6 +95,7 @@ pub(super) fn single(name: &str, file: &Arc<File>, findings: &mut Findings) -> O
         return None;
     }
     Some(Mapping {
+        file: file.clone(),
         name: name.to_owned(),
         description: String::new(),
         from: None,
@@ -103,6 +105,7 @@ pub(super) fn single(name: &str, file: &Arc<File>, findings: &mut Findings) -> O
             expression: expression?,
             path: String::new(),
             form: Form::AsIs,
+            at: None,
         }),
         uses,
     })
@@ -172,7 +175,6 @@ impl Compiler<'_> {
             } else {
                 format!("{path}.{}", key.text)
             };
-            self.uses.targets.push((path.clone(), key.span));
             if matches!(value.data, Data::Null) {
                 self.nothing(key.span);
                 continue;
@@ -318,6 +320,7 @@ impl Compiler<'_> {
             expression,
             path: path.to_owned(),
             form: Form::AsIs,
+            at: Some(node.clone()),
         })
     }
 

@@ -18,16 +18,42 @@ pub(super) struct Writer<'o, 'a> {
     pub(super) places: Vec<usize>,
     /// Where in `out` this body begins.
     pub(super) start: usize,
+    /// Takes what fails, so that the rest can be tried; without it the first failure ends the mapping.
+    pub(super) faults: Option<Vec<Failed>>,
     pub(super) out: &'o mut Vec<u8>,
+}
+
+/// An expression that failed: its path in the target.
+pub(crate) struct Failed {
+    pub(crate) path: String,
+    pub(crate) fault: Fault,
 }
 
 impl<'a> Writer<'_, 'a> {
     /// Writes the whole body; nothing at all is null.
-    pub(super) fn whole(mut self, shape: &'a Shape, current: &Value<'a>) -> Result<(), Failure> {
+    pub(super) fn whole(
+        mut self,
+        shape: &'a Shape,
+        current: &Value<'a>,
+    ) -> Result<Vec<Failed>, Failure> {
         if !self.shape(shape, current)? {
             self.out.extend_from_slice(b"null");
         }
-        Ok(())
+        Ok(self.faults.unwrap_or_default())
+    }
+
+    /// Notes a failure where failures are taken, and leaves out what was to be made.
+    fn failed(&mut self, leaf: &Leaf, fault: Fault) -> Result<(), Failure> {
+        match &mut self.faults {
+            Some(faults) => {
+                faults.push(Failed {
+                    path: leaf.path.clone(),
+                    fault,
+                });
+                Ok(())
+            }
+            None => Err(self.fault(leaf, fault)),
+        }
     }
 
     /// Writes a shape. False if it is null and was not written.
@@ -69,13 +95,20 @@ impl<'a> Writer<'_, 'a> {
     /// Writes the result of an expression. Objects that it builds are written as they come, none is built in memory.
     fn expression(&mut self, leaf: &'a Leaf, current: &Value<'a>) -> Result<bool, Failure> {
         self.scope.set_site(Cow::Borrowed(&leaf.path));
+        let before = self.out.len();
         let mut stream = Stream {
             run: Run::new(&self.scope, &mut self.budget),
             length_max: self.start + RESULT_BYTES_MAX as usize,
             out: self.out,
         };
-        let written = stream.node(leaf.expression.root(), current, &leaf.form);
-        written.map_err(|fault| self.fault(leaf, *fault))
+        match stream.node(leaf.expression.root(), current, &leaf.form) {
+            Ok(written) => Ok(written),
+            Err(fault) => {
+                self.failed(leaf, *fault)?;
+                self.out.truncate(before);
+                Ok(false)
+            }
+        }
     }
 
     fn entry(
@@ -87,7 +120,10 @@ impl<'a> Writer<'_, 'a> {
         match entry {
             Entry::One(shape) => self.element(shape, current, count),
             Entry::Each(over, shape) => {
-                let value = self.evaluate(over, current)?;
+                let value = match self.evaluate(over, current) {
+                    Ok(value) => value,
+                    Err(fault) => return self.failed(over, fault),
+                };
                 if value.is_null() {
                     return Ok(());
                 }
@@ -100,7 +136,7 @@ impl<'a> Writer<'_, 'a> {
                     .with_help(
                         "the values of an object are a.*; one value as a list is to_array(a)",
                     );
-                    return Err(self.fault(over, fault));
+                    return self.failed(over, fault);
                 };
                 for element in elements {
                     self.element(shape, &element, count)?;
@@ -131,11 +167,10 @@ impl<'a> Writer<'_, 'a> {
         Ok(())
     }
 
-    fn evaluate(&mut self, leaf: &'a Leaf, current: &Value<'a>) -> Result<Value<'a>, Failure> {
+    fn evaluate(&mut self, leaf: &'a Leaf, current: &Value<'a>) -> Result<Value<'a>, Fault> {
         self.scope.set_site(Cow::Borrowed(&leaf.path));
         leaf.expression
             .evaluate_within(&self.scope, current, &mut self.budget)
-            .map_err(|fault| self.fault(leaf, fault))
     }
 
     fn fault(&self, leaf: &Leaf, fault: Fault) -> Failure {

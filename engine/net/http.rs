@@ -1,6 +1,7 @@
 //! The HTTP client: one exchange, bounded in time and size, and how far it got. It knows no systems, no credentials and no retry.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +10,7 @@ use reqwest::{Certificate, Identity, Url};
 use tokio::time::Instant;
 
 use super::tls;
+use crate::world::Pending;
 
 /// How many unused connections are kept for one host.
 const IDLE_CONNECTIONS_MAX: usize = 64;
@@ -37,7 +39,43 @@ pub(crate) struct Options {
 
 /// A client with its connections. A clone shares them.
 #[derive(Clone)]
-pub(crate) struct Client(reqwest::Client);
+pub(crate) struct Client(Way);
+
+#[derive(Clone)]
+enum Way {
+    Wire(reqwest::Client),
+    StandIn(Arc<dyn StandIn>),
+}
+
+/// Answers in the place of all that is outside: for tests that run in this process.
+pub(crate) trait StandIn: Send + Sync {
+    /// Called once for each request that would go out. `within` is how long an answer may take; an answer that comes later must be
+    /// trouble of kind `Timeout`.
+    fn answer(
+        &self,
+        outgoing: Outgoing,
+        within: Duration,
+    ) -> Pending<'_, Result<Incoming, Trouble>>;
+}
+
+/// Until when an exchange must be over.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    /// The moment.
+    pub(crate) at: Instant,
+    /// How long that was from the beginning.
+    pub(crate) within: Duration,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub(crate) fn after(within: Duration) -> Deadline {
+        Deadline {
+            at: Instant::now() + within,
+            within,
+        }
+    }
+}
 
 /// What is sent.
 #[derive(Clone)]
@@ -97,6 +135,15 @@ impl TroubleKind {
 impl Client {
     /// A client with these options; it opens no connection yet.
     pub(crate) fn new(options: Options) -> Result<Client, String> {
+        Client::make(options, false)
+    }
+
+    /// A client that also tells the certificates of those who answer.
+    pub(crate) fn looking(options: Options) -> Result<Client, String> {
+        Client::make(options, true)
+    }
+
+    fn make(options: Options, certificates: bool) -> Result<Client, String> {
         tls::provider();
         let mut builder = reqwest::Client::builder()
             .tls_backend_rustls()
@@ -105,6 +152,7 @@ impl Client {
             .referer(false)
             .retry(reqwest::retry::never())
             .gzip(options.gzip)
+            .tls_info(certificates)
             .tcp_nodelay(true)
             .connect_timeout(options.connect)
             .pool_idle_timeout(IDLE)
@@ -129,7 +177,12 @@ impl Client {
             None => builder.no_proxy(),
         };
         let client = builder.build().map_err(|error| described(&error))?;
-        Ok(Client(client))
+        Ok(Client(Way::Wire(client)))
+    }
+
+    /// A client whose requests do not leave the process.
+    pub(crate) fn answered_by(stand_in: Arc<dyn StandIn>) -> Client {
+        Client(Way::StandIn(stand_in))
     }
 
     /// Sends it and takes the whole answer, of at most `answer_max` bytes after unpacking, before `deadline`.
@@ -137,9 +190,59 @@ impl Client {
         &self,
         outgoing: Outgoing,
         answer_max: usize,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Incoming, Trouble> {
-        let mut request = self.0.request(outgoing.method, outgoing.url);
+        if let Way::StandIn(stand_in) = &self.0 {
+            return stand_in.answer(outgoing, deadline.within).await;
+        }
+        let response = self.ask(outgoing, deadline).await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        match tokio::time::timeout_at(deadline.at, whole(response, answer_max)).await {
+            Ok(Ok(body)) => Ok(Incoming {
+                status,
+                headers,
+                body,
+            }),
+            Ok(Err(trouble)) => Err(trouble),
+            Err(_) => Err(late(
+                "the answer began and did not end in time",
+                Some(status),
+            )),
+        }
+    }
+
+    /// Sends a request for a head, and gives what came back, with the certificate of who answered, if the client tells it.
+    pub(crate) async fn look(
+        &self,
+        outgoing: Outgoing,
+        deadline: Deadline,
+    ) -> Result<(Incoming, Option<Vec<u8>>), Trouble> {
+        let response = self.ask(outgoing, deadline).await?;
+        let certificate = response
+            .extensions()
+            .get::<reqwest::tls::TlsInfo>()
+            .and_then(|info| info.peer_certificate())
+            .map(<[u8]>::to_vec);
+        let incoming = Incoming {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: Bytes::new(),
+        };
+        Ok((incoming, certificate))
+    }
+
+    /// Sends it, and gives the answer as far as its head.
+    async fn ask(
+        &self,
+        outgoing: Outgoing,
+        deadline: Deadline,
+    ) -> Result<reqwest::Response, Trouble> {
+        let Way::Wire(client) = &self.0 else {
+            let message = "a system that is stood in for is not looked at".to_owned();
+            return Err(trouble(TroubleKind::Connect, None, message));
+        };
+        let mut request = client.request(outgoing.method, outgoing.url);
         request = request.headers(outgoing.headers);
         if let Some(body) = outgoing.body {
             request = request.body(body);
@@ -151,24 +254,10 @@ impl Client {
                 format!("the request cannot be written: {}", described(&error)),
             )
         })?;
-        let response = match tokio::time::timeout_at(deadline, self.0.execute(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failed(error, None)),
-            Err(_) => return Err(late("no answer in time", None)),
-        };
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        match tokio::time::timeout_at(deadline, whole(response, answer_max)).await {
-            Ok(Ok(body)) => Ok(Incoming {
-                status,
-                headers,
-                body,
-            }),
-            Ok(Err(trouble)) => Err(trouble),
-            Err(_) => Err(late(
-                "the answer began and did not end in time",
-                Some(status),
-            )),
+        match tokio::time::timeout_at(deadline.at, client.execute(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(failed(error, None)),
+            Err(_) => Err(late("no answer in time", None)),
         }
     }
 }

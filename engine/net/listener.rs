@@ -168,7 +168,19 @@ impl Listener {
         };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let local = socket.local_addr().map_err(refused)?;
-        let listener = Listener(Arc::new(Inner {
+        let listener = Listener::of(limits, local);
+        let serving = tokio::spawn(serve(listener.clone(), socket));
+        *lock(&listener.0.serving) = Some(serving);
+        Ok(listener)
+    }
+
+    /// A listener that nobody can reach: paths register at it, and nothing is listened to.
+    pub fn unheard() -> Listener {
+        Listener::of(Limits::default(), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn of(limits: Limits, local: SocketAddr) -> Listener {
+        Listener(Arc::new(Inner {
             limits,
             local,
             routes: RwLock::default(),
@@ -178,10 +190,7 @@ impl Listener {
             buffered: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             serving: Mutex::new(None),
-        }));
-        let serving = tokio::spawn(serve(listener.clone(), socket));
-        *lock(&listener.0.serving) = Some(serving);
-        Ok(listener)
+        }))
     }
 
     /// Where it listens.

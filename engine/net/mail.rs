@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
+use lettre::transport::smtp::AsyncSmtpTransportBuilder;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
@@ -75,23 +76,9 @@ impl Server {
         letter: Letter,
         timeout: Duration,
     ) -> Result<(), String> {
-        let tls = || TlsParameters::new(self.host.clone()).map_err(|error| error.to_string());
-        let security = match self.security {
-            Security::Tls => Tls::Wrapper(tls()?),
-            Security::StartTls => Tls::Required(tls()?),
-            Security::Here => Tls::None,
-        };
         let domain = letter.from.email.domain().to_owned();
-        let mut transport =
-            AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(self.host.clone())
-                .port(self.port)
-                .tls(security)
-                .hello_name(ClientId::Domain(domain))
-                .timeout(Some(timeout));
-        if let Some((user, password)) = login {
-            let credentials = Credentials::new(user.to_owned(), password.to_owned());
-            transport = transport.credentials(credentials);
-        }
+        let transport = self.transport(login, timeout)?;
+        let transport = transport.hello_name(ClientId::Domain(domain));
         let message = letter.message()?;
         let sending = transport.build::<Tokio1Executor>();
         match tokio::time::timeout(timeout, sending.send(message)).await {
@@ -99,6 +86,44 @@ impl Server {
             Ok(Err(error)) => Err(described(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         }
+    }
+
+    /// Connects and logs in, and sends nothing. Fails with a sentence without secrets.
+    pub(crate) async fn greet(
+        &self,
+        login: Option<(&str, &str)>,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let transport = self.transport(login, timeout)?.build::<Tokio1Executor>();
+        match tokio::time::timeout(timeout, transport.test_connection()).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err("it greets and then takes no words".to_owned()),
+            Ok(Err(error)) => Err(described(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    fn transport(
+        &self,
+        login: Option<(&str, &str)>,
+        timeout: Duration,
+    ) -> Result<AsyncSmtpTransportBuilder, String> {
+        let tls = || TlsParameters::new(self.host.clone()).map_err(|error| error.to_string());
+        let security = match self.security {
+            Security::Tls => Tls::Wrapper(tls()?),
+            Security::StartTls => Tls::Required(tls()?),
+            Security::Here => Tls::None,
+        };
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(self.host.clone())
+            .port(self.port)
+            .tls(security)
+            .timeout(Some(timeout));
+        Ok(match login {
+            Some((user, password)) => {
+                transport.credentials(Credentials::new(user.to_owned(), password.to_owned()))
+            }
+            None => transport,
+        })
     }
 }
 

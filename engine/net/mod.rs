@@ -1,5 +1,6 @@
 //! Clients and servers that parts share. They know nothing of flows.
 
+pub mod amqp;
 pub(crate) mod http;
 pub mod listener;
 pub mod local;

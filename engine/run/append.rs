@@ -2,28 +2,92 @@
 //! cursor and the ends of the hops are committed together. What lies behind the cursor after a crash was never committed, and is cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::Shared;
 use super::failing;
 use super::replay;
 use super::stage::guarded;
 use super::turn::{self, Exchange, Finished};
 use super::walk::{Ended, Walked};
+use super::{Shared, Store, World};
 use crate::component::{Append, Appending, Progress};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::store::commit::Commit;
-use crate::world::failpoint;
+use crate::world::{disk, failpoint};
 
-/// Under this name the store keeps how long files may be: a file has one owner, whichever flow it is.
+/// Under this name the store keeps how long files may be, whichever flow they are of.
 const FILES: &str = "@files";
+/// Where a disk has its own name, below the project's folder.
+const DISK: &str = ".crossdock/disk";
 /// How long the stage pauses after the store has refused a commit.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Under which name the store keeps how long the files on this disk may be. A store on a server may have engines on several disks, where
+/// two files of one path are two: there each disk has a name. Engines that share a disk take turns with its files.
+pub(super) async fn lengths(
+    store: &Store,
+    root: &Path,
+    world: &World,
+) -> Result<Arc<str>, Failure> {
+    if store.place().file().is_some() {
+        return Ok(Arc::from(FILES));
+    }
+    let path = root.join(DISK);
+    let name = format!("{:016x}", world.random.next());
+    let name = disk::aside(move || disk::write_first(&path, name.as_bytes())).await?;
+    Ok(Arc::from(format!(
+        "{FILES}/{}",
+        String::from_utf8_lossy(&name)
+    )))
+}
+
+/// Cuts off what files of this disk have behind their lengths: an engine that died had written it, and what it was for may by now be written
+/// by another engine, to a file of another disk.
+pub(super) async fn cut_tails(shared: &Shared, root: &Path) -> Result<(), Failure> {
+    let known = shared.store.cursors(&shared.lengths, "").await?;
+    for (name, length) in known {
+        let path = root.join(&name);
+        let size = tokio::fs::metadata(&path).await.map(|data| data.len());
+        let whole = length_of(Some(&length)).zip(size.ok());
+        if whole.is_none_or(|(length, size)| size <= length) {
+            continue;
+        }
+        match cut_tail(shared, &name, path.clone()).await {
+            Ok(0) => {}
+            Ok(tail) => tracing::info!(
+                "{}: its last {tail} bytes were written and never committed; they are cut off",
+                path.display()
+            ),
+            Err(failure) => {
+                tracing::warn!("what was never committed is cut off by the next write: {failure}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cuts a file to its length; gives how much of it went. The length is asked for while the file is ours: who had it may have committed just now.
+async fn cut_tail(shared: &Shared, name: &str, path: PathBuf) -> Result<u64, Failure> {
+    let mut file = disk::aside(move || disk::Appending::open(&path)).await?;
+    let known = shared.store.cursor(&shared.lengths, name).await?;
+    let size = file.length();
+    let Some(length) = length_of(known.as_deref()).filter(|length| *length < size) else {
+        return Ok(0);
+    };
+    disk::aside(move || file.truncate(length)).await?;
+    Ok(size - length)
+}
+
+/// The length that a cursor stands for.
+fn length_of(cursor: Option<&str>) -> Option<u64> {
+    cursor.and_then(|length| length.parse().ok())
+}
 
 /// A stage of one flow that appends to files.
 pub(super) struct AppendStage {
@@ -179,8 +243,8 @@ impl AppendStage {
         if lines.is_empty() {
             return Ok(None);
         }
-        let known = self.shared.store.cursor(FILES, path).await?;
-        if let Some(length) = known.as_deref().and_then(|length| length.parse().ok()) {
+        let known = self.shared.store.cursor(&self.shared.lengths, path).await?;
+        if let Some(length) = length_of(known.as_deref()) {
             file.cut(length).await?;
         }
         let from = Some(file.length().to_string());
@@ -192,7 +256,7 @@ impl AppendStage {
                 to: from.clone(),
             };
             let commit = Commit {
-                progress: Some((Arc::from(FILES), begin)),
+                progress: Some((self.shared.lengths.clone(), begin)),
                 ..Commit::default()
             };
             self.shared.commit(commit).await?;
@@ -267,7 +331,7 @@ impl AppendStage {
             return;
         }
         let mut commit = Commit {
-            progress: progress.map(|progress| (Arc::from(FILES), progress)),
+            progress: progress.map(|progress| (self.shared.lengths.clone(), progress)),
             ..Commit::default()
         };
         for (_, finished) in &finished {

@@ -22,7 +22,7 @@ pub struct Difference {
 }
 
 /// The fields in which two documents differ, by path. Equal numbers in another writing are a difference: the target may care.
-pub(super) fn between(was: &Bytes, is: &Bytes) -> Vec<Difference> {
+pub fn between(was: &Bytes, is: &Bytes) -> Vec<Difference> {
     if was == is {
         return Vec::new();
     }

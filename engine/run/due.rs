@@ -54,27 +54,35 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 tracing::error!(%failure, "the store could not say what is due");
                 shared
                     .bell
-                    .due_at(shared.world.clock.now_ms() + STORE_PAUSE.as_millis() as i64);
+                    .due_at(shared.store.now_ms() + STORE_PAUSE.as_millis() as i64);
             }
         }
-        while shared.world.clock.now_ms() < shared.bell.earliest_ms.load(Ordering::SeqCst) {
+        let mut slept = false;
+        while shared.store.now_ms() < shared.bell.earliest_ms.load(Ordering::SeqCst) {
             let left = shared
                 .bell
                 .earliest_ms
                 .load(Ordering::SeqCst)
-                .saturating_sub(shared.world.clock.now_ms());
+                .saturating_sub(shared.store.now_ms());
             let sleep = Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(SLEEP_MOST);
             tokio::select! {
                 () = shared.stop.cancelled() => return,
                 () = shared.bell.notify.notified() => {}
-                () = shared.world.clock.sleep(sleep) => {}
+                () = shared.world.clock.sleep(sleep) => slept = true,
             }
             follow(&shared, &mut vigil).await;
+            if slept && shared.store.is_shared() {
+                // Another engine may have let something wait, and died.
+                break;
+            }
         }
         if shared.stop.is_cancelled() {
             return;
         }
         if follow(&shared, &mut vigil).await {
+            continue;
+        }
+        if shared.store.now_ms() < shared.bell.earliest_ms.load(Ordering::SeqCst) {
             continue;
         }
         release(&shared).await;
@@ -100,7 +108,7 @@ async fn follow(shared: &Shared, vigil: &mut Vigil) -> bool {
 }
 
 async fn release(shared: &Shared) {
-    let now_ms = shared.world.clock.now_ms();
+    let now_ms = shared.store.now_ms();
     let commit = Commit {
         release: Some((now_ms, RELEASE_MOST)),
         ..Commit::default()

@@ -229,6 +229,7 @@ impl EffectStage {
             owner: self.shared.store.owner(),
             at_ms: now_ms,
             lease_until_ms: now_ms + lease_ms,
+            generation: hop.message.generation,
             guards: self.guards(hop),
             take_over,
         }
@@ -255,6 +256,7 @@ impl EffectStage {
                 first_at_ms,
                 last_at_ms,
                 absent,
+                restored,
             } => {
                 let request = Request {
                     bytes: request,
@@ -265,41 +267,34 @@ impl EffectStage {
                     first_at_ms,
                     last_at_ms,
                     absent,
+                    restored,
                 };
                 self.find_out(hop, unknown).await;
             }
-            Intended::Busy(until_ms) => {
-                let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
-                self.wait(&hop, until_ms, hop.attempt, failure, None).await;
-            }
+            Intended::Busy(until_ms) => self.busy(hop, until_ms).await,
             Intended::Undone => {
-                let failure = Failure::new(
-                    Class::Conflict,
-                    "this effect was undone, and the target may still know its request; nothing was sent: send the message as new",
-                );
-                self.fail(&hop, failure, None, Exchange::default()).await;
+                let why = "this effect was undone, and the target may still know its request; nothing was sent: send the message as new";
+                self.conflicts(&hop, why, None).await;
             }
             Intended::Stale(newer) => {
                 let walked = guard::stale(self.node, &newer);
                 self.over(&hop, walked, None, Exchange::default()).await;
             }
             Intended::Differs(stored) => {
-                let failure = Failure::new(
-                    Class::Conflict,
-                    "this effect was tried before with another request; nothing was sent: compare both and decide",
-                );
-                self.fail(
-                    &hop,
-                    failure,
-                    None,
-                    Exchange {
-                        request: Some(stored),
-                        answer: None,
-                    },
-                )
-                .await;
+                let why = "this effect was tried before with another request; nothing was sent: compare both and decide";
+                self.conflicts(&hop, why, Some(stored)).await;
             }
         }
+    }
+
+    /// The ledger and the message contradict each other: a person decides.
+    async fn conflicts(&self, hop: &Hop, why: &str, stored: Option<bytes::Bytes>) {
+        let exchange = Exchange {
+            request: stored,
+            answer: None,
+        };
+        self.fail(hop, Failure::new(Class::Conflict, why), None, exchange)
+            .await;
     }
 
     /// It took effect in an earlier attempt: no second effect, the message goes on with that answer.
@@ -349,6 +344,7 @@ impl EffectStage {
                     first_at_ms: first_at_ms.unwrap_or(now_ms),
                     last_at_ms: now_ms,
                     absent: 0,
+                    restored: false,
                 };
                 self.unknown(&hop, failure, unknown).await;
             }
@@ -400,6 +396,18 @@ impl EffectStage {
                 walked
             },
         )
+    }
+
+    /// Somebody else is at the effect.
+    async fn busy(&self, hop: Hop, until_ms: i64) {
+        if self.shared.handoff.is_shared() {
+            // Another engine, with a delivery of its own. Were the hop to wait in the store, the other could not end it.
+            let wait_ms = until_ms - self.shared.world.clock.now_ms();
+            let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+            return self.shared.handoff.put_off(hop, wait);
+        }
+        let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
+        self.wait(&hop, until_ms, hop.attempt, failure, None).await;
     }
 
     async fn retry_or_fail(

@@ -8,8 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::failure::Failure;
 use crate::flow::plan::{Plan, Project};
-use crate::handoff::Hop;
-use crate::handoff::embedded::Embedded;
+use crate::handoff::{Handoff, Hop};
 use crate::net::listener::Listener;
 use crate::store::Store;
 use crate::store::commit::{Accepted, Commit, Committed, End, HopId, Turn};
@@ -23,11 +22,14 @@ mod cases;
 mod claim;
 pub mod desk;
 pub mod differences;
+pub mod doctor;
+pub mod dry;
 mod due;
 mod effect;
 mod failing;
 mod guard;
 mod intake;
+mod lead;
 mod notify;
 mod recompute;
 pub mod replay;
@@ -38,6 +40,7 @@ mod stage;
 pub mod supervisor;
 mod sweep;
 mod systems;
+pub mod test;
 mod turn;
 mod waiting;
 mod walk;
@@ -46,7 +49,7 @@ mod walk;
 pub(crate) struct Shared {
     project: Arc<Project>,
     store: Store,
-    handoff: Embedded,
+    handoff: Handoff,
     world: World,
     listener: Listener,
     /// Cancelled when stages stop taking.
@@ -56,6 +59,8 @@ pub(crate) struct Shared {
     /// Which guarded keys are under way, at which step.
     lanes: guard::Lanes,
     space: space::Space,
+    /// Under which name the store keeps how long files on this disk may be.
+    lengths: Arc<str>,
     limits: intake::Limits,
     /// Lists of runs that are done again.
     replays: replay::Replays,
@@ -74,7 +79,7 @@ impl Shared {
     /// Makes a commit durable, and announces the hops that it has made ready beside what it was about.
     async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
         let doors = doors(&commit);
-        let mut committed = self.store.commit(commit).await?;
+        let mut committed = self.durable(commit).await?;
         if !committed.released.is_empty() {
             failpoint::hit("release-before-announce");
             // What a run has handed over stands at the door before the run behind it can move.
@@ -89,6 +94,17 @@ impl Shared {
             }
         }
         Ok(committed)
+    }
+
+    /// The commit itself, before the eyes of whoever watches.
+    async fn durable(&self, commit: Commit) -> Result<Committed, Failure> {
+        let Some(watch) = &self.world.watch else {
+            return self.store.commit(commit).await;
+        };
+        let number = watch.before_commit().await;
+        let committed = self.store.commit(commit).await;
+        watch.after_commit(number).await;
+        committed
     }
 
     /// A message was accepted: its first hop is announced, or held until its turn comes, or never was.
@@ -122,7 +138,8 @@ impl Shared {
     fn settled_as(&self, applied: bool, finished: turn::Finished) {
         match (applied, &finished.end.turn) {
             (true, Turn::Wait { due_at_ms, .. } | Turn::Rest { due_at_ms, .. }) => {
-                self.bell.due_at(*due_at_ms)
+                self.handoff.rests(finished.end.hop);
+                self.bell.due_at(*due_at_ms);
             }
             _ => self.settled(finished.end.hop, applied, finished.follow),
         }

@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
+use super::{Shared, lead};
 use crate::failure::{Class, Failure};
 use crate::flow::notify::{Mail, Notify, Webhook};
-use crate::net::http::{Client, Options, Outgoing};
+use crate::net::http::{Client, Deadline, Options, Outgoing};
 use crate::net::mail::{Letter, Server, mailbox};
 use crate::store::commit::Commit;
 use crate::store::notices::{Notice, NoticeChange, NoticeKind, Told};
@@ -82,7 +82,12 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<(), Failure> {
 /// Starts one teller for each address.
 pub(super) fn start(shared: &Arc<Shared>, stages: &TaskTracker) {
     for teller in tellers(shared) {
-        stages.spawn(teller.run());
+        let name = format!("notices:{}", teller.address);
+        let teller = Arc::new(teller);
+        stages.spawn(lead::only(shared.clone(), name, move || {
+            let teller = teller.clone();
+            async move { teller.run().await }
+        }));
     }
 }
 
@@ -98,7 +103,7 @@ pub(super) async fn source_fails(shared: &Shared, flow: &Arc<str>, failure: &Fai
 }
 
 impl Teller {
-    async fn run(self) {
+    async fn run(&self) {
         let (shared, address) = (&self.shared, self.address.as_str());
         loop {
             // Whoever stops in the middle tells it again at the next start.
@@ -208,7 +213,7 @@ async fn post(webhook: &Webhook, notices: &[Notice]) -> Result<(), Failure> {
         headers: headers(webhook)?,
         body: Some(Bytes::from(body.to_string())),
     };
-    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    let deadline = Deadline::after(TIMEOUT);
     let answer = client
         .exchange(outgoing, ANSWER_BYTES_MAX, deadline)
         .await

@@ -22,7 +22,8 @@ const CAUSE: &str = "the disk of the store is almost full";
 
 /// Whether there is space.
 pub(super) struct Space {
-    folder: PathBuf,
+    /// `None` where the store is not on a disk of this machine.
+    folder: Option<PathBuf>,
     least: u64,
     low: AtomicBool,
     freed: Notify,
@@ -30,10 +31,10 @@ pub(super) struct Space {
 
 impl Space {
     /// At least so many bytes must be free where this file is.
-    pub(super) fn new(file: &std::path::Path, least: u64) -> Space {
-        let folder = file.parent().unwrap_or(file);
+    pub(super) fn new(file: Option<&std::path::Path>, least: u64) -> Space {
+        let folder = file.map(|file| file.parent().unwrap_or(file));
         Space {
-            folder: folder.to_owned(),
+            folder: folder.map(std::path::Path::to_owned),
             least,
             low: AtomicBool::new(false),
             freed: Notify::new(),
@@ -77,8 +78,11 @@ impl Space {
 
     /// Looks, and says what has changed. A disk that cannot be asked counts as one with space: a full one refuses by itself.
     pub(super) async fn look(&self, shared: &Shared) {
-        let folder = self.folder.clone();
-        let free = match disk::aside(move || disk::free_bytes(&folder)).await {
+        let Some(folder) = self.folder.clone() else {
+            return;
+        };
+        let asked = folder.clone();
+        let free = match disk::aside(move || disk::free_bytes(&asked)).await {
             Ok(free) => free,
             Err(failure) => {
                 tracing::debug!(%failure, "the disk does not say how much is free");
@@ -93,7 +97,7 @@ impl Space {
             tracing::error!(
                 "{} MB are free on the disk of the store in {}, and `limits.disk_free` asks for {} MB: nothing is accepted until there is space; what is in flight goes on",
                 free / 1_000_000,
-                self.folder.display(),
+                folder.display(),
                 self.least / 1_000_000
             );
             shared.listener.add_cause(CAUSE);

@@ -1,6 +1,7 @@
 //! A stage without outside effect: takes a batch of hops, walks each message, commits once. Two lanes a stage, so that one works while
 //! the other commits.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ use crate::world::failpoint;
 
 /// How long a stage pauses after the store has refused a commit.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many bytes of what stands at a door are read at once.
+const DOOR_BYTES_MAX: usize = 8 << 20;
 
 /// A stage of one flow.
 pub(super) struct Stage {
@@ -141,9 +145,59 @@ impl Door {
                 hops = shared.handoff.take(&self.gate.plan.flow, turn::DOOR, shared.batch_max) => hops,
             };
             failpoint::hit("door-taken");
+            let Some(hops) = self.in_order(hops).await else {
+                continue;
+            };
             let finished = hops.iter().map(|hop| self.one(hop)).collect();
             commit_batch(shared, hops, finished).await;
         }
+    }
+
+    /// What is to be let in now. Several engines stand at the same door, and a broker keeps no order between them: there what was taken only
+    /// says that something is at the door, and what stands first in the store goes first, whoever has it. `None` if nothing is to be done.
+    async fn in_order(&self, taken: Vec<Hop>) -> Option<Vec<Hop>> {
+        let shared = &self.gate.shared;
+        if !shared.handoff.is_shared() {
+            return Some(taken);
+        }
+        let most = shared.batch_max;
+        let first = shared
+            .store
+            .first_at_door(&self.gate.plan.flow, most, DOOR_BYTES_MAX);
+        let first = match first.await {
+            Ok(first) => first,
+            Err(failure) => {
+                tracing::error!(%failure, flow = &*self.gate.plan.flow, "the store could not say what stands at the door; it waits");
+                taken
+                    .into_iter()
+                    .rev()
+                    .for_each(|hop| shared.handoff.give_back(hop));
+                shared.world.clock.sleep(STORE_PAUSE).await;
+                return None;
+            }
+        };
+        let standing = first.iter().map(|hop| (hop.hop, hop.fence));
+        let standing: BTreeSet<(HopId, i64)> = standing.collect();
+        let elsewhere = taken
+            .iter()
+            .filter(|hop| !standing.contains(&(hop.hop, hop.fence)));
+        let asked: Vec<_> = elsewhere.clone().map(|hop| (hop.hop, hop.fence)).collect();
+        // Those behind them are looked at again after them; where the store cannot say, their end will.
+        let there = shared.store.hops_there(asked).await.unwrap_or_default();
+        for (nth, hop) in elsewhere.enumerate() {
+            match there.get(nth) {
+                Some(false) => shared.handoff.ended(hop.hop),
+                Some(true) | None => shared.handoff.give_back(hop.clone()),
+            }
+        }
+        let mut hops = Vec::with_capacity(first.len());
+        for stored in first {
+            match Hop::from_store(stored) {
+                Ok(hop) => hops.push(hop),
+                Err(failure) => tracing::error!(%failure, "a stored message cannot be read"),
+            }
+        }
+        (!hops.is_empty()).then_some(hops)
     }
 
     fn one(&self, hop: &Hop) -> Finished {

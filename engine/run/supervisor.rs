@@ -4,28 +4,38 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::accept::Gate;
-use super::append::AppendStage;
+use super::append::{self, AppendStage};
 use super::desk::Desk;
 use super::effect::EffectStage;
 use super::space::{self, LEAST_DEFAULT, Space};
 use super::stage::{Door, Stage};
 use super::waiting::WaitStage;
 use super::{
-    Arc, CancellationToken, Duration, Embedded, Failure, Listener, Plan, Project, Shared, Store,
-    TaskTracker, World, due, guard, notify, replay,
+    Arc, CancellationToken, Duration, Failure, Listener, Plan, Project, Shared, Store, TaskTracker,
+    World, due, guard, lead, notify, replay,
 };
 use super::{intake, sweep, systems};
+use crate::component::words::Secret;
 use crate::component::{Intake, Source};
 use crate::flow::plan::Action;
-use crate::handoff::embedded::Limits;
+use crate::flow::settings;
+use crate::handoff::Handoff;
+use crate::handoff::embedded::{Embedded, Limits};
+use crate::handoff::rabbitmq::topology::{self, Topology};
+use crate::handoff::rabbitmq::{self, Rabbit};
 use crate::source;
 use crate::store::retention::Retention;
 use crate::world::failpoint;
+use tokio_util::task::AbortOnDropHandle;
 
+/// How many messages one commit may take, where nobody says so.
+const BATCH_DEFAULT: u32 = 128;
 /// How many batches of a stage may be under way: one works while the other commits.
 const LANES: usize = 2;
 /// How long webhooks may take to register.
 const BINDINGS_WITHIN_MS: i64 = 10_000;
+/// How long a source may take to stop after another engine may run it.
+const LOST_WITHIN: Duration = Duration::from_secs(3);
 /// After so many failures in a row people are told that a source fails.
 const TOLD_AFTER: u32 = 3;
 /// The first and the longest pause before a failed source is started again.
@@ -76,12 +86,13 @@ impl Engine {
     /// Finds what was in flight, then starts stages, then sources.
     pub async fn start(start: Start) -> Result<Engine, Failure> {
         let limits = intake::Limits::of(&start.project);
-        let batch_max = start.project.settings.limits.batch.unwrap_or(128) as usize;
+        let batch_max = start.project.settings.limits.batch.unwrap_or(BATCH_DEFAULT) as usize;
         let least = start.project.settings.limits.disk_free;
         let least = least.map_or(LEAST_DEFAULT, |size| size.bytes);
-        let space = Space::new(start.store.path(), least);
-        let handoff = Embedded::new(start.store.clone(), Limits::default());
+        let space = Space::new(start.store.place().file(), least);
+        let handoff = handoff(&start).await?;
         let keep = keep(&start.project);
+        let lengths = append::lengths(&start.store, &start.root, &start.world).await?;
         let shared = Arc::new(Shared {
             project: Arc::new(start.project),
             store: start.store,
@@ -92,10 +103,12 @@ impl Engine {
             bell: due::Bell::default(),
             lanes: guard::Lanes::default(),
             space,
+            lengths,
             limits,
             replays: replay::Replays::default(),
             batch_max,
         });
+        append::cut_tails(&shared, &start.root).await?;
         let systems = systems::begin(&shared).await?;
         let hops = shared.handoff.recover().await?;
         failpoint::hit("start-recovered");
@@ -153,12 +166,14 @@ impl Engine {
 
     /// Waits until nothing goes on by itself: messages that wait behind one that a person must look at stay. Sources go on.
     pub async fn at_rest(&self) {
-        while self.shared.handoff.moving() > 0 {
-            self.shared
-                .world
-                .clock
-                .sleep(Duration::from_millis(5))
-                .await;
+        let shared = &self.shared;
+        loop {
+            match shared.handoff.at_rest().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(failure) => tracing::debug!(%failure, "the store could not say what goes on"),
+            }
+            shared.world.clock.sleep(shared.handoff.rest_look()).await;
         }
     }
 
@@ -182,6 +197,7 @@ impl Engine {
             () = clock.sleep(limit) => false,
         };
         self.shared.stop.cancel();
+        self.shared.handoff.close().await;
         failpoint::hit("stop-drained");
         self.shared.store.shutdown().await;
         failpoint::hit("stop-store-closed");
@@ -225,8 +241,17 @@ impl Engine {
         }
         self.stages.spawn(due::run(shared.clone()));
         self.stages.spawn(space::run(shared.clone()));
-        self.stages.spawn(replay::run(shared.clone()));
-        self.stages.spawn(sweep::run(shared.clone(), keep));
+        let (replays, retention) = (shared.clone(), shared.clone());
+        self.stages.spawn(lead::only(
+            shared.clone(),
+            "replays".to_owned(),
+            move || replay::run(replays.clone()),
+        ));
+        self.stages.spawn(lead::only(
+            shared.clone(),
+            "retention".to_owned(),
+            move || sweep::run(retention.clone(), keep),
+        ));
         notify::start(shared, &self.stages);
         self.stages.close();
     }
@@ -299,8 +324,11 @@ impl Engine {
                 root: root.clone(),
                 stop: self.intake.clone(),
             };
-            self.sources
-                .spawn(keep_running(source.clone(), intake, self.shared.clone()));
+            let (source, shared) = (source.clone(), self.shared.clone());
+            match source.alone() {
+                true => self.sources.spawn(run_alone(source, intake, shared)),
+                false => self.sources.spawn(keep_running(source, intake, shared)),
+            };
         }
         self.endless |= self
             .shared
@@ -312,13 +340,108 @@ impl Engine {
     }
 }
 
+/// The hand-off that the settings ask for.
+async fn handoff(start: &Start) -> Result<Handoff, Failure> {
+    let local = Embedded::new(start.store.clone(), Limits::default());
+    let Some(given) = &start.project.settings.handoff.rabbitmq else {
+        return Ok(local.into());
+    };
+    let options = rabbitmq::Options {
+        place: broker_of(given)?,
+        topology: topology_of(&start.project),
+        body_max: given.body_max.map_or(rabbitmq::BODY_MAX, |size| {
+            usize::try_from(size.bytes).unwrap_or(usize::MAX)
+        }),
+        patience: rabbitmq::START_PATIENCE,
+    };
+    let (store, world) = (start.store.clone(), start.world.clone());
+    let broker = Rabbit::start(store, local.clone(), world, options).await?;
+    Ok(Handoff::over(local, broker))
+}
+
+/// Where the broker of the settings is.
+pub fn broker_of(given: &settings::Rabbitmq) -> Result<rabbitmq::Place, Failure> {
+    let key = given.key.as_ref().map(Secret::reveal);
+    let identity = given.certificate.as_deref().zip(key);
+    let place = rabbitmq::place(&given.urls, given.ca.as_deref(), identity);
+    place.map_err(|why| Failure::config(format!("handoff.rabbitmq: {why}")))
+}
+
+/// The queues of a project on a broker: one for each step at which messages can stand, and one for each flow's door.
+pub fn topology_of(project: &Project) -> Topology {
+    let batch = project.settings.limits.batch.unwrap_or(BATCH_DEFAULT);
+    let mut stages = Vec::new();
+    for plan in project.plans.values() {
+        let stage = |step: &Arc<str>, prefetch: usize| topology::Stage {
+            flow: plan.flow.clone(),
+            step: step.clone(),
+            also: Vec::new(),
+            prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
+            single: false,
+        };
+        let batches = 2 * batch as usize;
+        // What one run hands over comes before what the run behind it does: one engine at a time stands at the door.
+        let mut door = stage(&Arc::from(super::turn::DOOR), batches);
+        door.single = true;
+        for (nth, node) in plan.nodes.iter().enumerate() {
+            match &node.action {
+                // Who makes few calls at a time leaves the rest to other engines.
+                Action::Effect(effect) => {
+                    let calls = effect.promises().concurrency.clamp(2, 64);
+                    stages.push(stage(&node.id, 4 * calls));
+                }
+                // It runs with what is before it; a message stands there only when a person has sent it.
+                Action::Pure(_) | Action::Flow(_) | Action::Discard | Action::Route(_)
+                    if nth > 0 =>
+                {
+                    door.also.push(node.id.clone());
+                }
+                _ => stages.push(stage(&node.id, batches)),
+            }
+        }
+        stages.push(door);
+    }
+    let settings = project.settings.handoff.rabbitmq.as_ref();
+    let name = settings.and_then(|given| given.name.as_deref());
+    Topology::new(name.unwrap_or(topology::NAME_DEFAULT), stages)
+}
+
+/// Runs a source while this engine leads it.
+async fn run_alone(source: Arc<dyn Source>, intake: Intake, shared: Arc<Shared>) {
+    let name = format!("source:{}", intake.flow);
+    while let Some(lead) = lead::lead(&shared, &name, &intake.stop).await {
+        let stop = intake.stop.child_token();
+        let led = Intake {
+            stop: stop.clone(),
+            ..intake.clone()
+        };
+        let running = keep_running(source.clone(), led, shared.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            () = &mut running => return,
+            () = lead.lost() => {}
+        }
+        tracing::warn!(
+            flow = &*intake.flow,
+            "another engine may run the source; it is stopped here"
+        );
+        stop.cancel();
+        // Whatever it still commits is conditional on where its cursor was.
+        tokio::select! {
+            () = running => {}
+            () = shared.world.clock.sleep(LOST_WITHIN) => {}
+        }
+    }
+}
+
 /// Runs a source until it ends by itself or is stopped; after a failure it is started again, with growing pauses.
 async fn keep_running(source: Arc<dyn Source>, intake: Intake, shared: Arc<Shared>) {
     let mut pause_ms = SOURCE_PAUSE_MS.0;
     let mut in_a_row = 0;
     while !intake.stop.is_cancelled() {
         let began_ms = intake.world.clock.steady_ms();
-        let running = tokio::spawn(source.clone().run(intake.clone()));
+        // Ended with this function, wherever that is broken off.
+        let running = AbortOnDropHandle::new(tokio::spawn(source.clone().run(intake.clone())));
         let failure = match running.await {
             Ok(Ok(())) => return,
             Ok(Err(failure)) => failure,

@@ -3,17 +3,10 @@
 use crate::body::{Item, Kind};
 use crate::diagnostic::closest;
 
-/// The words of the drafts 2020-12 and 7.
-const WORDS: &[&str] = &[
-    "$anchor",
-    "$comment",
-    "$defs",
-    "$dynamicAnchor",
+/// The words of the drafts 2020-12 and 7 that decide which documents are valid.
+pub(super) const DECIDING: &[&str] = &[
     "$dynamicRef",
-    "$id",
     "$ref",
-    "$schema",
-    "$vocabulary",
     "additionalItems",
     "additionalProperties",
     "allOf",
@@ -22,17 +15,11 @@ const WORDS: &[&str] = &[
     "contains",
     "contentEncoding",
     "contentMediaType",
-    "contentSchema",
-    "default",
-    "definitions",
     "dependencies",
     "dependentRequired",
     "dependentSchemas",
-    "deprecated",
-    "description",
     "else",
     "enum",
-    "examples",
     "exclusiveMaximum",
     "exclusiveMinimum",
     "format",
@@ -56,16 +43,37 @@ const WORDS: &[&str] = &[
     "prefixItems",
     "properties",
     "propertyNames",
-    "readOnly",
     "required",
     "then",
-    "title",
     "type",
     "unevaluatedItems",
     "unevaluatedProperties",
     "uniqueItems",
+];
+
+/// Their other words: names, and what is told to people.
+const TELLING: &[&str] = &[
+    "$anchor",
+    "$comment",
+    "$defs",
+    "$dynamicAnchor",
+    "$id",
+    "$schema",
+    "$vocabulary",
+    "contentSchema",
+    "default",
+    "definitions",
+    "deprecated",
+    "description",
+    "examples",
+    "readOnly",
+    "title",
     "writeOnly",
 ];
+
+fn words() -> impl Iterator<Item = &'static str> {
+    DECIDING.iter().chain(TELLING).copied()
+}
 
 /// Calls `f` with each word that is not known and is like one that is, and with that one.
 pub(super) fn misspelt<'a>(schema: Item<'a>, f: &mut dyn FnMut(Item<'a>, &'static str)) {
@@ -96,9 +104,10 @@ pub(super) fn misspelt<'a>(schema: Item<'a>, f: &mut dyn FnMut(Item<'a>, &'stati
                     one_or_many(value, f);
                 }
             }
-            word if WORDS.contains(&word) => {}
+            // What begins so is meant for others than the validator.
+            word if words().any(|known| known == word) || word.starts_with("x-") => {}
             word => {
-                if let Some(near) = closest(word, WORDS.iter().copied()) {
+                if let Some(near) = closest(word, words()) {
                     f(key, near);
                 }
             }
@@ -143,6 +152,9 @@ mod tests {
             &["minimun minimum", "patern pattern"],
         );
         check(r#"{"const": {"tpye": 1}, "examples": [{"tpye": 1}]}"#, &[]);
-        check(r#"{"x-owner": "sales", "markdownDescription": "a"}"#, &[]);
+        check(
+            r#"{"x-owner": "sales", "x-deprecated": {}, "markdownDescription": "a"}"#,
+            &[],
+        );
     }
 }

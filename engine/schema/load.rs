@@ -59,7 +59,7 @@ fn broken(name: &str, raw: Value) -> Arc<Schema> {
 }
 
 /// The address by which a schema of the project is known to the others.
-fn address(name: &str) -> String {
+pub(super) fn address(name: &str) -> String {
     let mut out = String::from("crossdock:///");
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
@@ -73,13 +73,13 @@ fn address(name: &str) -> String {
 }
 
 /// The name in an address of the project: `crossdock:canonical/money.v1`, `crossdock:///canonical/money.v1.json`.
-fn name_in(address: &str) -> Option<String> {
+pub(super) fn name_in(address: &str) -> Option<String> {
     let path = address.strip_prefix("crossdock:")?.trim_start_matches('/');
     let path = path.strip_suffix(".json").unwrap_or(path);
     Some(percent_decoded(path))
 }
 
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -242,18 +242,7 @@ impl Source {
 
     /// The value at a JSON pointer, or the nearest one above it.
     fn at(&self, pointer: &str) -> Item<'_> {
-        let mut item = self.tape.root();
-        for part in pointer.split('/').skip(1) {
-            let part = part.replace("~1", "/").replace("~0", "~");
-            let next = item
-                .get(&part)
-                .or_else(|| part.parse().ok().and_then(|index| item.at(index)));
-            match next {
-                Some(next) => item = next,
-                None => break,
-            }
-        }
-        item
+        nearest(self.tape.root(), pointer)
     }
 
     fn error(
@@ -411,7 +400,7 @@ fn visit(item: Item<'_>, value: &Value, base: &str, f: &mut dyn FnMut(Visit<'_>)
     }
 }
 
-fn resolved(base: &str, reference: &str) -> Option<String> {
+pub(super) fn resolved(base: &str, reference: &str) -> Option<String> {
     let base = jsonschema::uri::from_str(base).ok()?;
     let uri = jsonschema::uri::resolve_against(&base.borrow(), reference).ok()?;
     Some(uri.as_str().to_owned())
@@ -521,4 +510,19 @@ fn json_fault(file: &File, message: &str) -> (Span, String) {
         .map_or(file.text.len(), |(at, _)| start + at);
     let width = file.text[at..].chars().next().map_or(0, char::len_utf8);
     (Span::new(at, at + width), format!("not JSON: {words}"))
+}
+
+/// Where a JSON pointer leads in a document, or the nearest value above it.
+pub(super) fn nearest<'d>(mut item: Item<'d>, pointer: &str) -> Item<'d> {
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        let next = item
+            .get(&part)
+            .or_else(|| part.parse().ok().and_then(|index| item.at(index)));
+        match next {
+            Some(next) => item = next,
+            None => break,
+        }
+    }
+    item
 }

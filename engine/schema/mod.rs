@@ -9,11 +9,19 @@ use serde_json::Value;
 use crate::body::Item;
 use crate::diagnostic::{File, Findings};
 
+pub mod compatible;
+pub(crate) mod fit;
+pub(crate) mod generate;
+pub(crate) mod infer;
 mod keywords;
 mod load;
+pub(crate) mod place;
 mod tape;
+pub(crate) mod witness;
 mod words;
 
+use fit::Rule;
+use infer::Hop;
 use tape::{TapeJson, TapeNode};
 
 /// How many breaches of one document are told.
@@ -169,6 +177,40 @@ impl Schema {
             .collect();
         Err(breaches)
     }
+}
+
+/// One way in which a document breaks a schema, for those who compare it with what they expected.
+pub(crate) struct Broken {
+    /// Where, as the way from the top; of a field that is missing, its own.
+    pub(crate) at: Vec<Hop>,
+    pub(crate) rule: Rule,
+}
+
+impl Schema {
+    /// How the document breaks the schema, as far as [`BREACHES_MAX`] times goes.
+    pub(crate) fn broken_at(&self, item: Item<'_>) -> Vec<Broken> {
+        let Some(validator) = &self.validator else {
+            return Vec::new();
+        };
+        let all = validator.iter_errors(TapeNode::Item(item));
+        let told = |error: jsonschema::ValidationError<'_>| {
+            let mut at = hops(error.instance_path().as_str());
+            let (rule, field) = words::rule(&error);
+            at.extend(field.map(Hop::Field));
+            Broken { at, rule }
+        };
+        all.take(BREACHES_MAX).map(told).collect()
+    }
+}
+
+/// The way that a JSON pointer is; numbers are items.
+fn hops(pointer: &str) -> Vec<Hop> {
+    let parts = pointer.split('/').skip(1);
+    let hop = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Hop::Item,
+        false => Hop::Field(part.replace("~1", "/").replace("~0", "~")),
+    };
+    parts.map(hop).collect()
 }
 
 #[cfg(test)]

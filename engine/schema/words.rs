@@ -4,6 +4,8 @@ use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 
+use super::fit::Rule;
+
 /// How many characters of data a message shows.
 const SHOWN_MAX: usize = 80;
 
@@ -63,6 +65,33 @@ pub(super) fn message(error: &ValidationError<'_>) -> String {
         Kind::Custom { message, .. } => cut(message),
         Kind::Referencing(error) => cut(&error.to_string()),
     }
+}
+
+/// What an error is about, and the field that is missing.
+pub(super) fn rule(error: &ValidationError<'_>) -> (Rule, Option<String>) {
+    use ValidationErrorKind as Kind;
+    let rule = match error.kind() {
+        Kind::Required { property } => {
+            return (Rule::Missing, property.as_str().map(str::to_owned));
+        }
+        Kind::Type { .. } => Rule::Type,
+        Kind::Constant { .. } | Kind::Enum { .. } => Rule::Values,
+        Kind::MaxLength { .. } | Kind::MinLength { .. } => Rule::Length,
+        Kind::Pattern { .. } => Rule::Pattern,
+        Kind::Format { .. } => Rule::Format,
+        Kind::Maximum { .. }
+        | Kind::Minimum { .. }
+        | Kind::ExclusiveMaximum { .. }
+        | Kind::ExclusiveMinimum { .. }
+        | Kind::MultipleOf { .. } => Rule::Range,
+        Kind::MaxItems { .. } | Kind::MinItems { .. } | Kind::AdditionalItems { .. } => Rule::Count,
+        Kind::AdditionalProperties { .. } | Kind::UnevaluatedProperties { .. } => Rule::Extra,
+        Kind::AnyOf { .. } | Kind::OneOfNotValid { .. } | Kind::OneOfMultipleValid { .. } => {
+            Rule::Choice
+        }
+        _ => Rule::Other,
+    };
+    (rule, None)
 }
 
 fn unknown_fields(names: &[String]) -> String {

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::message::Message;
 use crate::world::Pending;
 
+pub mod amqp;
 pub mod discard;
 pub mod file;
 pub mod flow;
@@ -38,6 +39,7 @@ components! {
     /// The kinds of sinks.
     SinkKind -> Ready {
         http: http::Http,
+        amqp: amqp::Amqp,
         sql: sql::Sql,
         file: file::File,
         flow: flow::Flow,

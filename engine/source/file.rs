@@ -217,6 +217,14 @@ struct Seen {
 }
 
 impl Source for Watch {
+    fn folders(&self) -> Vec<String> {
+        vec![
+            self.folder.clone(),
+            self.archive.clone(),
+            self.quarantine.clone(),
+        ]
+    }
+
     fn run(self: Arc<Self>, cx: Intake) -> Pending<'static, Result<(), Failure>> {
         Box::pin(async move {
             let places = Places {
@@ -264,6 +272,9 @@ impl Source for Watch {
             Ok(())
         })
     }
+    fn alone(&self) -> bool {
+        true
+    }
 }
 
 impl Watch {
@@ -303,10 +314,24 @@ impl Watch {
     }
 }
 
-/// Rings when something happens in the folder. Where that cannot be had (network folders), the folder is looked at now and then anyway.
+/// Whether what was announced is more than that somebody reads.
+fn changes(kind: notify::EventKind) -> bool {
+    use notify::event::{AccessKind, AccessMode};
+    match kind {
+        notify::EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
+/// Rings when something changes in the folder. Where that cannot be had (network folders), the folder is looked at now and then anyway.
 fn bell(folder: &Path, rings: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
     use notify::Watcher;
-    let watcher = notify::recommended_watcher(move |_| rings.notify_one());
+    let watcher = notify::recommended_watcher(move |told: notify::Result<notify::Event>| {
+        // To look into the folder is announced too: it would be looked at for ever.
+        if told.map_or(true, |told| changes(told.kind)) {
+            rings.notify_one();
+        }
+    });
     let watched = watcher.and_then(|mut watcher| {
         watcher.watch(folder, notify::RecursiveMode::NonRecursive)?;
         Ok(watcher)

@@ -133,6 +133,9 @@ impl Source for Generator {
     fn ends(&self) -> bool {
         self.count.is_some()
     }
+    fn alone(&self) -> bool {
+        true
+    }
 }
 
 impl Generator {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::component::{Source, components};
 
+pub mod amqp;
 pub mod file;
 pub mod flow;
 pub mod generate;
@@ -32,6 +33,7 @@ components! {
     SourceKind -> Ready {
         webhook: webhook::Webhook,
         file: file::Folder,
+        amqp: amqp::Amqp,
         poll: poll::Poll,
         schedule: schedule::Schedule,
         stdin: stdin::Stdin,

@@ -1,6 +1,6 @@
 //! Offers a batch to the engine until it is durable or the source must stop. For sources that can wait; a webhook asks its sender to.
 
-use crate::component::{Batch, Intake};
+use crate::component::{Batch, Intake, Verdict};
 use crate::failure::{Class, Failure};
 
 /// The first wait after a refusal, in milliseconds; it doubles.
@@ -19,13 +19,21 @@ pub(super) enum Offered {
 
 /// Offers a batch until it is durable. Fails only with `conflict`: the cursor is not where the source thinks, so the source must read it again.
 pub(super) async fn offer(cx: &Intake, batch: Batch) -> Result<Offered, Failure> {
+    Ok(match offer_for(cx, batch).await? {
+        Some(_) => Offered::Durable,
+        None => Offered::Stopped,
+    })
+}
+
+/// Does the same, and gives the verdicts; `None` if the source must stop.
+pub(super) async fn offer_for(cx: &Intake, batch: Batch) -> Result<Option<Vec<Verdict>>, Failure> {
     let mut wait_ms = FIRST_MS;
     loop {
         if cx.stop.is_cancelled() {
-            return Ok(Offered::Stopped);
+            return Ok(None);
         }
         let failure = match cx.accept.accept(batch.clone()).await {
-            Ok(_) => return Ok(Offered::Durable),
+            Ok(verdicts) => return Ok(Some(verdicts)),
             Err(failure) if failure.class == Class::Conflict => return Err(failure),
             Err(failure) => failure,
         };
@@ -36,7 +44,7 @@ pub(super) async fn offer(cx: &Intake, batch: Batch) -> Result<Offered, Failure>
             .min(MOST_MS);
         tracing::debug!(flow = %cx.flow, %failure, pause, "the engine takes nothing at the moment");
         if !pause_or_stop(cx, pause).await {
-            return Ok(Offered::Stopped);
+            return Ok(None);
         }
         wait_ms = (wait_ms * 2).min(MOST_MS);
     }

@@ -260,6 +260,9 @@ impl Source for Rounds {
             .as_ref()
             .is_some_and(|cursor| cursor.overlap_ms > 0)
     }
+    fn alone(&self) -> bool {
+        true
+    }
 }
 
 /// What the store has, and its text there.

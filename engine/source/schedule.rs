@@ -215,6 +215,9 @@ impl Source for Clockwork {
             }
         })
     }
+    fn alone(&self) -> bool {
+        true
+    }
 }
 
 /// What is to be done at some time.

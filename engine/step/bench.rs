@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::message::{Message, MessageId};
 use crate::schema::Schemas;
 use crate::system::System;
+use crate::system::broker::Broker;
 use crate::yaml::shape::Formats;
 use crate::yaml::{self, Node};
 
@@ -76,6 +77,14 @@ impl Bench {
         let system = system.unwrap();
         let name = system.name().to_string();
         self.library.systems.insert(name, Arc::new(system));
+        self
+    }
+
+    pub(crate) fn broker(mut self, text: &str) -> Bench {
+        let (file, node, mut findings) = parsed(text);
+        let broker = Broker::parse(&file, &node, &NoFormats, &mut findings).unwrap();
+        let name = broker.name().to_string();
+        self.library.brokers.insert(name, Arc::new(broker));
         self
     }
 

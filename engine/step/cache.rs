@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::component::{Answer, Attempt};
 use crate::failure::{Class, Failure};
+use crate::system::admission::Admission;
 use crate::world::Pending;
 
 /// How many bytes the remembered answers of one step may have, with their requests.
@@ -22,6 +23,8 @@ pub(super) struct Cache {
     entries: moka::sync::Cache<Bytes, Arc<Entry>>,
     fresh: Duration,
     stale: Duration,
+    /// Of the system that is asked; it knows the time.
+    admission: Arc<Admission>,
 }
 
 #[derive(Default)]
@@ -33,13 +36,14 @@ struct Entry {
 
 #[derive(Default)]
 struct Last {
-    answer: Option<(Answer, Instant)>,
+    /// The answer, and when it came: in the steady milliseconds of the system's clock.
+    answer: Option<(Answer, i64)>,
     failure: Option<(Failure, Instant)>,
 }
 
 impl Cache {
     /// Answers are used for `fresh`, and for `stale` more when the system cannot be asked.
-    pub(super) fn new(fresh: Duration, stale: Duration) -> Cache {
+    pub(super) fn new(fresh: Duration, stale: Duration, admission: Arc<Admission>) -> Cache {
         let entries = moka::sync::Cache::builder()
             .max_capacity(BYTES_MAX)
             .weigher(|key: &Bytes, entry: &Arc<Entry>| {
@@ -53,6 +57,7 @@ impl Cache {
             entries,
             fresh,
             stale,
+            admission,
         }
     }
 
@@ -72,7 +77,7 @@ impl Cache {
             return Attempt::NotApplied(Failure::new(Class::Timeout, message));
         };
         if let Some((answer, at)) = &last.answer
-            && at.elapsed() < self.fresh
+            && self.since(*at) < self.fresh
         {
             return Attempt::Applied(answer.clone());
         }
@@ -86,7 +91,7 @@ impl Cache {
                 let weight = u32::try_from(answer.bytes.len()).unwrap_or(u32::MAX);
                 entry.weight.store(weight, Ordering::Relaxed);
                 *last = Last {
-                    answer: Some((answer.clone(), Instant::now())),
+                    answer: Some((answer.clone(), self.admission.steady_ms())),
                     failure: None,
                 };
                 // Put in again, so that it is weighed again.
@@ -105,14 +110,20 @@ impl Cache {
         }
     }
 
+    /// How long ago that was.
+    fn since(&self, at_ms: i64) -> Duration {
+        let passed_ms = self.admission.steady_ms() - at_ms;
+        Duration::from_millis(u64::try_from(passed_ms).unwrap_or(0))
+    }
+
     fn fall_back(&self, last: &Last, failure: Failure) -> Attempt {
         let away = matches!(
             failure.class,
             Class::Unavailable | Class::Timeout | Class::Throttled
         );
         match &last.answer {
-            Some((answer, at)) if away && at.elapsed() < self.fresh + self.stale => {
-                let age = at.elapsed().as_secs();
+            Some((answer, at)) if away && self.since(*at) < self.fresh + self.stale => {
+                let age = self.since(*at).as_secs();
                 let told = format!("an answer that is {age}s old, because {}", failure.message);
                 Attempt::Instead(answer.clone(), told)
             }
@@ -124,6 +135,11 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cache(fresh: Duration, stale: Duration) -> Cache {
+        let rules = crate::system::admission::Rules::default();
+        Cache::new(fresh, stale, Arc::new(Admission::new("erp", rules)))
+    }
 
     fn answer(text: &'static str) -> Attempt {
         Attempt::Applied(Answer {
@@ -152,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_are_used_again_while_they_are_fresh() {
-        let cache = Cache::new(Duration::from_secs(60), Duration::ZERO);
+        let cache = cache(Duration::from_secs(60), Duration::ZERO);
         assert_eq!(ask(&cache, "a", away()).await, "away");
         assert_eq!(ask(&cache, "a", answer("1")).await, "1");
         assert_eq!(ask(&cache, "a", answer("2")).await, "1");
@@ -161,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn stale_answers_serve_while_the_system_is_away() {
-        let cache = Cache::new(Duration::ZERO, Duration::from_secs(60));
+        let cache = cache(Duration::ZERO, Duration::from_secs(60));
         assert_eq!(ask(&cache, "a", answer("1")).await, "1");
         let stale = "1 instead: an answer that is 0s old, because away";
         assert_eq!(ask(&cache, "a", away()).await, stale);
@@ -175,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_question_is_asked_once_at_a_time() {
-        let cache = Cache::new(Duration::from_secs(60), Duration::ZERO);
+        let cache = cache(Duration::from_secs(60), Duration::ZERO);
         let asked = AtomicU32::new(0);
         let key = Bytes::from_static(b"a");
         let one = || {

@@ -155,7 +155,11 @@ impl Call {
             }
             (Some(fresh), stale) => {
                 let stale = stale.map(Duration::std);
-                Some(Some(Cache::new(fresh.std(), stale.unwrap_or_default())))
+                Some(Some(Cache::new(
+                    fresh.std(),
+                    stale.unwrap_or_default(),
+                    ask.system().admission().clone(),
+                )))
             }
         }
     }

@@ -11,10 +11,11 @@ use super::claims::{self, Standing};
 use super::commit::{
     Accepted, Commit, Committed, EffectState, End, First, NewException, NewRun, Turn,
 };
+use super::database::{Connection, Sql};
 use super::writer::Writing;
 use super::{
-    Sql, chains, clock, cursors, decisions, effects, exceptions, groups, hops, journeys, notices,
-    replays, reruns, runs, sagas, sequences, systems, versions, waits,
+    announcements, chains, clock, cursors, decisions, effects, exceptions, facts, groups, hops,
+    journeys, notices, replays, reruns, runs, sagas, sequences, systems, versions, waits,
 };
 
 /// The door of a flow: hops there belong to no run's leaves.
@@ -76,12 +77,29 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         systems::put(writing, state)?;
     }
     if let Some((due_at_ms, limit)) = commit.release {
-        clock::note(writing.connection, writing.now_ms)?;
+        if let Connection::Sqlite(_) = writing.connection {
+            clock::note(writing.connection, writing.now_ms)?;
+        }
         committed.released = hops::release(writing, due_at_ms, limit)?;
     }
+    by_handoff(writing, commit)?;
     by_people(writing, commit, &mut committed)?;
     committed.released.append(&mut writing.released);
     Ok(Ok(committed))
+}
+
+/// What a hand-off outside of the store keeps in it.
+fn by_handoff(writing: &Writing<'_>, commit: &Commit) -> Sql<()> {
+    for (flow, step) in &commit.forget {
+        announcements::forget(writing, flow, step)?;
+    }
+    for hop in &commit.announced {
+        announcements::note(writing, *hop)?;
+    }
+    for fact in &commit.facts {
+        facts::set(writing, fact)?;
+    }
+    Ok(())
 }
 
 /// What people have decided, and what is told to them.
@@ -206,8 +224,13 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
             due_at_ms,
             attempt,
             failure,
-        } => hops::wait(writing, end.hop, end.fence, *due_at_ms, *attempt, failure)?,
-        Turn::Rest { due_at_ms, why } => hops::rest(writing, end.hop, end.fence, *due_at_ms, why)?,
+        } => {
+            let due_at_ms = writing.at(*due_at_ms);
+            hops::wait(writing, end.hop, end.fence, due_at_ms, *attempt, failure)?
+        }
+        Turn::Rest { due_at_ms, why } => {
+            hops::rest(writing, end.hop, end.fence, writing.at(*due_at_ms), why)?
+        }
     };
     if !there {
         // Somebody else has moved the hop on. What this effect did is true all the same, and spares the other a second try.

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, Row, params};
 use rustc_hash::FxHashMap;
 
 use crate::failure::Failure;
 
-use super::Sql;
+use super::database::{Connection, Row, Sql, params};
 use super::reader::Reader;
 use super::runs::RunState;
 
@@ -120,9 +119,9 @@ impl Deltas {
         let mut statement = connection.prepare_cached(
             "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions, superseded)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (flow) DO UPDATE SET
-             received = received + ?2, accepted = accepted + ?3, duplicates = duplicates + ?4, refused = refused + ?5,
-             delivered = delivered + ?6, filtered = filtered + ?7, discarded = discarded + ?8, compensated = compensated + ?9,
-             in_flight = in_flight + ?10, in_exceptions = in_exceptions + ?11, superseded = superseded + ?12",
+             received = books.received + ?2, accepted = books.accepted + ?3, duplicates = books.duplicates + ?4, refused = books.refused + ?5,
+             delivered = books.delivered + ?6, filtered = books.filtered + ?7, discarded = books.discarded + ?8, compensated = books.compensated + ?9,
+             in_flight = books.in_flight + ?10, in_exceptions = books.in_exceptions + ?11, superseded = books.superseded + ?12",
         )?;
         for (flow, counts) in &self.0 {
             if *counts == Counts::default() {
@@ -165,37 +164,33 @@ pub(super) fn swept(connection: &Connection, flow: &str, state: RunState) -> Sql
     Ok(())
 }
 
-fn kept(connection: &Connection) -> Sql<Vec<Books>> {
+pub(super) fn kept(connection: &Connection) -> Sql<Vec<Books>> {
     let mut statement = connection.prepare_cached(
         "SELECT flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions, superseded
          FROM books ORDER BY flow",
     )?;
-    let rows = statement.query_map([], |row| {
+    statement.query_map((), |row| {
+        Ok(Books {
+            flow: row.get(0)?,
+            counts: Counts::read(row)?,
+        })
+    })
+}
+
+pub(super) fn recounted(connection: &Connection) -> Sql<Vec<Books>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT flow, 0, 0, duplicates, refused, swept_delivered, swept_filtered, swept_discarded, swept_compensated, 0, 0, swept_superseded
+         FROM books ORDER BY flow",
+    )?;
+    let mut books: Vec<Books> = statement.query_map((), |row| {
         Ok(Books {
             flow: row.get(0)?,
             counts: Counts::read(row)?,
         })
     })?;
-    rows.collect()
-}
-
-fn recounted(connection: &Connection) -> Sql<Vec<Books>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT flow, 0, 0, duplicates, refused, swept_delivered, swept_filtered, swept_discarded, swept_compensated, 0, 0, swept_superseded
-         FROM books ORDER BY flow",
-    )?;
-    let mut books: Vec<Books> = statement
-        .query_map([], |row| {
-            Ok(Books {
-                flow: row.get(0)?,
-                counts: Counts::read(row)?,
-            })
-        })?
-        .collect::<Sql<_>>()?;
     let mut statement =
         connection.prepare_cached("SELECT flow, state, count(*) FROM runs GROUP BY flow, state")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    statement.each((), |row| {
         let flow: Arc<str> = row.get(0)?;
         let at = match books.binary_search_by(|books| books.flow.cmp(&flow)) {
             Ok(at) => at,
@@ -205,8 +200,9 @@ fn recounted(connection: &Connection) -> Sql<Vec<Books>> {
                 at
             }
         };
-        *books[at].counts.of(RunState::from_number(row.get(1)?)) += row.get::<_, i64>(2)?;
-    }
+        *books[at].counts.of(RunState::from_number(row.get(1)?)) += row.get::<i64>(2)?;
+        Ok(())
+    })?;
     for Books { counts, .. } in &mut books {
         counts.accepted = counts.delivered
             + counts.filtered

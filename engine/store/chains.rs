@@ -4,11 +4,10 @@
 //! A run may stand in several chains. It goes on when it is the head of all of them; as each accept enters all its chains at once, two runs
 //! never wait for each other.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::commit::{Chain, HopId, NewRun, RunId};
+use super::database::{Connection, Optional, Sql, params};
+use super::hops;
 use super::writer::Writing;
-use super::{Sql, hops};
 
 /// - a chain has a row for each run that is not over, in the order in which they were accepted; its lowest positive `seq` is the head
 /// - a run that a person must look at, and that lets its successors pass (`pass`), has a negative `seq` until it goes on
@@ -27,15 +26,15 @@ CREATE INDEX hops_held ON hops (run) WHERE held IS NOT NULL;
 // None of these walks along a chain, however long it is.
 const HEAD: &str =
     "SELECT run FROM chains WHERE scope = ?1 AND key = ?2 AND seq > 0 ORDER BY seq LIMIT 1";
-const LAST: &str = "SELECT max(0, coalesce(max(seq), 0)) FROM chains WHERE scope = ?1 AND key = ?2";
+const LAST: &str =
+    "SELECT coalesce(max(seq), 0) FROM chains WHERE scope = ?1 AND key = ?2 AND seq > 0";
 const LEAVE: &str = "DELETE FROM chains WHERE run = ?1 RETURNING scope, key";
 const PASS: &str =
     "UPDATE chains SET seq = -run WHERE run = ?1 AND pass <> 0 AND seq > 0 RETURNING scope, key";
 const BEHIND: &str = "SELECT EXISTS (SELECT 1 FROM chains AS mine WHERE mine.run = ?1 AND EXISTS (
        SELECT 1 FROM chains AS ahead WHERE ahead.scope = mine.scope AND ahead.key = mine.key
        AND ahead.seq > 0 AND ahead.seq < mine.seq))";
-const RELEASE: &str =
-    "UPDATE hops SET held = NULL WHERE run = ?1 AND held IS NOT NULL RETURNING id";
+const RELEASE: &str = "UPDATE hops SET held = NULL, ready_at = ?2, announced = CASE WHEN announced = 0 THEN 0 END WHERE run = ?1 AND held IS NOT NULL RETURNING id";
 
 /// What a run waits for until its turn comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +84,8 @@ pub(super) fn go_on(writing: &mut Writing<'_>, run: RunId, chains: &[Chain]) -> 
         leave(writing, run)?;
         enter(writing, run, chains)?;
     }
-    writing.run(
-        "UPDATE chains AS mine SET seq = (SELECT max(0, max(seq)) + 1 FROM chains WHERE scope = mine.scope AND key = mine.key)
+    writing.put(
+        "UPDATE chains AS mine SET seq = (SELECT coalesce(max(all_of.seq), 0) + 1 FROM chains AS all_of WHERE all_of.scope = mine.scope AND all_of.key = mine.key AND all_of.seq > 0)
          WHERE run = ?1 AND seq < 0",
         [run.0],
     )?;
@@ -98,11 +97,11 @@ pub(super) fn enter(writing: &Writing<'_>, id: RunId, chains: &[Chain]) -> Sql<O
     if chains.is_empty() {
         return Ok(None);
     }
-    writing.run("UPDATE runs SET chained = 1 WHERE id = ?1", [id.0])?;
+    writing.put("UPDATE runs SET chained = 1 WHERE id = ?1", [id.0])?;
     let mut behind = None;
     for chain in chains {
         behind = behind.or(head(writing.connection, &chain.scope, &chain.key)?);
-        writing.run(
+        writing.put(
             &format!(
                 "INSERT INTO chains (scope, key, seq, run, pass) VALUES (?1, ?2, ({LAST}) + 1, ?3, ?4)"
             ),
@@ -126,8 +125,7 @@ pub(super) fn pass(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
 
 fn chains_of(connection: &Connection, sql: &str, run: RunId) -> Sql<Vec<(String, String)>> {
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([run.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
+    statement.query_map([run.0], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 fn next_of(writing: &mut Writing<'_>, chains: Vec<(String, String)>) -> Sql<()> {
@@ -161,8 +159,7 @@ fn release(writing: &mut Writing<'_>, run: RunId) -> Sql<()> {
     }
     let held: Vec<i64> = {
         let mut statement = writing.connection.prepare_cached(RELEASE)?;
-        let rows = statement.query_map([run.0], |row| row.get(0))?;
-        rows.collect::<Sql<_>>()?
+        statement.query_map([run.0, writing.now_ms], |row| row.get(0))?
     };
     for hop in held {
         let ready = hops::ready(writing.connection, HopId(hop))?;
@@ -449,10 +446,10 @@ mod tests {
             assert!(runs.is_sorted(), "a key's runs ended out of order");
         }
         assert_eq!(sample.books().await.accepted, (KEYS as u64 * EACH) as i64);
-        let left: i64 = Connection::open(&sample.path)
-            .unwrap()
-            .query_row("SELECT count(*) FROM chains", [], |row| row.get(0))
-            .unwrap();
+        let left: i64 = sample.with(|connection| {
+            let count = "SELECT count(*) FROM chains";
+            connection.query_row(count, (), |row| row.get(0)).unwrap()
+        });
         assert_eq!(left, 0);
     }
 
@@ -485,9 +482,9 @@ mod tests {
     /// Every statement finds its rows by an index; a chain may have ten thousand of them.
     #[tokio::test]
     async fn a_chain_is_entered_and_left_without_walking_it() {
-        let sample = Sample::new();
+        let sample = Sample::in_a_file();
         let plans = |sql: &str| -> Vec<String> {
-            let connection = Connection::open(&sample.path).unwrap();
+            let connection = rusqlite::Connection::open(sample.path()).unwrap();
             let mut statement = connection
                 .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
                 .unwrap();

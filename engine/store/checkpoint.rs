@@ -14,9 +14,9 @@ use rusqlite::Connection;
 
 use crate::world::failpoint;
 
+use super::failure;
+use super::queue::Request;
 use super::sync::{Log, SyncFile};
-use super::writer::Request;
-use super::{Sql, failure};
 
 /// How many pages may be left for the writer.
 const REST_PAGES: i64 = 64;
@@ -40,12 +40,12 @@ pub(super) struct Held {
 }
 
 /// How much the log holds right now.
-pub(super) fn held(connection: &Connection) -> Sql<Held> {
+pub(super) fn held(connection: &Connection) -> rusqlite::Result<Held> {
     checkpoint(connection, "PRAGMA wal_checkpoint(NOOP)")
 }
 
 /// Moves all that no reader needs into the database, and syncs it if that is all of the log. Gives what is left, and how many syncs it took.
-pub(super) fn passive(connection: &Connection) -> Sql<(Held, u64)> {
+pub(super) fn passive(connection: &Connection) -> rusqlite::Result<(Held, u64)> {
     let before = held(connection)?;
     let after = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
     let syncs = match before.left {
@@ -56,14 +56,14 @@ pub(super) fn passive(connection: &Connection) -> Sql<(Held, u64)> {
 }
 
 /// The same for a store that is at work.
-fn passive_counted(connection: &Connection, log: &Log) -> Sql<Held> {
+fn passive_counted(connection: &Connection, log: &Log) -> rusqlite::Result<Held> {
     let (held, syncs) = passive(connection)?;
     log.count(syncs);
     Ok(held)
 }
 
 /// Looks at the result of a checkpoint: a failed sync breaks the store, all else is only said.
-pub(super) fn judge(result: Sql<Held>, log: &Log, shown: &str) -> Option<Held> {
+pub(super) fn judge(result: rusqlite::Result<Held>, log: &Log, shown: &str) -> Option<Held> {
     match result {
         Ok(held) => Some(held),
         Err(error) => {
@@ -71,14 +71,14 @@ pub(super) fn judge(result: Sql<Held>, log: &Log, shown: &str) -> Option<Held> {
             if code == Some(rusqlite::ffi::SQLITE_IOERR_FSYNC) {
                 log.give_up(&error);
             } else {
-                tracing::warn!("{}", failure(shown, &error).message);
+                tracing::warn!("{}", failure(shown, &error.into()).message);
             }
             None
         }
     }
 }
 
-fn checkpoint(connection: &Connection, sql: &str) -> Sql<Held> {
+fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<Held> {
     connection.prepare_cached(sql)?.query_row([], |row| {
         let (all, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
         Ok(Held {
@@ -207,7 +207,7 @@ impl Passes {
 }
 
 /// Lets the log begin anew although readers are at it: waits for them, a little.
-fn restart(connection: &Connection) -> Sql<Held> {
+fn restart(connection: &Connection) -> rusqlite::Result<Held> {
     connection.busy_timeout(READERS)?;
     let held = checkpoint(connection, "PRAGMA wal_checkpoint(RESTART)");
     connection.busy_timeout(super::BUSY)?;

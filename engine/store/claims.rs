@@ -1,12 +1,11 @@
 //! Claims: which run had a key first. A claim lives as long as its run, and as long after it as it says; nothing else ends it.
 
-use rusqlite::{OptionalExtension, params};
-
 use crate::message::MessageId;
 
 use super::commit::{Changed, Claim, RunId, Seen, Sighting};
+use super::database::{Optional, Sql, params};
+use super::versions;
 use super::writer::Writing;
-use super::{Sql, versions};
 
 /// What the claims of a new message say.
 pub(super) enum Standing {
@@ -177,13 +176,13 @@ fn point(writing: &Writing<'_>, run: RunId, owner: RunId, claims: &[Claim]) -> S
     for claim in claims {
         if is_delivery(claim) {
             if owner != run {
-                writing.run(
+                writing.put(
                     "UPDATE claims SET run = ?1 WHERE scope = ?2 AND key = ?3 AND run = ?4",
                     params![owner.0, claim.scope, claim.key, run.0],
                 )?;
             }
         } else {
-            writing.run(
+            writing.put(
                 "DELETE FROM claims WHERE scope = ?1 AND key = ?2 AND run = ?3",
                 params![claim.scope, claim.key, run.0],
             )?;
@@ -201,7 +200,7 @@ fn insert(writing: &Writing<'_>, run: RunId, claim: &Claim, key: &str) -> Sql<bo
 }
 
 fn replace(writing: &Writing<'_>, run: RunId, claim: &Claim) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE claims SET run = ?3, hash = ?4, keep_ms = ?5 WHERE scope = ?1 AND key = ?2",
         params![claim.scope, claim.key, run.0, claim.hash, claim.keep_ms],
     )?;

@@ -1,8 +1,6 @@
 //! What a clock that was set does to what the store keeps: waits count the time that passes, so they are moved with the clock.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
-use super::Sql;
+use super::database::{Connection, Optional, Sql, params};
 use super::writer::Writing;
 use crate::world::clock::{Clock, Vigil};
 
@@ -61,7 +59,7 @@ fn set(connection: &Connection, by_ms: i64, now_ms: i64) -> Sql<()> {
     )?;
     // A wait for an answer, with its hop; answers that came a moment ago still count.
     connection.execute(
-        "UPDATE waits SET until = until + ?1, since = since + min(?1, 0) WHERE answer IS NULL",
+        "UPDATE waits SET until = until + ?1, since = since + CASE WHEN ?1 < 0 THEN ?1 ELSE 0 END WHERE answer IS NULL",
         [by_ms],
     )?;
     connection.execute(
@@ -81,7 +79,7 @@ fn set(connection: &Connection, by_ms: i64, now_ms: i64) -> Sql<()> {
 pub(super) fn note(connection: &Connection, now_ms: i64) -> Sql<()> {
     connection
         .prepare_cached(
-            "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
+            "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
         )?
         .execute(params![NOTED, now_ms])?;
     Ok(())
@@ -90,7 +88,7 @@ pub(super) fn note(connection: &Connection, now_ms: i64) -> Sql<()> {
 /// At a start: a clock that is behind what the store has seen was set back meanwhile. Gives by how much.
 pub(super) fn catch_up(connection: &Connection, now_ms: i64) -> Sql<Option<i64>> {
     let seen = |sql: &str| -> Sql<i64> {
-        let found = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+        let found = connection.query_row(sql, (), |row| row.get(0)).optional()?;
         Ok(found.unwrap_or(i64::MIN))
     };
     let noted = seen("SELECT value FROM facts WHERE name = 'clock_ms'")?
@@ -154,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clock_that_is_set_back_while_the_engine_is_down_holds_nothing_up() {
-        let mut sample = Sample::new();
+        let mut sample = Sample::in_a_file();
         sample.clock.advance(Duration::from_millis(DAY as u64));
         let mut order = sample.order("A", "1");
         order.received_at_ms = START_MS + DAY;

@@ -9,6 +9,7 @@ use crate::failure::{Class, Failure};
 use crate::message::{Guard, MessageId, Names};
 
 use super::decisions::{Decided, Decision};
+use super::facts::Fact;
 use super::notices::NoticeChange;
 use super::replays::{ReplayChange, ReplayId};
 use super::reruns::{Rerun, Rerunning};
@@ -70,6 +71,12 @@ pub struct Commit {
     pub system_steps: Option<(Vec<SystemStep>, Vec<SystemState>)>,
     /// Hops that waited and are due at this time (milliseconds since 1970) become ready, at most this many.
     pub release: Option<(i64, usize)>,
+    /// Hops that were announced.
+    pub announced: Vec<HopId>,
+    /// Flows and steps whose hops are to be announced again, whatever was announced.
+    pub forget: Vec<(Arc<str>, Arc<str>)>,
+    /// Facts to be set, each if it is still what it was.
+    pub facts: Vec<Fact>,
     /// What people have decided about exceptions.
     pub decisions: Vec<Decision>,
     /// Runs that are begun again.
@@ -472,6 +479,8 @@ pub struct Intent {
     pub at_ms: i64,
     /// When this intent counts as dead.
     pub lease_until_ms: i64,
+    /// The message's generation: what a person sends as new has a higher one.
+    pub generation: u32,
     /// The versions that the message brought: the effect is not tried once a newer one is seen.
     pub guards: Arc<Vec<Guard>>,
     /// An intent of a dead owner without a result is taken over: only after the engine has probed, or may repeat.
@@ -506,6 +515,8 @@ pub enum Intended {
         last_at_ms: i64,
         /// How often a probe has said that the target does not have it.
         absent: u32,
+        /// It may never have been sent: the store was restored, and does not know what was done after its backup.
+        restored: bool,
     },
     /// Another owner is at it right now, until this time.
     Busy(i64),

@@ -1,11 +1,9 @@
 //! How far a flow's source has come. A cursor moves with the messages that it stands for, and only from where the source has read it.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use crate::component::Progress;
 use crate::failure::{Class, Failure};
 
-use super::Sql;
+use super::database::{Connection, Optional, Sql, params};
 use super::reader::Reader;
 
 impl Reader {
@@ -27,8 +25,7 @@ impl Reader {
             let mut statement = connection.prepare_cached(
                 "SELECT cursor, value FROM cursors WHERE flow = ?1 AND substr(cursor, 1, length(?2)) = ?2 ORDER BY cursor",
             )?;
-            let rows = statement.query_map([&flow, &prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
+            statement.query_map([&flow, &prefix], |row| Ok((row.get(0)?, row.get(1)?)))
         })
         .await
     }

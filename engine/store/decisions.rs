@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::message::Names;
 
 use super::claims::{self, Standing};
 use super::commit::{Chain, Claim, EffectId, NewHop, RunId, Sighting, StoredHop, Trail};
+use super::database::{Connection, Optional, Sql, params};
 use super::effects::{self, Amended};
 use super::exceptions::{ExceptionId, ExceptionState};
 use super::runs::{Change, DELIVERED, DISCARDED};
 use super::writer::Writing;
-use super::{Sql, chains, hops, journeys, runs};
+use super::{chains, hops, journeys, runs};
 
 /// What a person does about one exception.
 #[derive(Clone, Debug)]
@@ -183,7 +183,7 @@ pub(super) fn decide(
                 }
                 _ => {}
             }
-            writing.run(
+            writing.put(
                 "UPDATE exceptions SET state = 1, owner = ?2, snoozed_until = NULL WHERE id = ?1",
                 params![id.0, to],
             )?;
@@ -197,7 +197,7 @@ pub(super) fn decide(
         }
         Deed::Note => note(writing, decision, found.run, "note", None)?,
         Deed::Snooze { until_ms } => {
-            writing.run(
+            writing.put(
                 "UPDATE exceptions SET state = 2, snoozed_until = ?2 WHERE id = ?1",
                 [id.0, *until_ms],
             )?;
@@ -273,8 +273,8 @@ fn go_on_with(
     if chains::go_on(writing, found.run, chains)? {
         hops::hold(writing, go_on.hop.hop)?;
     }
-    writing.run(
-        "UPDATE runs SET generation = max(generation, ?2) WHERE id = ?1",
+    writing.put(
+        "UPDATE runs SET generation = CASE WHEN generation > ?2 THEN generation ELSE ?2 END WHERE id = ?1",
         params![found.run.0, go_on.generation],
     )?;
     note(writing, decision, found.run, how, go_on.body.as_ref())?;
@@ -297,7 +297,7 @@ pub(super) fn supersede(writing: &mut Writing<'_>, first: RunId, by: RunId) -> S
             "SELECT excepted, flow FROM runs WHERE id = ?1 AND state = 1 AND open = excepted",
         )?
         .query_row([first.0], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Arc<str>>(1)?))
+            Ok((row.get::<i64>(0)?, row.get::<Arc<str>>(1)?))
         })
         .optional()?;
     let Some((excepted, flow)) = waiting else {
@@ -315,12 +315,12 @@ pub(super) fn supersede(writing: &mut Writing<'_>, first: RunId, by: RunId) -> S
 
 /// All exceptions of a run that wait are superseded.
 pub(super) fn settle_all(writing: &Writing<'_>, run: RunId, who: &str, why: &str) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO history (at, who, what, exception, run, why)
          SELECT ?2, ?3, 'superseded', id, run, ?4 FROM exceptions WHERE run = ?1 AND state < 3",
         params![run.0, writing.now_ms, who, why],
     )?;
-    writing.run(
+    writing.put(
         "UPDATE exceptions SET state = 3, how = 'superseded', settled_at = ?2 WHERE run = ?1 AND state < 3",
         [run.0, writing.now_ms],
     )?;
@@ -329,7 +329,7 @@ pub(super) fn settle_all(writing: &Writing<'_>, run: RunId, who: &str, why: &str
 
 /// Exceptions that were put off until now are open again.
 pub(super) fn wake(writing: &Writing<'_>, now_ms: i64) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE exceptions SET state = CASE WHEN owner IS NULL THEN 0 ELSE 1 END, snoozed_until = NULL
          WHERE state = 2 AND snoozed_until <= ?1",
         [now_ms],
@@ -342,16 +342,15 @@ pub(super) fn history_of(connection: &Connection, id: ExceptionId) -> Sql<Vec<Hi
     let mut statement = connection.prepare_cached(
         "SELECT at, who, what, why, body FROM history WHERE exception = ?1 ORDER BY id",
     )?;
-    let lines = statement.query_map([id.0], |row| {
+    statement.query_map([id.0], |row| {
         Ok(HistoryLine {
             at_ms: row.get(0)?,
             who: row.get(1)?,
             what: row.get(2)?,
             why: row.get(3)?,
-            body: row.get::<_, Option<Vec<u8>>>(4)?.map(Bytes::from),
+            body: row.get::<Option<Vec<u8>>>(4)?.map(Bytes::from),
         })
-    })?;
-    lines.collect()
+    })
 }
 
 fn find(connection: &Connection, id: ExceptionId) -> Sql<Option<Found>> {
@@ -383,7 +382,7 @@ fn settle(
     state: ExceptionState,
     how: &'static str,
 ) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE exceptions SET state = ?2, how = ?3, settled_at = ?4 WHERE id = ?1",
         params![id.0, state.number(), how, writing.now_ms],
     )?;
@@ -398,7 +397,7 @@ fn note(
     what: &str,
     body: Option<&Bytes>,
 ) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO history (at, who, what, exception, run, why, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             writing.now_ms,

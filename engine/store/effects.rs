@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::{
     EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, SagaId, Unannounced,
 };
+use super::database::{Connection, Optional, Row, Sql, params};
+use super::doubt::Doubt;
+use super::versions;
 use super::writer::Writing;
-use super::{Sql, versions};
 use crate::world::mutation;
 
 const INTENT: i64 = 0;
@@ -17,6 +18,9 @@ const DONE: i64 = 1;
 const NOT_APPLIED: i64 = 2;
 const UNKNOWN: i64 = 3;
 const UNDONE: i64 = 4;
+
+/// The end of the lease of an effect that a restore has put in doubt.
+const DOUBTED: i64 = -1;
 
 /// What the ledger says of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +86,18 @@ pub struct EffectRow {
 /// Decides on an intent and, if it may go on, makes it durable.
 pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
     let stored = stored(writing.connection, intent.effect)?;
-    if stored.as_ref().is_none_or(|stored| stored.state != DONE)
-        && let Some(newer) = versions::newer(writing.connection, &intent.guards)?
-    {
-        return Ok(Intended::Stale(newer));
+    if stored.as_ref().is_none_or(|stored| stored.state != DONE) {
+        if let Some(newer) = versions::newer(writing.connection, &intent.guards)? {
+            return Ok(Intended::Stale(newer));
+        }
+        if let Some(until_ms) = other_version_under_way(writing, intent)? {
+            return Ok(Intended::Busy(until_ms - writing.ahead_ms));
+        }
     }
+    let stored = match writing.doubt {
+        Some(doubt) => in_doubt(writing, &doubt, intent, stored)?,
+        None => stored,
+    };
     let Some(stored) = stored else {
         return first(writing, intent);
     };
@@ -100,31 +111,116 @@ pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
         UNDONE => Ok(Intended::Undone),
         DONE if differs => Ok(Intended::Differs(stored.request)),
         DONE => Ok(Intended::Done(stored.answer.unwrap_or_default())),
-        INTENT if stored.owner == writing.owner && stored.lease_until_ms > intent.at_ms => {
-            Ok(Intended::Busy(stored.lease_until_ms))
+        INTENT if is_live(writing, intent, &stored) => {
+            Ok(Intended::Busy(stored.lease_until_ms - writing.ahead_ms))
         }
         _ if differs => Ok(Intended::Differs(stored.request)),
         _ if intent.take_over => again(writing, intent, stored),
         _ => Ok(Intended::Unknown {
             request: stored.request,
             idempotency_key: stored.idempotency_key,
-            first_at_ms: stored.first_at_ms,
-            last_at_ms: stored.last_at_ms,
+            first_at_ms: stored.first_at_ms - writing.ahead_ms,
+            last_at_ms: stored.last_at_ms - writing.ahead_ms,
             absent: stored.absent,
+            restored: stored.lease_until_ms == DOUBTED,
         }),
     }
 }
 
+/// In a restored store: what may have been sent after the backup becomes an effect whose outcome nobody knows.
+fn in_doubt(
+    writing: &Writing<'_>,
+    doubt: &Doubt,
+    intent: &Intent,
+    stored: Option<Stored>,
+) -> Sql<Option<Stored>> {
+    let known = |stored: &Stored| stored.state == DONE || stored.state == UNDONE;
+    if stored.as_ref().is_some_and(known)
+        || !doubt.holds(writing, intent, stored.as_ref().map(|stored| stored.owner))?
+    {
+        return Ok(stored);
+    }
+    if stored.is_none() {
+        first(writing, intent)?;
+    }
+    writing.put(
+        "UPDATE effects SET state = ?2, owner = ?3, lease_until = ?4, absent = 0, attempts = ?5, last_at = ?6,
+           first_at = CASE WHEN first_at < ?7 THEN first_at ELSE ?7 END WHERE id = ?1",
+        params![
+            intent.effect.0,
+            UNKNOWN,
+            writing.owner,
+            DOUBTED,
+            stored.map_or(0, |stored| stored.attempts),
+            doubt.at_ms,
+            doubt.as_of_ms,
+        ],
+    )?;
+    self::stored(writing.connection, intent.effect)
+}
+
+/// Whether somebody is at it right now. An engine that has the store for itself knows that all others are dead; one that shares it knows
+/// only that a lease is over.
+fn is_live(writing: &Writing<'_>, intent: &Intent, stored: &Stored) -> bool {
+    let mine = writing.shared || stored.owner == writing.owner;
+    mine && stored.lease_until_ms > writing.at(intent.at_ms)
+}
+
+/// Until when another effect of the same step may be sent that brings another version of the same key: two engines must not send them at
+/// the same time, because the older one could arrive last.
+fn other_version_under_way(writing: &Writing<'_>, intent: &Intent) -> Sql<Option<i64>> {
+    if !writing.shared {
+        return Ok(None);
+    }
+    let mut until_ms = None;
+    for guard in intent.guards.iter() {
+        let found: Option<i64> = writing.connection.query_row(
+            "SELECT max(effects.lease_until) FROM guarded JOIN effects ON effects.id = guarded.effect
+             WHERE guarded.scope = ?1 AND guarded.key = ?2 AND effects.id <> ?3 AND effects.flow = ?4 AND effects.step = ?5
+             AND effects.state = 0 AND effects.lease_until > ?6",
+            params![
+                guard.scope,
+                guard.key,
+                intent.effect.0,
+                intent.flow,
+                intent.step,
+                writing.at(intent.at_ms),
+            ],
+            |row| row.get(0),
+        )?;
+        until_ms = until_ms.max(found);
+    }
+    Ok(until_ms)
+}
+
+/// Notes the keys whose versions an effect brings, as long as it is under way.
+fn guard(writing: &Writing<'_>, intent: &Intent) -> Sql<()> {
+    if !writing.shared {
+        return Ok(());
+    }
+    for guard in intent.guards.iter() {
+        writing.put(
+            "INSERT INTO guarded (scope, key, effect) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            params![guard.scope, guard.key, intent.effect.0],
+        )?;
+    }
+    Ok(())
+}
+
 /// Writes what is known of an effect now. What took effect stays so.
 pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
+    let at_ms = writing.at(outcome.at_ms);
+    if writing.shared {
+        writing.put("DELETE FROM guarded WHERE effect = ?1", [outcome.effect.0])?;
+    }
     let (state, answer) = match &outcome.state {
         EffectState::Done(answer) => (DONE, Some(answer)),
         EffectState::NotApplied => (NOT_APPLIED, None),
         EffectState::Unknown => (UNKNOWN, None),
         EffectState::Absent => {
-            writing.run(
+            writing.put(
                 "UPDATE effects SET absent = absent + 1, last_at = ?2 WHERE id = ?1 AND state NOT IN (1, 4)",
-                params![outcome.effect.0, outcome.at_ms],
+                params![outcome.effect.0, at_ms],
             )?;
             return Ok(());
         }
@@ -135,7 +231,7 @@ pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
     }
     let rows = writing.run(
         "UPDATE effects SET state = ?2, answer = ?3, last_at = ?4 WHERE id = ?1 AND state NOT IN (1, 4)",
-        params![outcome.effect.0, state, answer, outcome.at_ms],
+        params![outcome.effect.0, state, answer, at_ms],
     )?;
     if rows == 0 && stored(writing.connection, outcome.effect)?.is_none() {
         tracing::error!("an effect has an outcome and never had an intent: a defect of the engine");
@@ -145,7 +241,7 @@ pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
 
 /// Notes that the effect which this step of a saga undoes is undone: it is not sent again, nor taken for done.
 pub(super) fn undone(writing: &Writing<'_>, saga: SagaId, undo: &str) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE effects SET state = 4 WHERE id IN (SELECT effect FROM saga_steps WHERE saga = ?1 AND undo = ?2)",
         params![saga.0, undo],
     )?;
@@ -158,8 +254,7 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<EffectRow>>
         "SELECT id, run, hop, flow, step, item, state, attempts, absent, first_at, last_at, idempotency_key, request, answer
          FROM effects WHERE run = ?1 ORDER BY n",
     )?;
-    let found = statement.query_map([run.0], effect)?;
-    found.collect()
+    statement.query_map([run.0], effect)
 }
 
 struct Stored {
@@ -193,8 +288,8 @@ fn stored(connection: &Connection, effect: EffectId) -> Sql<Option<Stored>> {
                 first_at_ms: row.get(5)?,
                 last_at_ms: row.get(6)?,
                 idempotency_key: row.get(7)?,
-                request: Bytes::from(row.get::<_, Vec<u8>>(8)?),
-                answer: row.get::<_, Option<Vec<u8>>>(9)?.map(Bytes::from),
+                request: Bytes::from(row.get::<Vec<u8>>(8)?),
+                answer: row.get::<Option<Vec<u8>>>(9)?.map(Bytes::from),
                 renew: row.get(10)?,
             })
         })
@@ -227,7 +322,7 @@ pub(super) fn amend(writing: &Writing<'_>, effect: EffectId, amended: &Amended) 
 
 /// Another try, with what is rendered now: a person has let it go on, and the earlier request surely took no effect.
 fn anew(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended> {
-    writing.run(
+    writing.put(
         "UPDATE effects SET request = ?2, idempotency_key = ?3, renew = 0 WHERE id = ?1",
         params![intent.effect.0, &intent.request[..], intent.idempotency_key],
     )?;
@@ -240,7 +335,7 @@ fn anew(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended>
 }
 
 fn first(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
-    writing.run(
+    writing.put(
         "INSERT INTO effects (id, run, flow, step, item, state, hop, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request)
          VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, 1, 0, ?9, ?9, ?10, ?11)",
         params![
@@ -251,12 +346,13 @@ fn first(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
             intent.item,
             intent.hop.0,
             intent.owner,
-            intent.lease_until_ms,
-            intent.at_ms,
+            writing.at(intent.lease_until_ms),
+            writing.at(intent.at_ms),
             intent.idempotency_key,
             &intent.request[..],
         ],
     )?;
+    guard(writing, intent)?;
     Ok(Intended::Send {
         request: intent.request.clone(),
         idempotency_key: intent.idempotency_key.clone(),
@@ -268,7 +364,7 @@ fn first(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
 /// Another try, with what was stored.
 fn again(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended> {
     let attempt = stored.attempts + 1;
-    writing.run(
+    writing.put(
         "UPDATE effects SET state = 0, run = ?2, hop = ?3, owner = ?4, lease_until = ?5, attempts = ?6, absent = 0, last_at = ?7, answer = NULL
          WHERE id = ?1",
         params![
@@ -276,16 +372,17 @@ fn again(writing: &Writing<'_>, intent: &Intent, stored: Stored) -> Sql<Intended
             intent.run.0,
             intent.hop.0,
             intent.owner,
-            intent.lease_until_ms,
+            writing.at(intent.lease_until_ms),
             attempt,
-            intent.at_ms,
+            writing.at(intent.at_ms),
         ],
     )?;
+    guard(writing, intent)?;
     Ok(Intended::Send {
         request: stored.request,
         idempotency_key: stored.idempotency_key,
         attempt,
-        first_at_ms: stored.first_at_ms,
+        first_at_ms: stored.first_at_ms - writing.ahead_ms,
     })
 }
 
@@ -296,10 +393,10 @@ fn unannounced_outcome(
     state: i64,
     answer: Option<&[u8]>,
 ) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO effects (id, run, flow, step, item, state, hop, owner, lease_until, attempts, absent, first_at, last_at, answer, request)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, 0, 1, 0, ?8, ?8, ?9, ?10)
-         ON CONFLICT (id) DO UPDATE SET run = ?2, state = ?6, attempts = attempts + 1, last_at = ?8, answer = ?9, request = ?10",
+         ON CONFLICT (id) DO UPDATE SET run = ?2, state = ?6, attempts = effects.attempts + 1, last_at = ?8, answer = ?9, request = ?10",
         params![
             outcome.effect.0,
             unannounced.run.0,
@@ -308,7 +405,7 @@ fn unannounced_outcome(
             unannounced.item,
             state,
             writing.owner,
-            outcome.at_ms,
+            writing.at(outcome.at_ms),
             answer,
             &unannounced.request[..],
         ],
@@ -336,8 +433,8 @@ fn effect(row: &Row<'_>) -> Sql<EffectRow> {
         first_at_ms: row.get(9)?,
         last_at_ms: row.get(10)?,
         idempotency_key: row.get(11)?,
-        request: Bytes::from(row.get::<_, Vec<u8>>(12)?),
-        answer: row.get::<_, Option<Vec<u8>>>(13)?.map(Bytes::from),
+        request: Bytes::from(row.get::<Vec<u8>>(12)?),
+        answer: row.get::<Option<Vec<u8>>>(13)?.map(Bytes::from),
     })
 }
 
@@ -362,6 +459,7 @@ mod tests {
             owner: sample.store.owner(),
             at_ms,
             lease_until_ms: at_ms + LEASE,
+            generation: 0,
             guards: Arc::default(),
             take_over: false,
         }
@@ -405,6 +503,7 @@ mod tests {
             first_at_ms: START_MS,
             last_at_ms,
             absent,
+            restored: false,
         }
     }
 

@@ -1,19 +1,20 @@
 //! Exceptions: messages that wait for a person, with all that the person needs; and issues, which are exceptions with the same cause.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::failure::{Class, Failure};
 use crate::message::{MessageId, Names};
 
 use super::commit::{NewException, RunId};
+use super::database::{Connection, Optional, Row, Sql, Value, params};
 use super::decisions::HistoryLine;
 use super::effects::EffectRow;
 use super::reader::Reader;
 use super::writer::Writing;
-use super::{Sql, decisions, effects, journeys, notices};
+use super::{decisions, effects, journeys, notices};
 
 /// An exception's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,9 +247,11 @@ pub(super) fn insert(
             "SELECT EXISTS (SELECT 1 FROM exceptions WHERE fingerprint = ?1 AND state < 3)",
         )?
         .query_row([&exception.fingerprint], |row| row.get(0))?;
-    writing.run(
+    let mut insert = writing.connection.prepare_cached(
         "INSERT INTO exceptions (run, flow, step, class, message, detail, fingerprint, attempts, state, opened_at, message_id, envelope, body, request, answer)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14) RETURNING id",
+    )?;
+    let id = insert.query_row(
         params![
             run.0,
             flow,
@@ -265,10 +268,10 @@ pub(super) fn insert(
             exception.request.as_deref(),
             exception.answer.as_deref(),
         ],
+        |row| row.get(0).map(ExceptionId),
     )?;
     if !known {
-        let id = writing.connection.last_insert_rowid();
-        notices::new_issue(writing, flow, ExceptionId(id), exception)?;
+        notices::new_issue(writing, flow, id, exception)?;
     }
     Ok(())
 }
@@ -278,8 +281,7 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<ExceptionRo
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM exceptions WHERE run = ?1 ORDER BY id"
     ))?;
-    let rows = statement.query_map([run.0], row)?;
-    rows.collect()
+    statement.query_map([run.0], row)
 }
 
 const COLUMNS: &str = "exceptions.id, exceptions.run, exceptions.flow, step, class, exceptions.message, detail, fingerprint, attempts, exceptions.state, opened_at, message_id,
@@ -307,21 +309,18 @@ fn row(row: &Row<'_>) -> Sql<ExceptionRow> {
 }
 
 fn class(row: &Row<'_>, column: usize) -> Sql<Class> {
-    Ok(Class::from_name(row.get_ref(column)?.as_str()?).unwrap_or(Class::Internal))
+    Ok(Class::from_name(&row.text(column)?).unwrap_or(Class::Internal))
 }
 
 /// The condition of a filter; its parameters are those of `chosen`.
-const CHOSEN: &str = "(?1 IS NULL OR exceptions.flow = ?1) AND (?2 IS NULL OR class = ?2)
+const CHOSEN: &str = "(CAST(?1 AS TEXT) IS NULL OR exceptions.flow = ?1) AND (CAST(?2 AS TEXT) IS NULL OR class = ?2)
   AND (exceptions.state = ?3 OR (?3 IS NULL AND (?4 OR exceptions.state < 3)))
-  AND (?5 IS NULL OR substr(fingerprint, 1, length(?5)) = ?5) AND (?6 IS NULL OR step = ?6) AND (?7 IS NULL OR owner = ?7)
-  AND (?8 IS NULL OR exceptions.run IN (SELECT run FROM keys WHERE value = ?8 OR (value = ?9 AND name = ?10)))
+  AND (CAST(?5 AS TEXT) IS NULL OR substr(fingerprint, 1, length(?5)) = ?5) AND (CAST(?6 AS TEXT) IS NULL OR step = ?6)
+  AND (CAST(?7 AS TEXT) IS NULL OR owner = ?7) AND (CAST(?8 AS TEXT) IS NULL OR exceptions.run IN (SELECT run FROM keys WHERE value = ?8 OR (value = ?9 AND name = ?10)))
   AND exceptions.id < ?11 AND exceptions.id > ?12";
 
 /// Calls `use_them` with the parameters of `CHOSEN`, and a limit as the thirteenth.
-fn chosen<T>(
-    filter: &ExceptionFilter,
-    use_them: impl FnOnce(&[&dyn rusqlite::ToSql]) -> Sql<T>,
-) -> Sql<T> {
+fn chosen<T>(filter: &ExceptionFilter, use_them: impl FnOnce(&[Value<'_>]) -> Sql<T>) -> Sql<T> {
     let key = filter.key.as_deref();
     let (name, value) = key.and_then(|key| key.split_once('=')).unzip();
     use_them(params![
@@ -350,17 +349,17 @@ fn list(connection: &Connection, filter: &ExceptionFilter) -> Sql<Vec<ExceptionR
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM exceptions WHERE {CHOSEN} ORDER BY exceptions.id {order} LIMIT ?13"
     ))?;
-    chosen(filter, |params| statement.query_map(params, row)?.collect())
+    chosen(filter, |params| statement.query_map(params, row))
 }
 
 fn count(connection: &Connection, filter: &ExceptionFilter) -> Sql<(u64, Option<ExceptionId>)> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT count(*), max(exceptions.id) FROM exceptions WHERE {CHOSEN} AND ?13 IS NOT NULL"
+        "SELECT count(*), max(exceptions.id) FROM exceptions WHERE {CHOSEN} AND CAST(?13 AS BIGINT) IS NOT NULL"
     ))?;
     chosen(filter, |params| {
         statement.query_row(params, |row| {
-            let many = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
-            Ok((many, row.get::<_, Option<i64>>(1)?.map(ExceptionId)))
+            let many = u64::try_from(row.get::<i64>(0)?).unwrap_or(0);
+            Ok((many, row.get::<Option<i64>>(1)?.map(ExceptionId)))
         })
     })
 }
@@ -373,7 +372,7 @@ fn detail(connection: &Connection, id: ExceptionId) -> Sql<Option<ExceptionDetai
          WHERE exceptions.id = ?1"
     ))?;
     let bytes = |row: &Row<'_>, column: usize| -> Sql<Option<Bytes>> {
-        Ok(row.get::<_, Option<Vec<u8>>>(column)?.map(Bytes::from))
+        Ok(row.get::<Option<Vec<u8>>>(column)?.map(Bytes::from))
     };
     let found = statement
         .query_row([id.0], |found| {
@@ -384,13 +383,11 @@ fn detail(connection: &Connection, id: ExceptionId) -> Sql<Option<ExceptionDetai
                 request: bytes(found, 18)?,
                 answer: bytes(found, 19)?,
                 accepted: bytes(found, 20)?,
-                keys: journeys::keys_from(&found.get::<_, Option<String>>(21)?.unwrap_or_default()),
-                received_at_ms: found.get::<_, Option<i64>>(22)?.unwrap_or_default(),
-                root: MessageId::from_bytes(
-                    found.get::<_, Option<[u8; 16]>>(23)?.unwrap_or_default(),
-                ),
-                revision: found.get::<_, Option<Arc<str>>>(24)?.unwrap_or_default(),
-                generation: found.get::<_, Option<u32>>(25)?.unwrap_or_default(),
+                keys: journeys::keys_from(&found.get::<Option<String>>(21)?.unwrap_or_default()),
+                received_at_ms: found.get::<Option<i64>>(22)?.unwrap_or_default(),
+                root: MessageId::from_bytes(found.get::<Option<[u8; 16]>>(23)?.unwrap_or_default()),
+                revision: found.get::<Option<Arc<str>>>(24)?.unwrap_or_default(),
+                generation: found.get::<Option<u32>>(25)?.unwrap_or_default(),
                 runs_body: found.get(26)?,
                 effects: Vec::new(),
                 history: Vec::new(),
@@ -405,18 +402,32 @@ fn detail(connection: &Connection, id: ExceptionId) -> Sql<Option<ExceptionDetai
     Ok(Some(found))
 }
 
+/// Who has taken open exceptions, by cause.
+fn owners(connection: &Connection) -> Sql<BTreeMap<String, Vec<String>>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT fingerprint, owner FROM exceptions WHERE state < 3 AND owner IS NOT NULL ORDER BY owner",
+    )?;
+    let mut owners = BTreeMap::<String, Vec<String>>::new();
+    statement.each((), |row| {
+        owners.entry(row.get(0)?).or_default().push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(owners)
+}
+
 fn issues(connection: &Connection) -> Sql<Vec<Issue>> {
     let mut statement = connection.prepare_cached(
-        "SELECT newest.fingerprint, newest.flow, newest.step, newest.class, newest.message, open, total, first_at, last_at, newest.id, owners
-         FROM (SELECT sum(state < 3) AS open, count(*) AS total, min(opened_at) AS first_at, max(opened_at) AS last_at, max(id) AS id,
-                      group_concat(DISTINCT CASE WHEN state < 3 THEN owner END) AS owners
-               FROM exceptions GROUP BY fingerprint HAVING sum(state < 3) > 0) AS causes
-         JOIN exceptions AS newest ON newest.id = causes.id ORDER BY open DESC, newest.id DESC",
+        "SELECT newest.fingerprint, newest.flow, newest.step, newest.class, newest.message, open, total, first_at, last_at, newest.id
+         FROM (SELECT count(CASE WHEN state < 3 THEN 1 END) AS open, count(*) AS total, min(opened_at) AS first_at,
+                      max(opened_at) AS last_at, max(id) AS id
+               FROM exceptions GROUP BY fingerprint) AS causes
+         JOIN exceptions AS newest ON newest.id = causes.id WHERE open > 0 ORDER BY open DESC, newest.id DESC",
     )?;
+    let mut owners = owners(connection)?;
     let count = |row: &Row<'_>, column: usize| -> Sql<u64> {
-        Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+        Ok(u64::try_from(row.get::<i64>(column)?).unwrap_or(0))
     };
-    let rows = statement.query_map([], |row| {
+    statement.query_map((), |row| {
         Ok(Issue {
             fingerprint: row.get(0)?,
             flow: row.get(1)?,
@@ -428,11 +439,7 @@ fn issues(connection: &Connection) -> Sql<Vec<Issue>> {
             first_at_ms: row.get(7)?,
             last_at_ms: row.get(8)?,
             newest: ExceptionId(row.get(9)?),
-            owners: row
-                .get::<_, Option<String>>(10)?
-                .map(|owners| owners.split(',').map(str::to_owned).collect())
-                .unwrap_or_default(),
+            owners: owners.remove(&row.get::<String>(0)?).unwrap_or_default(),
         })
-    })?;
-    rows.collect()
+    })
 }

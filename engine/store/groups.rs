@@ -5,15 +5,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::failure::{Class, Failure};
 use crate::message::MessageId;
 
 use super::commit::{HopId, RunId, StoredHop, Trail};
+use super::database::{Connection, Optional, Row, Sql, params};
 use super::reader::Reader;
 use super::writer::Writing;
-use super::{Sql, hops, journeys};
+use super::{hops, journeys};
 
 /// - `state`: 0 open, 1 complete, 2 out of time; both to be gathered by the leader's hop; 3 gathered, a tombstone until `keep_until`
 /// - `idle_at` is null where silence completes nothing; `reason` says what has completed the group
@@ -228,7 +228,7 @@ pub(super) fn join(writing: &mut Writing<'_>, join: &Join) -> Sql<Joined> {
         .rule
         .idle_ms
         .map(|idle| writing.now_ms.saturating_add(idle));
-    writing.run(
+    writing.put(
         "UPDATE groups SET count = ?2, bytes = bytes + ?3, idle_at = ?4 WHERE id = ?1",
         params![group.id, count, join.bytes, idle_at_ms],
     )?;
@@ -265,7 +265,7 @@ pub(super) fn closable(connection: &Connection, closes: &[Close]) -> Sql<Result<
 
 /// A gathered group is over.
 pub(super) fn close(writing: &Writing<'_>, close: &Close) -> Sql<()> {
-    writing.run("DELETE FROM members WHERE grp = ?1", [close.group])?;
+    writing.put("DELETE FROM members WHERE grp = ?1", [close.group])?;
     match close.sent_as {
         Some(run) => writing.run(
             "UPDATE groups SET state = 3, closed_at = ?2, keep_until = ?3, sent_as = ?4 WHERE id = ?1",
@@ -368,7 +368,7 @@ fn tell(writing: &Writing<'_>, join: &Join, count: u32) -> Sql<()> {
 
 fn settle(writing: &Writing<'_>, group: i64, state: i64, reason: &str) -> Sql<()> {
     let sql = "UPDATE groups SET state = ?2, reason = ?3 WHERE id = ?1";
-    writing.run(sql, params![group, state, reason])?;
+    writing.put(sql, params![group, state, reason])?;
     Ok(())
 }
 
@@ -392,12 +392,13 @@ fn is_member(writing: &Writing<'_>, hop: HopId) -> Sql<bool> {
 /// A group without members, whose leader this hop is.
 fn begin(writing: &Writing<'_>, join: &Join) -> Sql<Group> {
     let deadline_ms = writing.now_ms.saturating_add(join.rule.within_ms);
-    writing.run(
-        "INSERT INTO groups (flow, step, key, state, leader, count, bytes, deadline) VALUES (?1, ?2, ?3, 0, ?4, 0, 0, ?5)",
+    let id = writing.connection.query_row(
+        "INSERT INTO groups (flow, step, key, state, leader, count, bytes, deadline) VALUES (?1, ?2, ?3, 0, ?4, 0, 0, ?5) RETURNING id",
         params![join.flow, join.step, join.key, join.hop.0, deadline_ms],
+        |row| row.get(0),
     )?;
     Ok(Group {
-        id: writing.connection.last_insert_rowid(),
+        id,
         state: OPEN,
         leader: join.hop,
         count: 0,
@@ -421,15 +422,15 @@ fn add(writing: &Writing<'_>, join: &Join, group: &Group) -> Sql<Option<HopId>> 
             return Ok(None);
         }
         let sql = "DELETE FROM members WHERE grp = ?1 AND message = ?2";
-        writing.run(sql, params![group.id, join.message.to_bytes()])?;
+        writing.put(sql, params![group.id, join.message.to_bytes()])?;
     }
-    writing.run(
+    writing.put(
         "INSERT INTO members (grp, n, hop, message) VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM members WHERE grp = ?1), ?2, ?3)",
         params![group.id, join.hop.0, join.message.to_bytes()],
     )?;
     if group.leader != join.hop && hops::asleep(writing, group.leader)?.is_none() {
         let sql = "UPDATE groups SET leader = ?2 WHERE id = ?1";
-        writing.run(sql, params![group.id, join.hop.0])?;
+        writing.put(sql, params![group.id, join.hop.0])?;
         return Ok(Some(join.hop));
     }
     Ok(Some(group.leader))
@@ -449,7 +450,7 @@ fn late(writing: &Writing<'_>, join: &Join) -> Sql<Option<Joined>> {
         .query_row(params![join.flow, join.step, join.key, writing.now_ms], |row| {
             Ok(Joined::Late {
                 at_ms: row.get(0)?,
-                sent_as: row.get::<_, Option<i64>>(1)?.map(RunId),
+                sent_as: row.get::<Option<i64>>(1)?.map(RunId),
             })
         })
         .optional()
@@ -475,7 +476,7 @@ fn led_by(connection: &Connection, hop: HopId) -> Sql<Option<Group>> {
         .optional()
 }
 
-fn group(row: &rusqlite::Row<'_>) -> Sql<Group> {
+fn group(row: &Row<'_>) -> Sql<Group> {
     Ok(Group {
         id: row.get(0)?,
         state: row.get(1)?,
@@ -493,8 +494,7 @@ fn members(connection: &Connection, group: i64) -> Sql<Vec<StoredHop>> {
     let hops: Vec<i64> = {
         let mut statement =
             connection.prepare_cached("SELECT hop FROM members WHERE grp = ?1 ORDER BY n")?;
-        let rows = statement.query_map([group], |row| row.get(0))?;
-        rows.collect::<Sql<_>>()?
+        statement.query_map([group], |row| row.get(0))?
     };
     let mut members = Vec::with_capacity(hops.len());
     for hop in hops {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::failure::Failure;
 use crate::message::MessageId;
 use crate::world::mutation;
 
 use super::commit::{FENCE_FIRST, HopId, NewHop, RunId, StoredHop};
+use super::database::{Connection, Optional, Row, Sql, params};
+use super::journeys;
 use super::reader::Reader;
 use super::writer::Writing;
-use super::{Sql, journeys};
 
 /// A hop as the command line shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,19 +75,16 @@ impl Reader {
                 "SELECT id, flow, step, due_at IS NOT NULL, held IS NOT NULL, attempt FROM hops ORDER BY id",
             )?;
             let mut names = Names::default();
-            let mut found = Vec::new();
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                found.push(Standing {
+            statement.query_map((), |row| {
+                Ok(Standing {
                     hop: HopId(row.get(0)?),
-                    flow: names.shared(row.get_ref(1)?.as_str()?),
-                    step: names.shared(row.get_ref(2)?.as_str()?),
+                    flow: names.shared(&row.text(1)?),
+                    step: names.shared(&row.text(2)?),
                     waits: row.get(3)?,
                     held: row.get(4)?,
                     attempt: row.get(5)?,
-                });
-            }
-            Ok(found)
+                })
+            })
         })
         .await
     }
@@ -132,7 +129,7 @@ impl Reader {
         self.read(|connection| {
             connection
                 .prepare_cached("SELECT min(due_at) FROM hops WHERE due_at IS NOT NULL")?
-                .query_row([], |row| row.get(0))
+                .query_row((), |row| row.get(0))
         })
         .await
     }
@@ -143,7 +140,7 @@ impl Reader {
             let mut statement = connection.prepare_cached(
                 "SELECT flow, step, count(*) - count(due_at) - count(held), count(due_at), count(held) FROM hops GROUP BY flow, step ORDER BY flow, step",
             )?;
-            let rows = statement.query_map([], |row| {
+            statement.query_map((), |row| {
                 Ok(HopCount {
                     flow: row.get(0)?,
                     step: row.get(1)?,
@@ -151,8 +148,7 @@ impl Reader {
                     waiting: count(row, 3)?,
                     held: count(row, 4)?,
                 })
-            })?;
-            rows.collect()
+            })
         })
         .await
     }
@@ -160,9 +156,9 @@ impl Reader {
 
 /// Adds a hop, ready at once.
 pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
-    writing.run(
-        "INSERT INTO hops (id, run, flow, step, message, fence, attempt, envelope, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8)",
+    writing.put(
+        "INSERT INTO hops (id, run, flow, step, message, fence, attempt, envelope, body, ready_at, announced)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)",
         params![
             hop.hop.0,
             hop.run.0,
@@ -172,6 +168,8 @@ pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
             FENCE_FIRST,
             hop.envelope.as_deref(),
             hop.body.as_deref(),
+            writing.now_ms,
+            (!writing.announces).then_some(0),
         ],
     )?;
     Ok(())
@@ -179,8 +177,7 @@ pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
 
 /// Holds a hop that was added a moment ago, until its turn comes.
 pub(super) fn hold(writing: &Writing<'_>, hop: HopId) -> Sql<()> {
-    writing.run("UPDATE hops SET held = 1 WHERE id = ?1", [hop.0])?;
-    Ok(())
+    writing.put("UPDATE hops SET held = 1 WHERE id = ?1", [hop.0])
 }
 
 /// Ends a hop, if it is there with this fence.
@@ -229,7 +226,7 @@ pub(super) fn rest(
 
 /// Holds a hop that was taken with this fence, until something wakes or ends it. Its fence rises, and it comes back as attempt 0.
 pub(super) fn hold_taken(writing: &Writing<'_>, hop: HopId, fence: i64, why: &str) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE hops SET held = 1, attempt = 0, last_failure = ?3, fence = fence + 1 WHERE id = ?1 AND fence = ?2",
         params![hop.0, fence, why],
     )?;
@@ -239,7 +236,7 @@ pub(super) fn hold_taken(writing: &Writing<'_>, hop: HopId, fence: i64, why: &st
 /// A hop that waits for a time waits until this time.
 pub(super) fn put_off(writing: &Writing<'_>, hop: HopId, due_at_ms: i64) -> Sql<()> {
     let sql = "UPDATE hops SET due_at = ?2 WHERE id = ?1 AND due_at IS NOT NULL";
-    writing.run(sql, params![hop.0, due_at_ms])?;
+    writing.put(sql, params![hop.0, due_at_ms])?;
     Ok(())
 }
 
@@ -262,8 +259,8 @@ pub(super) fn asleep(writing: &Writing<'_>, hop: HopId) -> Sql<Option<bool>> {
 
 /// Makes a hop that waits ready before its time; the commit releases it.
 pub(super) fn wake(writing: &mut Writing<'_>, hop: HopId) -> Sql<()> {
-    let sql = "UPDATE hops SET due_at = NULL, held = NULL WHERE id = ?1";
-    writing.run(sql, [hop.0])?;
+    let sql = "UPDATE hops SET due_at = NULL, held = NULL, ready_at = ?2, announced = CASE WHEN announced = 0 THEN 0 END WHERE id = ?1";
+    writing.put(sql, [hop.0, writing.now_ms])?;
     let ready = ready(writing.connection, hop)?;
     writing.released.extend(ready);
     Ok(())
@@ -276,12 +273,14 @@ pub(super) fn release(writing: &Writing<'_>, due_at_ms: i64, limit: usize) -> Sq
             "SELECT id FROM hops WHERE due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
         )?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![due_at_ms, limit], |row| row.get(0))?;
-        rows.collect::<Sql<_>>()?
+        statement.query_map(params![due_at_ms, limit], |row| row.get(0))?
     };
     let mut released = Vec::with_capacity(due.len());
     for hop in due {
-        writing.run("UPDATE hops SET due_at = NULL WHERE id = ?1", [hop])?;
+        writing.put(
+            "UPDATE hops SET due_at = NULL, ready_at = ?2, announced = CASE WHEN announced = 0 THEN 0 END WHERE id = ?1",
+            [hop, writing.now_ms],
+        )?;
         released.extend(ready(writing.connection, HopId(hop))?);
     }
     Ok(released)
@@ -292,7 +291,7 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, run, flow, step, message, attempt, due_at, last_failure FROM hops WHERE run = ?1 ORDER BY id",
     )?;
-    let rows = statement.query_map([run.0], |row| {
+    statement.query_map([run.0], |row| {
         Ok(HopRow {
             hop: HopId(row.get(0)?),
             run: RunId(row.get(1)?),
@@ -303,8 +302,7 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
             due_at_ms: row.get(6)?,
             last_failure: row.get(7)?,
         })
-    })?;
-    rows.collect()
+    })
 }
 
 /// A hop with its message, if it can be worked on.
@@ -340,18 +338,19 @@ fn stored(connection: &Connection, hop: HopId, any: bool) -> Sql<Option<StoredHo
                 body: bytes(row, 9)?,
                 runs_body: row.get(12)?,
                 envelope: bytes(row, 10)?,
-                keys: Arc::new(journeys::keys_from(row.get_ref(11)?.as_str()?)),
+                keys: Arc::new(journeys::keys_from(&row.text(11)?)),
             })
         })
         .optional()
 }
 
 fn bytes(row: &Row<'_>, column: usize) -> Sql<Bytes> {
-    Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
+    Ok(Bytes::copy_from_slice(row.blob(column)?))
 }
 
-fn count(row: &Row<'_>, column: usize) -> Sql<u64> {
-    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+/// A count that is never less than zero.
+pub(super) fn count(row: &Row<'_>, column: usize) -> Sql<u64> {
+    Ok(u64::try_from(row.get::<i64>(column)?).unwrap_or(0))
 }
 
 /// Names that repeat in many rows, each allocated once.

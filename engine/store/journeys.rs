@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
-
 use crate::body::write_string;
 use crate::failure::Failure;
 use crate::message::Names;
 
 use super::commit::{HopId, NewRun, RunId, Trail};
+use super::database::{Connection, Sql, params};
+use super::hex;
 use super::reader::Reader;
 use super::runs::{self, RunRow};
 use super::writer::Writing;
-use super::{Sql, hex};
 
 /// A line of a run's timeline, as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +44,7 @@ impl Reader {
                  ) ORDER BY id LIMIT {JOURNEY_MAX}",
                 runs::columns()
             ))?;
-            let rows = statement.query_map(params![key, value, name], runs::row)?;
-            rows.collect()
+            statement.query_map(params![key, value, name], runs::row)
         })
         .await
     }
@@ -55,7 +53,7 @@ impl Reader {
 /// Makes a run's business keys searchable.
 pub(super) fn insert_keys(writing: &Writing<'_>, run: &NewRun) -> Sql<()> {
     for (name, value) in run.keys.iter() {
-        writing.run(
+        writing.put(
             "INSERT INTO keys (value, name, run) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
             params![value, name, run.run.0],
         )?;
@@ -65,14 +63,14 @@ pub(super) fn insert_keys(writing: &Writing<'_>, run: &NewRun) -> Sql<()> {
 
 /// Gives a run these business keys instead of those that it has.
 pub(super) fn change_keys(writing: &Writing<'_>, run: RunId, keys: &Names) -> Sql<()> {
-    writing.run("DELETE FROM keys WHERE run = ?1", [run.0])?;
+    writing.put("DELETE FROM keys WHERE run = ?1", [run.0])?;
     for (name, value) in keys {
-        writing.run(
+        writing.put(
             "INSERT INTO keys (value, name, run) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
             params![value, name, run.0],
         )?;
     }
-    writing.run(
+    writing.put(
         "UPDATE runs SET keys = ?2 WHERE id = ?1",
         params![run.0, keys_text(keys)],
     )?;
@@ -81,7 +79,7 @@ pub(super) fn change_keys(writing: &Writing<'_>, run: RunId, keys: &Names) -> Sq
 
 /// Writes one line that is no hop's end: under fence 0, which no end has.
 pub(super) fn insert_line(writing: &Writing<'_>, run: RunId, hop: i64, line: Trail) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO trail (run, hop, fence, lines) VALUES (?1, ?2, 0, ?3) ON CONFLICT DO NOTHING",
         params![run.0, hop, lines(&[line])],
     )?;
@@ -99,29 +97,42 @@ pub(super) fn insert_lines(
     if trail.is_empty() {
         return Ok(());
     }
-    writing.run(
+    writing.put(
         "INSERT INTO trail (run, hop, fence, lines) VALUES (?1, ?2, ?3, ?4)",
         params![run.0, hop.0, fence, lines(trail)],
     )?;
     Ok(())
 }
 
+/// A line as `lines` writes it.
+type Line = (i64, String, String, Option<String>, Option<String>);
+
 /// The timeline of a run.
 pub(super) fn trail_of(connection: &Connection, run: RunId) -> Sql<Vec<TrailLine>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT line.value ->> 0, line.value ->> 1, line.value ->> 2, line.value ->> 3, line.value ->> 4
-         FROM trail, json_each(trail.lines) AS line WHERE trail.run = ?1 ORDER BY 1, hop, fence, line.key",
-    )?;
-    let rows = statement.query_map([run.0], |row| {
-        Ok(TrailLine {
-            at_ms: row.get(0)?,
-            step: row.get(1)?,
-            what: row.get(2)?,
-            detail: row.get(3)?,
-            hash: row.get(4)?,
-        })
+    let mut statement =
+        connection.prepare_cached("SELECT lines FROM trail WHERE run = ?1 ORDER BY hop, fence")?;
+    let mut trail = Vec::new();
+    statement.each([run.0], |row| {
+        trail.extend(lines_from(&row.text(0)?));
+        Ok(())
     })?;
-    rows.collect()
+    // What happened at the same time stays in the order of the hops.
+    trail.sort_by_key(|line| line.at_ms);
+    Ok(trail)
+}
+
+/// The lines of one end, from what `lines` wrote.
+pub(super) fn lines_from(text: &str) -> impl Iterator<Item = TrailLine> + use<> {
+    let lines: Vec<Line> = serde_json::from_str(text).unwrap_or_default();
+    lines
+        .into_iter()
+        .map(|(at_ms, step, what, detail, hash)| TrailLine {
+            at_ms,
+            step,
+            what,
+            detail,
+            hash,
+        })
 }
 
 /// Business keys as the store keeps them: a JSON object.

@@ -1,8 +1,11 @@
-//! The database's shape, as numbered steps from the first day. It only goes forward: a database of a newer program is refused.
+//! The database's shape, as numbered steps from the first day. It only goes forward. A program that meets a database of a newer one goes on with it
+//! if the steps that it does not know only add to it, and otherwise refuses it: so an upgrade can be taken back.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::failure::{Class, Failure};
+
+pub(super) mod postgres;
 
 /// Marks a file as ours: `CDOK`.
 const APPLICATION_ID: i64 = 0x4344_4F4B;
@@ -18,7 +21,16 @@ const STEPS: &[&str] = &[
     super::versions::TABLE,
     super::groups::TABLES,
     super::sequences::TABLES,
+    super::announcements::COLUMNS,
+    GUARDED,
 ];
+
+/// The versions whose step only adds what an older program neither reads nor needs to write: tables, indexes, columns with a default that means
+/// "nothing". To be listed here a step must be played by `an_older_program_works_on_what_a_newer_one_has_added`.
+const ADDITIVE: &[usize] = &[10, 11];
+
+/// The fact that says from which version on a program can work on the database.
+const READABLE_BY: &str = "readable_by";
 
 /// Why each table looks as it does:
 /// - a run's bytes stand apart from its state, so that ending a run rewrites a small row, and bytes can go earlier than the run
@@ -136,16 +148,39 @@ CREATE TABLE told (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Which effects that are being tried bring which version of what. Only engines that share a store write it; here it is empty.
+const GUARDED: &str = "
+CREATE TABLE guarded (
+  scope TEXT NOT NULL, key TEXT NOT NULL, effect BLOB NOT NULL, PRIMARY KEY (scope, key, effect)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX guarded_effect ON guarded (effect);
+";
+
 /// Brings the database to the newest version, each step in a transaction of its own.
 pub(super) fn migrate(connection: &Connection, shown: &str) -> Result<(), Failure> {
-    let version = check(connection, shown)?;
-    for (number, step) in STEPS.iter().enumerate().skip(version) {
+    migrate_with(connection, shown, STEPS, ADDITIVE)
+}
+
+fn migrate_with(
+    connection: &Connection,
+    shown: &str,
+    steps: &[&str],
+    additive: &[usize],
+) -> Result<(), Failure> {
+    let version = check_with(connection, shown, steps.len())?;
+    for (number, step) in steps.iter().enumerate().skip(version) {
         let next = number + 1;
+        let (readable_by, known) = match additive.contains(&next) {
+            // A database from before this was noted was readable by its own version.
+            true => (number, "DO NOTHING"),
+            false => (next, "(name) DO UPDATE SET value = excluded.value"),
+        };
         connection
             .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {step} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {next}; COMMIT;"
+                "BEGIN IMMEDIATE; {step} INSERT INTO facts (name, value) VALUES ('{READABLE_BY}', {readable_by}) ON CONFLICT {known};
+                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {next}; COMMIT;"
             ))
-            .map_err(|error| super::failure(shown, &error))?;
+            .map_err(|error| super::failure(shown, &error.into()))?;
     }
     Ok(())
 }
@@ -155,39 +190,209 @@ pub(super) fn newest() -> usize {
     STEPS.len()
 }
 
-/// The database's version, if this program can use it.
+/// From which version on a program can work on the database, as far as it says so.
+pub(super) fn readable_by(connection: &Connection) -> super::Sql<Option<usize>> {
+    let from = connection
+        .query_row(
+            "SELECT value FROM facts WHERE name = ?1",
+            [READABLE_BY],
+            |row| row.get::<_, i64>(0),
+        )
+        .optional()?;
+    Ok(from.and_then(|from| usize::try_from(from).ok()))
+}
+
+/// The database's version, if this program can use it. It may be newer than this program's own.
 pub(super) fn check(connection: &Connection, shown: &str) -> Result<usize, Failure> {
+    check_with(connection, shown, STEPS.len())
+}
+
+fn check_with(connection: &Connection, shown: &str, known: usize) -> Result<usize, Failure> {
     let number = |pragma: &str| -> Result<i64, Failure> {
         connection
             .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
-            .map_err(|error| super::failure(shown, &error))
+            .map_err(|error| super::failure(shown, &error.into()))
     };
     let version = usize::try_from(number("user_version")?).unwrap_or(usize::MAX);
-    let known = STEPS.len();
     let application = number("application_id")?;
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(|error| super::failure(shown, &error))?;
+        .map_err(|error| super::failure(shown, &error.into()))?;
     if application != APPLICATION_ID && tables > 0 {
         return Err(Failure::new(
             Class::Config,
             format!("{shown} is a database of another program; give the store a path of its own"),
         ));
     }
-    if version > known {
-        return Err(Failure::new(
-            Class::Config,
-            format!(
-                "{shown} was written by a newer crossdock (store version {version}, this one knows {known}); run that one, or restore the copy from before the upgrade"
-            ),
-        ));
+    let readable_by = match version > known {
+        true => readable_by(connection)
+            .map_err(|error| super::failure(shown, &error))?
+            .unwrap_or(version),
+        false => known,
+    };
+    if readable_by > known {
+        return Err(newer(shown, version, readable_by, known));
     }
     Ok(version)
 }
 
+/// A store that this program cannot read.
+fn newer(shown: &str, version: usize, readable_by: usize, known: usize) -> Failure {
+    Failure::new(
+        Class::Config,
+        format!(
+            "{shown} was written by a newer crossdock (store version {version}, for programs from {readable_by} on, and this one knows {known}); run the newer one, or restore the backup from before the upgrade"
+        ),
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::super::commit::{Commit, Leaf};
+    use super::super::reader::Reader;
+    use super::super::sample::*;
+    use super::super::{Options, Store, backup};
     use super::*;
+
+    /// What a newer program might add, and what it might change.
+    const ADDS: &str = "ALTER TABLE runs ADD COLUMN colour TEXT; ALTER TABLE hops ADD COLUMN weight INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE colours (name TEXT PRIMARY KEY) STRICT; CREATE INDEX runs_colour ON runs (colour) WHERE colour IS NOT NULL;";
+    const CHANGES: &str = "ALTER TABLE runs RENAME COLUMN keys TO business_keys;";
+
+    /// One run in flight with a body, a key, a claim and a tried effect, and one in exception, as the first version had them.
+    const CONTENT: &str = "
+        INSERT INTO facts (name, value) VALUES ('owner', 3), ('hops_reserved', 1048576);
+        INSERT INTO runs (id, message, root, flow, revision, received_at, keys, open, excepted, worst, state)
+          VALUES (1, x'00000000000000000000000000000001', x'00000000000000000000000000000001', 'orders', 'r1', 1790000000000, '{}', 1, 0, 0, 0),
+                 (2, x'00000000000000000000000000000002', x'00000000000000000000000000000002', 'orders', 'r1', 1790000000000, '{}', 1, 1, 0, 1);
+        INSERT INTO bodies (run, envelope, body) VALUES (1, x'', x'31'), (2, x'', x'32');
+        INSERT INTO hops (id, run, flow, step, message, fence, attempt) VALUES (7, 1, 'orders', 'erp', x'00000000000000000000000000000001', 1, 1);
+        INSERT INTO keys (value, name, run) VALUES ('A', 'order', 1);
+        INSERT INTO claims (scope, key, run, hash, keep_ms) VALUES ('orders', 'A', 1, x'01010101010101010101010101010101', 1000);
+        INSERT INTO effects (id, run, flow, step, item, state, hop, owner, lease_until, attempts, absent, first_at, last_at, request)
+          VALUES (x'09090909090909090909090909090909', 1, 'orders', 'erp', '', 2, 7, 3, 0, 1, 0, 1790000000000, 1790000000000, x'31');
+        INSERT INTO exceptions (run, flow, step, class, message, fingerprint, attempts, state, opened_at, message_id)
+          VALUES (2, 'orders', 'erp', 'validation', 'quantity 0', '1-abc', 1, 0, 1790000000000, x'00000000000000000000000000000002');
+        INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions)
+          VALUES ('orders', 2, 2, 0, 0, 0, 0, 0, 0, 1, 1);";
+
+    /// A sample over a store that other programs, older or newer, have written.
+    fn opened(path: &std::path::Path) -> Result<Sample, Failure> {
+        let clock = Arc::new(crate::world::clock::ManualClock::at(START_MS));
+        Ok(Sample::over(Store::open(Options::at(path), world(&clock))?))
+    }
+
+    #[tokio::test]
+    async fn a_store_of_every_older_version_goes_on_with_all_that_is_in_it() {
+        for version in 1..=STEPS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.db");
+            let connection = Connection::open(&path).unwrap();
+            migrate_with(&connection, "test.db", &STEPS[..version], ADDITIVE).unwrap();
+            connection.execute_batch(CONTENT).unwrap();
+            drop(connection);
+            if version < STEPS.len() {
+                let old = Reader::open(&path).err().unwrap();
+                assert!(old.message.contains("older crossdock"), "{}", old.message);
+            }
+            let sample = opened(&path).unwrap();
+            let books = sample.books().await;
+            assert_eq!(
+                (books.in_flight, books.in_exceptions),
+                (1, 1),
+                "version {version}"
+            );
+            let standing = sample.store.standing_hops().await.unwrap();
+            let (hops, _) = sample
+                .store
+                .ready_hops(vec![standing[0].hop], 99)
+                .await
+                .unwrap();
+            assert_eq!(hops[0].body, Bytes::from_static(b"1"));
+            let mut order = sample.order("A", "1");
+            order.run = hops[0].run;
+            let end = over(&order, hops[0].hop, vec![], vec![Leaf::Delivered]);
+            assert_eq!(sample.end(vec![end]).await.ends, [true]);
+            assert_eq!(sample.books().await.delivered, 1);
+            sample.accept(vec![sample.order("B", "1")]).await;
+            assert_eq!(sample.books().await.in_flight, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_program_works_on_what_a_newer_one_has_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let newer: Vec<&str> = STEPS.iter().copied().chain([ADDS]).collect();
+        let adds = [ADDITIVE, &[newer.len()]].concat();
+        let sample = opened(&path).unwrap();
+        let before = sample.order("before", "1");
+        sample.accept(vec![before.clone()]).await;
+        sample.store.shutdown().await;
+        let upgrade = || {
+            let connection = Connection::open(&path).unwrap();
+            migrate_with(&connection, "test.db", &newer, &adds).unwrap();
+            assert_eq!(check(&connection, "test.db").unwrap(), newer.len());
+        };
+        upgrade();
+        // Back to this program, which knows nothing of what was added.
+        let sample = opened(&path).unwrap();
+        let after = sample.order("after", "1");
+        sample.accept(vec![after.clone()]).await;
+        let fails = over(
+            &after,
+            first_hop(&after),
+            vec![],
+            vec![Leaf::Exception(exception(&after))],
+        );
+        let goes = over(&before, first_hop(&before), vec![], vec![Leaf::Delivered]);
+        assert_eq!(sample.end(vec![fails, goes]).await.ends, [true, true]);
+        let reader = Reader::open(&path).unwrap();
+        assert_eq!(reader.books().await.unwrap()[0].counts.delivered, 1);
+        let copy = folder.path().join("copy.db");
+        let inside = backup::backup(&path, &copy, START_MS, &mut |_, _| {}).unwrap();
+        assert_eq!((inside.version, inside.runs), (newer.len(), 2));
+        let nothing = Commit::default();
+        sample.store.commit(nothing).await.unwrap();
+        sample.store.shutdown().await;
+        // And forward again.
+        upgrade();
+        let books = opened(&path).unwrap().books().await;
+        assert_eq!((books.delivered, books.in_exceptions), (1, 1));
+    }
+
+    #[test]
+    fn an_older_program_leaves_alone_what_a_newer_one_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        // First a change, then an addition: the addition does not make the change readable.
+        let newer: Vec<&str> = STEPS.iter().copied().chain([CHANGES, ADDS]).collect();
+        let adds = [ADDITIVE, &[newer.len()]].concat();
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .unwrap();
+        migrate_with(&connection, "test.db", &newer, &adds).unwrap();
+        drop(connection);
+        let bytes = std::fs::read(&path).unwrap();
+        for failure in [
+            opened(&path).err().unwrap(),
+            Reader::open(&path).err().unwrap(),
+        ] {
+            assert_eq!(failure.class, Class::Config);
+            let part = format!("for programs from {} on", newer.len() - 1);
+            assert!(failure.message.contains(&part), "{}", failure.message);
+        }
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            bytes,
+            "the refused store is as it was"
+        );
+    }
 
     #[test]
     fn an_empty_database_gets_every_step_once() {
@@ -195,22 +400,6 @@ mod tests {
         migrate(&connection, "test.db").unwrap();
         assert_eq!(check(&connection, "test.db").unwrap(), STEPS.len());
         migrate(&connection, "test.db").unwrap();
-    }
-
-    #[test]
-    fn a_newer_database_is_refused_with_what_to_do() {
-        let connection = Connection::open_in_memory().unwrap();
-        migrate(&connection, "test.db").unwrap();
-        connection
-            .execute_batch("PRAGMA user_version = 999")
-            .unwrap();
-        let failure = migrate(&connection, "test.db").unwrap_err();
-        assert_eq!(failure.class, Class::Config);
-        assert!(
-            failure.message.contains("newer crossdock"),
-            "{}",
-            failure.message
-        );
     }
 
     #[test]

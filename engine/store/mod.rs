@@ -17,13 +17,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::ErrorCode;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::failure::{Class, Failure};
-use crate::world::clock::Vigil;
+use crate::world::clock::{Clock, Vigil};
 use crate::world::{World, disk};
 
+pub mod announcements;
+pub mod backup;
 pub mod books;
 pub mod chains;
 pub mod commit;
@@ -32,6 +34,7 @@ pub mod decisions;
 pub mod effects;
 pub mod envelope;
 pub mod exceptions;
+pub mod facts;
 pub mod groups;
 pub mod hops;
 pub mod journeys;
@@ -39,10 +42,12 @@ pub mod notices;
 pub mod reader;
 pub mod replays;
 pub mod reruns;
+pub mod restore;
 pub mod retention;
 pub mod runs;
 pub mod sagas;
 pub mod sequences;
+pub mod standing;
 pub mod systems;
 pub mod versions;
 pub mod waits;
@@ -51,7 +56,12 @@ mod apply;
 mod checkpoint;
 mod claims;
 mod clock;
+mod database;
+mod doubt;
 mod migrations;
+mod numbers;
+pub mod postgres;
+mod queue;
 pub mod sync;
 mod writer;
 
@@ -62,16 +72,25 @@ pub(crate) mod sample;
 
 use checkpoint::{Mover, Passes};
 use commit::{Commit, Committed, HopId, RunId};
-use reader::Reader;
+use database::{Connection, Error, Sql};
+use doubt::Doubt;
+use numbers::{Block, Numbers};
+use postgres::Server;
+use postgres::begin::Use;
+use postgres::lead::{Lead, Leads};
+use queue::{Done, Request};
+use reader::{Place, Reader};
 use retention::{Retention, Swept};
-use sync::{Log, SyncFile, Syncers};
-use writer::{Done, HOPS_RESERVED, Request, Writer};
+use sync::{Log, SyncFile, Syncer};
+use writer::{HOPS_RESERVED, Writer};
 
 /// Where a store is, and its limits.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The database file; its folder is made if it is missing.
-    pub path: PathBuf,
+    /// Where it is; the folder of a file is made if it is missing.
+    pub place: Place,
+    /// Whether other engines may use it at the same time; a file is never shared.
+    pub sharing: Use,
     /// How many commits may wait for the writer or be with it; more wait before they are queued.
     pub queued_max: usize,
     /// How many commits may share a transaction.
@@ -84,19 +103,28 @@ pub struct Options {
     pub checkpoint_pages: u32,
     /// How the log is made durable.
     pub sync: SyncFile,
+    /// Whether hops are announced to a hand-off outside of the store, and it notes which were.
+    pub announces: bool,
 }
 
 impl Options {
     /// A store at this path, with the default limits: 256 queued commits, 64 in a transaction, a cache of 16 MiB, no limit on its size.
     pub fn at(path: impl Into<PathBuf>) -> Options {
+        Options::of(Place::File(path.into()))
+    }
+
+    /// A store at this place, with the same limits, for this engine alone.
+    pub fn of(place: Place) -> Options {
         Options {
-            path: path.into(),
+            place,
+            sharing: Use::Alone,
             queued_max: 256,
             group_max: 64,
             cache_bytes: 16 << 20,
             bytes_max: None,
             checkpoint_pages: 4096,
             sync: SyncFile::real(),
+            announces: false,
         }
     }
 }
@@ -109,9 +137,15 @@ struct Inner {
     reader: Reader,
     requests: Sender<Request>,
     places: Arc<Semaphore>,
-    next_run: AtomicI64,
-    next_hop: Arc<AtomicI64>,
+    runs: Arc<Numbers>,
+    hops: Arc<Numbers>,
     owner: i64,
+    shared: bool,
+    clock: Arc<dyn Clock>,
+    /// How far the store's clock is ahead of ours, in milliseconds.
+    ahead_ms: Arc<AtomicI64>,
+    /// Where others may lead.
+    leads: Option<Leads>,
     done: Arc<Done>,
     log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -126,33 +160,44 @@ impl Deref for Store {
 }
 
 impl Store {
-    /// Opens a store for writing, and makes it if there is none. Only one engine at a time can have it open.
+    /// Opens a store for writing, and makes it if there is none. Only one engine at a time can have it open, unless all of them share it.
     pub fn open(options: Options, world: World) -> Result<Store, Failure> {
-        let shown = options.path.display().to_string();
-        make_folder_of(&options.path)?;
-        let lock = lock(&options.path)?;
-        let connection = connect(&options).map_err(|error| failure(&shown, &error))?;
+        match options.place.clone() {
+            Place::File(path) => Store::open_file(&path, &options, world),
+            Place::Server(server) => Store::open_server(&server, &options, world),
+        }
+    }
+
+    fn open_file(path: &Path, options: &Options, world: World) -> Result<Store, Failure> {
+        let shown = path.display().to_string();
+        let failed = |error: rusqlite::Error| failure(&shown, &error.into());
+        make_folder_of(path)?;
+        let lock = lock(path)?;
+        restore::none_broken_off(path)?;
+        let connection = connect(path, options).map_err(failed)?;
         migrations::migrate(&connection, &shown)?;
-        let start =
-            begin(&connection, world.clock.now_ms()).map_err(|error| failure(&shown, &error))?;
+        let moved = settle(&connection, &shown)?;
+        let connection = Connection::Sqlite(connection);
+        let start = begin(&connection, world.clock.now_ms(), options.announces)
+            .map_err(|error| failure(&shown, &error))?;
+        let clock = world.clock.clone();
         let log = Log::of(&shown);
         let (requests, queue) = mpsc::channel();
-        let moved = settle(&connection, &shown)?;
-        disk::sync_folder_of(&options.path)?;
-        let database = File::open(&options.path).map(Arc::new);
+        disk::sync_folder_of(path)?;
+        let database = File::open(path).map(Arc::new);
         let database = database.map_err(|error| unsound(&shown, &error))?;
         let passes = Passes {
-            connection: connect(&options).map_err(|error| failure(&shown, &error))?,
+            connection: connect(path, options).map_err(failed)?,
             database: database.clone(),
             sync: options.sync.clone(),
         };
-        let syncers = Syncers::start(&log, &options.path, &options.sync, &requests);
+        let syncer = Syncer::start(&log, path, &options.sync, &requests);
         let mover = Mover::start(passes, &log, &shown, &requests);
-        let next_hop = Arc::new(AtomicI64::new(start.next_hop));
+        let hops = Arc::new(Numbers::all_from(start.next_hop));
         let done = Arc::new(Done::default());
         let vigil = Vigil::new(&*world.clock);
         let writer = Writer {
-            syncers: syncers.map_err(|error| unsound(&shown, &error))?,
+            syncer: syncer.map_err(|error| unsound(&shown, &error))?,
             mover: mover.map_err(|error| unsound(&shown, &error))?,
             connection,
             database,
@@ -160,7 +205,9 @@ impl Store {
             shown: shown.clone(),
             world,
             owner: start.owner,
-            next_hop: next_hop.clone(),
+            announces: options.announces,
+            doubt: start.doubt,
+            hops: hops.clone(),
             hops_reserved: start.next_hop + HOPS_RESERVED,
             group_max: options.group_max.max(1),
             checkpoint_pages: i64::from(options.checkpoint_pages),
@@ -170,24 +217,62 @@ impl Store {
             moved,
             lock,
         };
-        let thread = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || writer.work(&queue))
-            .map_err(|error| {
-                Failure::new(
-                    Class::Unavailable,
-                    format!("the store's thread cannot be started: {error}"),
-                )
-            })?;
+        let thread = spawn(move || writer.work(&queue))?;
         Ok(Store(Arc::new(Inner {
-            reader: Reader::of(&options.path, Some(log.clone())),
+            reader: Reader::of(options.place.clone(), Some(log.clone())),
             requests,
             places: Arc::new(Semaphore::new(options.queued_max.max(1))),
-            next_run: AtomicI64::new(start.next_run),
-            next_hop,
+            runs: Arc::new(Numbers::all_from(start.next_run)),
+            hops,
             owner: start.owner,
+            shared: false,
+            clock,
+            ahead_ms: Arc::default(),
+            leads: None,
             done,
             log,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    fn open_server(server: &Server, options: &Options, world: World) -> Result<Store, Failure> {
+        let (connection, start) =
+            apart(|| postgres::begin::open(server, options.sharing, options.announces))?;
+        let region = Block::region(start.owner);
+        let runs = Arc::new(Numbers::of(start.runs, region));
+        let (done, ahead_ms) = (Arc::<Done>::default(), Arc::<AtomicI64>::default());
+        let (requests, queue) = mpsc::channel();
+        let clock = world.clock.clone();
+        let writer = postgres::writer::Writer {
+            server: server.clone(),
+            how: options.sharing,
+            connection: Some(connection),
+            world,
+            owner: start.owner,
+            announces: options.announces,
+            doubt: start.doubt,
+            runs: runs.clone(),
+            group_max: options.group_max.max(1),
+            done: done.clone(),
+            ahead_ms: ahead_ms.clone(),
+            position: retention::Position::default(),
+            number: 0,
+            outage: postgres::writer::Outage::default(),
+        };
+        let thread = spawn(move || writer.work(&queue))?;
+        Ok(Store(Arc::new(Inner {
+            reader: Reader::of(options.place.clone(), None),
+            requests,
+            places: Arc::new(Semaphore::new(options.queued_max.max(1))),
+            runs,
+            hops: Arc::new(Numbers::of(region, Block::default())),
+            owner: start.owner,
+            shared: options.sharing == Use::Shared,
+            clock,
+            ahead_ms,
+            leads: Some(Leads::of(server)),
+            done,
+            log: Log::of(server.shown()),
             thread: Mutex::new(Some(thread)),
         })))
     }
@@ -199,17 +284,36 @@ impl Store {
 
     /// The next run's number.
     pub fn next_run(&self) -> RunId {
-        RunId(self.0.next_run.fetch_add(1, Ordering::SeqCst))
+        RunId(self.0.runs.next())
     }
 
     /// The next hop's number. No number is given twice, not even after a crash.
     pub fn next_hop(&self) -> HopId {
-        HopId(self.0.next_hop.fetch_add(1, Ordering::SeqCst))
+        HopId(self.0.hops.next())
     }
 
     /// Which start of an engine on this store this is: grows each time that the store is opened for writing.
     pub fn owner(&self) -> i64 {
         self.0.owner
+    }
+
+    /// What the store's clock shows, in milliseconds since 1970: by it waits end and leases die.
+    pub fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms() + self.0.ahead_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether other engines may use the store at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
+    }
+
+    /// The right to do what only one engine on the store may do; `None` if another one, or a part of this one, has it. To be asked again
+    /// from time to time: it is free when its holder has dropped it, or has died.
+    pub async fn lead(&self, name: &str) -> Result<Option<Lead>, Failure> {
+        match &self.0.leads {
+            Some(leads) => leads.lead(name).await,
+            None => Ok(Some(Lead::alone())),
+        }
     }
 
     /// Makes a commit durable: the answer comes after the fsync. Waits first if the queue is full.
@@ -262,6 +366,9 @@ impl Store {
 
     /// Finishes the commits that are queued, moves the log into the database and closes it. Later commits are refused.
     pub async fn shutdown(&self) {
+        if let Some(leads) = &self.0.leads {
+            leads.close().await;
+        }
         self.0.requests.send(Request::Close).ok();
         let thread = self.0.thread();
         if let Some(thread) = thread {
@@ -291,12 +398,10 @@ impl Drop for Inner {
     }
 }
 
-/// What SQL gives.
-type Sql<T> = rusqlite::Result<T>;
-
 /// What a new start begins with.
 struct Start {
     owner: i64,
+    doubt: Option<Doubt>,
     next_run: i64,
     next_hop: i64,
 }
@@ -360,8 +465,8 @@ fn lock(path: &Path) -> Result<File, Failure> {
     }
 }
 
-fn connect(options: &Options) -> Sql<Connection> {
-    let connection = Connection::open(&options.path)?;
+fn connect(path: &Path, options: &Options) -> rusqlite::Result<rusqlite::Connection> {
+    let connection = rusqlite::Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(128);
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
@@ -378,7 +483,7 @@ fn connect(options: &Options) -> Sql<Connection> {
     Ok(connection)
 }
 
-fn begin(connection: &Connection, now_ms: i64) -> Sql<Start> {
+fn begin(connection: &Connection, now_ms: i64, announces: bool) -> Sql<Start> {
     let fact = |name: &str| -> Sql<i64> {
         connection.execute(
             "INSERT INTO facts (name, value) VALUES (?1, 0) ON CONFLICT DO NOTHING",
@@ -388,17 +493,20 @@ fn begin(connection: &Connection, now_ms: i64) -> Sql<Start> {
             row.get(0)
         })
     };
-    let transaction = connection.unchecked_transaction()?;
+    let transaction = connection.sqlite().unchecked_transaction()?;
     if let Some(by_ms) = clock::catch_up(connection, now_ms)? {
         tracing::warn!(
             "the clock is {} s behind what the store has seen; what waits is moved with it",
             -by_ms / 1_000
         );
     }
+    if announces {
+        announcements::begin(connection)?;
+    }
     let owner = fact("owner")? + 1;
     let next_hop = fact("hops_reserved")? + 1;
     let highest: i64 =
-        connection.query_row("SELECT coalesce(max(id), 0) FROM runs", [], |row| {
+        connection.query_row("SELECT coalesce(max(id), 0) FROM runs", (), |row| {
             row.get(0)
         })?;
     let next_run = highest.max(fact("runs_high")?) + 1;
@@ -410,18 +518,19 @@ fn begin(connection: &Connection, now_ms: i64) -> Sql<Start> {
     transaction.commit()?;
     Ok(Start {
         owner,
+        doubt: Doubt::read(connection)?,
         next_run,
         next_hop,
     })
 }
 
 /// Moves into the database what the last process has left in the log. Gives whether that was all.
-fn settle(connection: &Connection, shown: &str) -> Result<bool, Failure> {
+fn settle(connection: &rusqlite::Connection, shown: &str) -> Result<bool, Failure> {
     match checkpoint::passive(connection) {
         Ok((held, _)) => Ok(held.left == 0),
         // What is in the log is not lost; it is moved when there is room again.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(false),
-        Err(error) => Err(failure(shown, &error)),
+        Err(error) => Err(failure(shown, &error.into())),
     }
 }
 
@@ -432,9 +541,31 @@ fn unsound(shown: &str, error: &std::io::Error) -> Failure {
     )
 }
 
-/// What an error of SQLite means for the caller. Errors that no user can cause are of class `internal`.
-fn failure(shown: &str, error: &rusqlite::Error) -> Failure {
-    let (class, message) = match error.sqlite_error_code() {
+/// Starts the thread that writes.
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    std::thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(work)
+        .map_err(|error| {
+            Failure::new(
+                Class::Unavailable,
+                format!("the store's thread cannot be started: {error}"),
+            )
+        })
+}
+
+/// Does this on a thread of its own, which may block as this one need not, and waits for it.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|_| Err(Failure::internal("the store was not opened, by a defect")))
+}
+
+/// What an error of the database means for the caller. Errors that no user can cause are of class `internal`.
+fn failure(shown: &str, error: &Error) -> Failure {
+    let (class, message) = match error.sqlite() {
+        None if matches!(error, Error::Postgres(_) | Error::Late(_) | Error::Broken) => {
+            return postgres::failure(shown, error);
+        }
         Some(ErrorCode::DiskFull) => (
             Class::Unavailable,
             format!("the disk of the store {shown} is full; free some space, nothing is lost"),

@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use crate::failure::{Class, Failure};
 
-use super::Sql;
 use super::commit::NewException;
+use super::database::{Connection, Optional, Sql, params};
 use super::exceptions::ExceptionId;
 use super::reader::Reader;
 use super::writer::Writing;
@@ -115,7 +113,7 @@ impl Reader {
         self.read(|connection| {
             connection
                 .prepare_cached("SELECT coalesce(max(id), 0) FROM notices")?
-                .query_row([], |row| row.get(0))
+                .query_row((), |row| row.get(0))
         })
         .await
     }
@@ -128,7 +126,7 @@ pub(super) fn new_issue(
     id: ExceptionId,
     exception: &NewException,
 ) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO notices (at, kind, subject, flow, exception, message) VALUES (?1, 'issue', ?2, ?3, ?4, ?5)",
         params![
             writing.now_ms,
@@ -151,7 +149,7 @@ pub(super) fn change(writing: &Writing<'_>, change: &NoticeChange) -> Sql<()> {
         )?,
         NoticeChange::SourceFails(flow, why) => writing.run(
             "INSERT INTO notices (at, kind, subject, flow, message) SELECT ?1, 'source', ?2, ?2, ?3
-             WHERE NOT EXISTS (SELECT 1 FROM notices WHERE kind = 'source' AND subject = ?2 AND at > ?1 - ?4 AND at <= ?1)",
+             WHERE NOT EXISTS (SELECT 1 FROM notices WHERE kind = 'source' AND subject = ?2 AND at > CAST(?1 AS BIGINT) - ?4 AND at <= ?1)",
             params![writing.now_ms, flow, why, SOURCE_AGAIN_MS],
         )?,
         NoticeChange::SystemDown(system, why) => writing.run(
@@ -179,7 +177,7 @@ fn list(connection: &Connection, after: i64, limit: usize) -> Sql<Vec<Notice>> {
          FROM notices LEFT JOIN exceptions ON exceptions.id = notices.exception LEFT JOIN runs ON runs.id = exceptions.run
          WHERE notices.id > ?1 ORDER BY notices.id LIMIT ?2",
     )?;
-    let rows = statement.query_map(params![after, super::limit(limit)], |row| {
+    statement.query_map(params![after, super::limit(limit)], |row| {
         let kind: String = row.get(2)?;
         let step: Option<Arc<str>> = row.get(7)?;
         let class: Option<String> = row.get(8)?;
@@ -194,11 +192,10 @@ fn list(connection: &Connection, after: i64, limit: usize) -> Sql<Vec<Notice>> {
             subject: row.get(3)?,
             flow: row.get(4)?,
             message: row.get(5)?,
-            exception: row.get::<_, Option<i64>>(6)?.map(ExceptionId),
+            exception: row.get::<Option<i64>>(6)?.map(ExceptionId),
             cause: step.zip(class.and_then(|class| Class::from_name(&class))),
             keys: row.get(9)?,
-            open: u64::try_from(row.get::<_, i64>(10)?).unwrap_or(0),
+            open: u64::try_from(row.get::<i64>(10)?).unwrap_or(0),
         })
-    })?;
-    rows.collect()
+    })
 }

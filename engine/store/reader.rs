@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 use tokio::sync::Semaphore;
 
 use crate::failure::{Class, Failure};
 
+use super::database::{Connection, Sql};
+use super::postgres::Server;
 use super::sync::Log;
-use super::{Sql, failure, migrations};
+use super::{failure, migrations};
 
 /// How many reads may run at once.
 const READS_MAX: usize = 4;
@@ -23,7 +25,7 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct Reader(Arc<Pool>);
 
 struct Pool {
-    path: PathBuf,
+    place: Place,
     shown: String,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
@@ -31,8 +33,64 @@ struct Pool {
     log: Option<Arc<Log>>,
 }
 
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In a file of SQLite.
+    File(PathBuf),
+    /// On a PostgreSQL server.
+    Server(Box<Server>),
+}
+
+impl Place {
+    /// For people, without credentials.
+    pub fn shown(&self) -> String {
+        match self {
+            Place::File(path) => path.display().to_string(),
+            Place::Server(server) => server.shown().to_owned(),
+        }
+    }
+
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Place::File(path) => Some(path),
+            Place::Server(_) => None,
+        }
+    }
+}
+
 impl Reader {
     /// Opens a store to read it, while an engine runs on it or not.
+    pub fn at(place: &Place) -> Result<Reader, Failure> {
+        match place {
+            Place::File(path) => Reader::open(path),
+            Place::Server(server) => Reader::open_server(server),
+        }
+    }
+
+    fn open_server(server: &Server) -> Result<Reader, Failure> {
+        let reader = Reader::of(Place::Server(Box::new(server.clone())), None);
+        let version = super::apart(|| {
+            let connection = server.connect().map_err(|error| server.failure(&error))?;
+            let version = migrations::postgres::check(server, &connection)?;
+            reader.0.put_back(connection);
+            Ok(version)
+        })?;
+        match version {
+            None => Err(Failure::new(
+                Class::NotFound,
+                format!(
+                    "there is no store at {}; `crossdock run` makes it",
+                    server.shown()
+                ),
+            )),
+            Some(version) if version < migrations::newest() => Err(older(server.shown())),
+            Some(_) => Ok(reader),
+        }
+    }
+
+    /// The same for a file.
     pub fn open(path: &Path) -> Result<Reader, Failure> {
         if !path.exists() {
             return Err(Failure::new(
@@ -43,9 +101,9 @@ impl Reader {
                 ),
             ));
         }
-        let reader = Reader::of(path, None);
+        let reader = Reader::of(Place::File(path.to_owned()), None);
         let connection = reader.0.connect()?;
-        let version = migrations::check(&connection, &reader.0.shown)?;
+        let version = migrations::check(connection.sqlite(), &reader.0.shown)?;
         if version == 0 {
             return Err(Failure::new(
                 Class::NotFound,
@@ -56,23 +114,17 @@ impl Reader {
             ));
         }
         if version < migrations::newest() {
-            return Err(Failure::new(
-                Class::Config,
-                format!(
-                    "{} was written by an older crossdock; `crossdock run` brings it up to date",
-                    path.display()
-                ),
-            ));
+            return Err(older(&reader.0.shown));
         }
         reader.0.put_back(connection);
         Ok(reader)
     }
 
     /// A reader of a store that this process has opened.
-    pub(super) fn of(path: &Path, log: Option<Arc<Log>>) -> Reader {
+    pub(super) fn of(place: Place, log: Option<Arc<Log>>) -> Reader {
         Reader(Arc::new(Pool {
-            path: path.to_owned(),
-            shown: path.display().to_string(),
+            shown: place.shown(),
+            place,
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(READS_MAX)),
             log,
@@ -80,8 +132,8 @@ impl Reader {
     }
 
     /// Where the store is.
-    pub fn path(&self) -> &Path {
-        &self.0.path
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// Runs `read` over one snapshot of the store, on a thread that may block. Gives nothing that a power failure could take back, where
@@ -95,12 +147,10 @@ impl Reader {
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connection = pool.connect()?;
-            let found = (|| {
-                let snapshot = connection.unchecked_transaction()?;
-                let found = read(&connection)?;
-                snapshot.commit()?;
-                Ok(found)
-            })();
+            let found = connection
+                .snapshot()
+                .and_then(|()| read(&connection))
+                .and_then(|found| connection.end_snapshot().map(|()| found));
             match found {
                 Ok(found) => {
                     pool.put_back(connection);
@@ -122,21 +172,31 @@ impl Reader {
 
 impl Pool {
     fn connect(&self) -> Result<Connection, Failure> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        if let Some(connection) = idle {
-            return Ok(connection);
+        loop {
+            let idle = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            match idle {
+                Some(connection) if connection.is_there() => return Ok(connection),
+                Some(_) => {}
+                None => break,
+            }
         }
+        let path = match &self.place {
+            Place::File(path) => path,
+            Place::Server(server) => {
+                return server.connect().map_err(|error| server.failure(&error));
+            }
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connect = || {
-            let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connect = || -> Sql<Connection> {
+            let connection = rusqlite::Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(BUSY)?;
             connection.set_prepared_statement_cache_capacity(64);
             connection.pragma_update(None, "temp_store", "MEMORY")?;
-            Ok(connection)
+            Ok(Connection::Sqlite(connection))
         };
         connect().map_err(|error| failure(&self.shown, &error))
     }
@@ -149,6 +209,13 @@ impl Pool {
     }
 }
 
+fn older(shown: &str) -> Failure {
+    Failure::new(
+        Class::Config,
+        format!("{shown} was written by an older crossdock; `crossdock run` brings it up to date"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::runs::RunFilter;
@@ -159,14 +226,14 @@ mod tests {
     async fn a_store_is_read_while_an_engine_runs_on_it_and_afterwards() {
         let sample = Sample::new();
         sample.accept(vec![sample.order("A", "1")]).await;
-        let reader = Reader::open(&sample.path).unwrap();
+        let reader = Reader::at(&sample.place).unwrap();
         let runs = || async { reader.runs(RunFilter::default()).await.unwrap().len() };
         assert_eq!(runs().await, 1);
         sample.accept(vec![sample.order("B", "1")]).await;
         assert_eq!(runs().await, 2);
         sample.store.shutdown().await;
         assert_eq!(runs().await, 2);
-        let reader = Reader::open(&sample.path).unwrap();
+        let reader = Reader::at(&sample.place).unwrap();
         assert_eq!(reader.books().await.unwrap()[0].counts.in_flight, 2);
     }
 

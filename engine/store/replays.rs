@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use crate::failure::{Class, Failure};
 
-use super::Sql;
 use super::commit::RunId;
+use super::database::{Connection, Optional, Row, Sql, params};
 use super::reader::Reader;
 use super::runs::RunState;
 use super::writer::Writing;
@@ -193,8 +191,7 @@ impl Reader {
         self.read(move |connection| {
             let mut statement = connection
                 .prepare_cached(&format!("SELECT {COLUMNS} ORDER BY id DESC LIMIT ?1"))?;
-            let rows = statement.query_map([super::limit(limit)], row)?;
-            rows.collect()
+            statement.query_map([super::limit(limit)], row)
         })
         .await
     }
@@ -222,16 +219,15 @@ impl Reader {
                 "SELECT n, run, became, note, (SELECT state FROM runs WHERE runs.id = became) FROM replay_items
                  WHERE replay = ?1 AND n > ?2 ORDER BY n LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![id.0, after, super::limit(limit)], |row| {
+            statement.query_map(params![id.0, after, super::limit(limit)], |row| {
                 Ok(ReplayItem {
                     n: row.get(0)?,
                     run: RunId(row.get(1)?),
-                    became: row.get::<_, Option<i64>>(2)?.map(RunId),
+                    became: row.get::<Option<i64>>(2)?.map(RunId),
                     note: row.get(3)?,
-                    state: row.get::<_, Option<i64>>(4)?.map(RunState::from_number),
+                    state: row.get::<Option<i64>>(4)?.map(RunState::from_number),
                 })
-            })?;
-            rows.collect()
+            })
         })
         .await
     }
@@ -244,7 +240,7 @@ impl Reader {
         self.read(move |connection| {
             let mut statement = connection
                 .prepare_cached(&format!("SELECT {COLUMNS} WHERE state = 0 ORDER BY id"))?;
-            let lists: Vec<ReplayRow> = statement.query_map([], row)?.collect::<Sql<_>>()?;
+            let lists: Vec<ReplayRow> = statement.query_map((), row)?;
             let mut items = connection.prepare_cached(
                 "SELECT n, run FROM replay_items WHERE replay = ?1 AND state = 0 ORDER BY n LIMIT ?2",
             )?;
@@ -253,8 +249,7 @@ impl Reader {
                 let next = items
                     .query_map(params![list.id.0, super::limit(limit)], |row| {
                         Ok((row.get(0)?, RunId(row.get(1)?)))
-                    })?
-                    .collect::<Sql<_>>()?;
+                    })?;
                 found.push((list, next));
             }
             Ok(found)
@@ -273,7 +268,7 @@ const COLUMNS: &str = "id, at, who, why, verb, filter, rate, state,
 
 fn row(row: &Row<'_>) -> Sql<ReplayRow> {
     let count =
-        |column: usize| -> Sql<u64> { Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0)) };
+        |column: usize| -> Sql<u64> { Ok(u64::try_from(row.get::<i64>(column)?).unwrap_or(0)) };
     let (total, waiting, refused) = (count(8)?, count(9)?, count(10)?);
     let (in_flight, in_exceptions) = (count(11)?, count(12)?);
     Ok(ReplayRow {
@@ -298,14 +293,14 @@ fn choose(connection: &Connection, chosen: &Chosen) -> Sql<Vec<RunId>> {
     let key = chosen.key.as_deref();
     let (name, value) = key.and_then(|key| key.split_once('=')).unzip();
     let mut statement = connection.prepare_cached(
-        "SELECT id FROM runs WHERE (?1 IS NULL OR flow = ?1) AND (state = ?2 OR (?2 IS NULL AND state <> 6))
-         AND (?3 IS NULL OR received_at >= ?3) AND (?4 IS NULL OR received_at < ?4)
-         AND (?5 IS NULL OR id IN (SELECT run FROM keys WHERE value = ?5 OR (value = ?6 AND name = ?7)))
-         AND ((?8 IS NULL AND ?9 IS NULL) OR EXISTS (SELECT 1 FROM exceptions WHERE exceptions.run = runs.id AND exceptions.state < 3
+        "SELECT id FROM runs WHERE (CAST(?1 AS TEXT) IS NULL OR flow = ?1) AND (state = ?2 OR (?2 IS NULL AND state <> 6))
+         AND (CAST(?3 AS BIGINT) IS NULL OR received_at >= ?3) AND (CAST(?4 AS BIGINT) IS NULL OR received_at < ?4)
+         AND (CAST(?5 AS TEXT) IS NULL OR id IN (SELECT run FROM keys WHERE value = ?5 OR (value = ?6 AND name = ?7)))
+         AND ((CAST(?8 AS TEXT) IS NULL AND CAST(?9 AS TEXT) IS NULL) OR EXISTS (SELECT 1 FROM exceptions WHERE exceptions.run = runs.id AND exceptions.state < 3
               AND (?8 IS NULL OR substr(fingerprint, 1, length(?8)) = ?8) AND (?9 IS NULL OR class = ?9)))
          ORDER BY id LIMIT ?10",
     )?;
-    let rows = statement.query_map(
+    statement.query_map(
         params![
             chosen.flow,
             chosen.state.map(RunState::number),
@@ -319,8 +314,7 @@ fn choose(connection: &Connection, chosen: &Chosen) -> Sql<Vec<RunId>> {
             super::limit(ITEMS_MAX),
         ],
         |row| Ok(RunId(row.get(0)?)),
-    )?;
-    rows.collect()
+    )
 }
 
 /// Applies a change of a list. `None`: the list or the item is not there, or not in a state for it.
@@ -334,13 +328,13 @@ pub(super) fn change(writing: &Writing<'_>, change: &ReplayChange) -> Sql<Option
             rate,
             runs,
         } => {
-            writing.run(
-                "INSERT INTO replays (at, who, why, verb, filter, rate, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+            let id: i64 = writing.connection.query_row(
+                "INSERT INTO replays (at, who, why, verb, filter, rate, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0) RETURNING id",
                 params![writing.now_ms, &**who, why, verb, filter, rate],
+                |row| row.get(0),
             )?;
-            let id = writing.connection.last_insert_rowid();
             for (at, run) in runs.iter().enumerate() {
-                writing.run(
+                writing.put(
                     "INSERT INTO replay_items (replay, n, run, state) VALUES (?1, ?2, ?3, 0)",
                     params![id, i64::try_from(at).unwrap_or(i64::MAX - 1) + 1, run.0],
                 )?;

@@ -4,18 +4,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
 
 use crate::failure::{Class, Failure};
 use crate::message::MessageId;
 
 use super::commit::{Accepted, Chain, NewException, NewHop, NewRun, RunId, StoredHop, Trail};
+use super::database::{Optional, Sql, params};
 use super::effects::EffectRow;
 use super::envelope::Envelope;
 use super::reader::Reader;
 use super::runs::RunState;
 use super::writer::Writing;
-use super::{Sql, chains, decisions, effects, exceptions, hops, journeys, runs};
+use super::{chains, decisions, effects, exceptions, hops, journeys, runs};
 
 /// A run that is begun again.
 #[derive(Clone, Debug)]
@@ -122,8 +122,7 @@ impl Reader {
                         received_at_ms: row.get(3)?,
                         generation: row.get(4)?,
                     })
-                })?
-                .collect::<Sql<_>>()?;
+                })?;
             let mut found = Vec::new();
             for one in &kin {
                 found.extend(effects::of_run(connection, one.run)?);
@@ -139,8 +138,7 @@ impl Reader {
             let mut statement = connection.prepare_cached(
                 "SELECT id FROM runs WHERE replay_of IS NOT NULL AND state < 2 ORDER BY id",
             )?;
-            let rows = statement.query_map([], |row| Ok(RunId(row.get(0)?)))?;
-            rows.collect()
+            statement.query_map((), |row| Ok(RunId(row.get(0)?)))
         })
         .await
     }
@@ -150,17 +148,24 @@ impl Reader {
     pub async fn done_before(&self, run: RunId, step: &str, part: &str) -> Result<bool, Failure> {
         let (step, part) = (step.to_owned(), part.to_owned());
         self.read(move |connection| {
-            connection
-                .prepare_cached(
-                    "WITH RECURSIVE earlier (id) AS (
-                       SELECT replay_of FROM runs WHERE id = ?1 AND replay_of IS NOT NULL
-                       UNION SELECT runs.replay_of FROM runs JOIN earlier ON runs.id = earlier.id WHERE runs.replay_of IS NOT NULL)
-                     SELECT EXISTS (SELECT 1 FROM trail, json_each(trail.lines) AS line WHERE trail.run IN (
-                         SELECT earlier.id FROM earlier JOIN runs ON runs.id = earlier.id
-                         WHERE generation >= (SELECT generation FROM runs WHERE id = ?1))
-                       AND line.value ->> 1 = ?2 AND line.value ->> 2 = 'done' AND coalesce(line.value ->> 3, '') = ?3)",
-                )?
-                .query_row(params![run.0, step, part], |row| row.get(0))
+            let mut statement = connection.prepare_cached(
+                "WITH RECURSIVE earlier (id) AS (
+                   SELECT replay_of FROM runs WHERE id = ?1 AND replay_of IS NOT NULL
+                   UNION SELECT runs.replay_of FROM runs JOIN earlier ON runs.id = earlier.id WHERE runs.replay_of IS NOT NULL)
+                 SELECT lines FROM trail WHERE run IN (
+                   SELECT earlier.id FROM earlier JOIN runs ON runs.id = earlier.id
+                   WHERE generation >= (SELECT generation FROM runs WHERE id = ?1))",
+            )?;
+            let mut done = false;
+            statement.each([run.0], |row| {
+                done |= journeys::lines_from(&row.text(0)?).any(|line| {
+                    line.step == step
+                        && line.what == "done"
+                        && line.detail.as_deref().unwrap_or_default() == part
+                });
+                Ok(())
+            })?;
+            Ok(done)
         })
         .await
     }
@@ -226,13 +231,13 @@ pub(super) fn rerun(writing: &mut Writing<'_>, rerun: &Rerun) -> Sql<(Rerunning,
 fn replace(writing: &mut Writing<'_>, rerun: &Rerun, found: &Repeated) -> Sql<()> {
     let why = format!("run {} takes its place", rerun.run.0);
     decisions::settle_all(writing, rerun.of, &rerun.who, &why)?;
-    writing.run(
+    writing.put(
         "UPDATE runs SET state = 6, open = 0, excepted = 0, ended_at = coalesce(ended_at, ?2) WHERE id = ?1",
         [rerun.of.0, writing.now_ms],
     )?;
-    writing.run(
+    writing.put(
         "INSERT INTO runs (id, message, root, flow, revision, received_at, keys, open, excepted, worst, state, replay_of, changes, generation)
-         SELECT ?2, message, root, flow, ?3, received_at, keys, ?4, 0, 0, 0, ?1, changes, max(generation, ?5) FROM runs WHERE id = ?1",
+         SELECT ?2, message, root, flow, ?3, received_at, keys, ?4, 0, 0, 0, id, changes, CASE WHEN generation > ?5 THEN generation ELSE ?5 END FROM runs WHERE id = ?1",
         params![
             rerun.of.0,
             rerun.run.0,
@@ -241,7 +246,7 @@ fn replace(writing: &mut Writing<'_>, rerun: &Rerun, found: &Repeated) -> Sql<()
             rerun.generation,
         ],
     )?;
-    writing.run(
+    writing.put(
         "INSERT INTO bodies (run, envelope, body) SELECT ?2, coalesce(?3, envelope), body FROM bodies WHERE run = ?1",
         params![rerun.of.0, rerun.run.0, rerun.envelope.as_deref()],
     )?;
@@ -252,9 +257,9 @@ fn replace(writing: &mut Writing<'_>, rerun: &Rerun, found: &Repeated) -> Sql<()
         "UPDATE sagas SET run = ?2 WHERE run = ?1",
         "UPDATE saga_steps SET run = ?2 WHERE run = ?1",
     ] {
-        writing.run(moved, [rerun.of.0, rerun.run.0])?;
+        writing.put(moved, [rerun.of.0, rerun.run.0])?;
     }
-    writing.run(
+    writing.put(
         "INSERT INTO history (at, who, what, run, why) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             writing.now_ms,
@@ -315,12 +320,12 @@ pub(super) fn handed_before(
     let found = writing
         .connection
         .prepare_cached(
-            "SELECT runs.id, runs.generation, coalesce(bodies.body = ?3, 1) FROM runs LEFT JOIN bodies ON bodies.run = runs.id
+            "SELECT runs.id, runs.generation, bodies.body IS NULL OR bodies.body = ?3 FROM runs LEFT JOIN bodies ON bodies.run = runs.id
              WHERE message = ?1 AND message <> root AND flow = ?2 ORDER BY runs.id DESC LIMIT 1",
         )?
         .query_row(
             params![run.message.to_bytes(), run.flow, &run.body[..]],
-            |row| Ok((RunId(row.get(0)?), row.get::<_, u32>(1)?, row.get(2)?)),
+            |row| Ok((RunId(row.get(0)?), row.get::<u32>(1)?, row.get(2)?)),
         )
         .optional()?;
     Ok(match found {

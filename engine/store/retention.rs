@@ -1,10 +1,9 @@
 //! Retention: what is finished and old goes, in small batches between commits. What is in flight or in exception stays, whatever its age;
 //! and a run stays as long as one of its claims, so that a late repeat is still known.
 
-use rusqlite::{Connection, params};
-
+use super::database::{Connection, Sql, params};
 use super::runs::RunState;
-use super::{Sql, books, groups, journeys, notices, versions, waits};
+use super::{books, groups, journeys, notices, versions, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -95,23 +94,19 @@ fn bodies(
 ) -> Sql<Option<i64>> {
     let horizon = now_ms - retention.bodies_ms;
     let mut statement = connection.prepare_cached(
-        "SELECT run, coalesce(ended_at <= ?2, 0) AND run NOT IN (SELECT run FROM hops), coalesce(received_at > ?2, 0)
+        "SELECT run, ended_at IS NOT NULL AND ended_at <= ?2 AND run NOT IN (SELECT run FROM hops), received_at IS NOT NULL AND received_at > ?2
          FROM bodies LEFT JOIN runs ON runs.id = bodies.run WHERE run > ?1 ORDER BY run LIMIT ?3",
     )?;
-    let looked: Vec<(i64, bool, bool)> = statement
-        .query_map(
-            params![after, horizon, super::limit(retention.limit)],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?
-        .collect::<Sql<_>>()?;
+    let looked: Vec<(i64, bool, bool)> = statement.query_map(
+        params![after, horizon, super::limit(retention.limit)],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     let young = looked.iter().any(|(.., young)| *young);
     let last = looked.last().map_or(0, |(run, ..)| *run);
     let more = looked.len() >= retention.limit && !young;
     for (run, old, _) in looked {
         if old {
-            connection
-                .prepare_cached("DELETE FROM bodies WHERE run = ?1")?
-                .execute([run])?;
+            connection.put("DELETE FROM bodies WHERE run = ?1", [run])?;
             swept.bodies += 1;
         }
     }
@@ -128,28 +123,22 @@ fn runs(
     let horizon = now_ms - retention.runs_ms;
     let mut statement = connection.prepare_cached(
         "SELECT id, flow, state, keys, received_at > ?2,
-                coalesce(ended_at <= ?2, 0) AND id NOT IN (SELECT run FROM hops)
+                ended_at IS NOT NULL AND ended_at <= ?2 AND id NOT IN (SELECT run FROM hops)
                 AND NOT EXISTS (SELECT 1 FROM claims WHERE run = runs.id AND runs.ended_at + keep_ms > ?4)
          FROM runs WHERE id > ?1 ORDER BY id LIMIT ?3",
     )?;
     let limit = super::limit(retention.limit);
-    let mut rows = statement.query(params![after, horizon, limit, now_ms])?;
     let (mut looked, mut young, mut last, mut old) = (0, false, 0, Vec::new());
-    while let Some(row) = rows.next()? {
+    statement.each(params![after, horizon, limit, now_ms], |row| {
         looked += 1;
         last = row.get(0)?;
-        young |= row.get::<_, bool>(4)?;
+        young |= row.get::<bool>(4)?;
         if row.get(5)? {
             let state = RunState::from_number(row.get(2)?);
-            old.push((
-                last,
-                row.get::<_, String>(1)?,
-                state,
-                row.get::<_, String>(3)?,
-            ));
+            old.push((last, row.get::<String>(1)?, state, row.get::<String>(3)?));
         }
-    }
-    drop(rows);
+        Ok(())
+    })?;
     let more = looked >= retention.limit && !young;
     for (run, flow, state, keys) in old {
         remove(connection, run, &keys)?;
@@ -160,13 +149,15 @@ fn runs(
 }
 
 fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
-    connection
-        .prepare_cached("UPDATE facts SET value = max(value, ?1) WHERE name = 'runs_high'")?
-        .execute([run])?;
+    connection.put(
+        "UPDATE facts SET value = ?1 WHERE name = 'runs_high' AND value < ?1",
+        [run],
+    )?;
     for (name, value) in journeys::keys_from(keys) {
-        connection
-            .prepare_cached("DELETE FROM keys WHERE value = ?1 AND name = ?2 AND run = ?3")?
-            .execute(params![value, name, run])?;
+        connection.put(
+            "DELETE FROM keys WHERE value = ?1 AND name = ?2 AND run = ?3",
+            params![value, name, run],
+        )?;
     }
     for statement in [
         "DELETE FROM claims WHERE run = ?1",
@@ -178,7 +169,7 @@ fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
         "DELETE FROM waits WHERE answer = ?1",
         "DELETE FROM runs WHERE id = ?1",
     ] {
-        connection.prepare_cached(statement)?.execute([run])?;
+        connection.put(statement, [run])?;
     }
     Ok(())
 }

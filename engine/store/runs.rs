@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::failure::Failure;
 use crate::message::{MessageId, Names};
 
 use super::chains::Ahead;
 use super::commit::{Leaf, NewRun, RunId};
+use super::database::{Connection, Give, Optional, Row, Sql, Value, params};
 use super::effects::EffectRow;
 use super::exceptions::ExceptionRow;
 use super::hops::HopRow;
@@ -17,7 +17,7 @@ use super::journeys::TrailLine;
 use super::reader::Reader;
 use super::sagas::{self, SagaRow};
 use super::writer::Writing;
-use super::{Sql, chains, decisions, effects, exceptions, hops, journeys};
+use super::{chains, decisions, effects, exceptions, hops, journeys};
 
 /// Where a run is. Every run is in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,7 +186,7 @@ pub(super) fn insert(writing: &mut Writing<'_>, run: &NewRun, excepted: bool) ->
     } else {
         RunState::InFlight
     };
-    writing.run(
+    writing.put(
         "INSERT INTO runs (id, message, root, flow, revision, received_at, keys, open, excepted, worst, state)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, 0, ?9)",
         params![
@@ -201,7 +201,7 @@ pub(super) fn insert(writing: &mut Writing<'_>, run: &NewRun, excepted: bool) ->
             state.number(),
         ],
     )?;
-    writing.run(
+    writing.put(
         "INSERT INTO bodies (run, envelope, body) VALUES (?1, ?2, ?3)",
         params![run.run.0, &run.envelope[..], &run.body[..]],
     )?;
@@ -264,12 +264,12 @@ pub(super) fn turn(
     )?;
     let read = |row: &Row<'_>| {
         Ok((
-            row.get::<_, i64>(0)?,
-            row.get::<_, i64>(1)?,
-            row.get::<_, i64>(2)?,
-            row.get::<_, i64>(3)?,
-            row.get::<_, bool>(4)?,
-            row.get::<_, Option<i64>>(5)?,
+            row.get::<i64>(0)?,
+            row.get::<i64>(1)?,
+            row.get::<i64>(2)?,
+            row.get::<i64>(3)?,
+            row.get::<bool>(4)?,
+            row.get::<Option<i64>>(5)?,
         ))
     };
     let Some((open, excepted, worst, state, chained, changes)) =
@@ -287,7 +287,7 @@ pub(super) fn turn(
         (_, 1..) => RunState::InException,
         _ => RunState::InFlight,
     };
-    writing.run(
+    writing.put(
         "UPDATE runs SET open = ?2, excepted = ?3, worst = ?4, state = ?5, ended_at = ?6 WHERE id = ?1",
         params![
             run.0,
@@ -312,7 +312,7 @@ pub(super) fn turn(
 
 /// Notes that a run has the key of another with other content: once it is delivered, that one need not be.
 pub(super) fn changes(writing: &Writing<'_>, run: RunId, first: RunId) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE runs SET changes = ?2 WHERE id = ?1",
         [run.0, first.0],
     )?;
@@ -399,7 +399,7 @@ pub(super) fn row(row: &Row<'_>) -> Sql<RunRow> {
         open: row.get(7)?,
         excepted: row.get(8)?,
         ended_at_ms: row.get(9)?,
-        keys: journeys::keys_from(row.get_ref(10)?.as_str()?),
+        keys: journeys::keys_from(&row.text(10)?),
         waits_for: chains::ahead_from(row.get(11)?),
     })
 }
@@ -410,16 +410,16 @@ fn list(connection: &Connection, filter: &RunFilter) -> Sql<Vec<RunRow>> {
     let key = filter.key.as_deref();
     let named = key.and_then(|key| key.split_once('='));
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {} FROM runs WHERE (?1 IS NULL OR flow = ?1) AND (?2 IS NULL OR state = ?2) {}
+        "SELECT {} FROM runs WHERE (CAST(?1 AS TEXT) IS NULL OR flow = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR state = ?2) {}
          AND id < ?6 ORDER BY id DESC LIMIT ?7",
         columns(),
         if key.is_some() {
             by_key
         } else {
-            "AND ?3 IS NULL AND ?4 IS NULL AND ?5 IS NULL"
+            "AND CAST(?3 AS TEXT) IS NULL AND CAST(?4 AS TEXT) IS NULL AND CAST(?5 AS TEXT) IS NULL"
         }
     ))?;
-    let rows = statement.query_map(
+    statement.query_map(
         params![
             filter.flow,
             filter.state.map(RunState::number),
@@ -430,12 +430,11 @@ fn list(connection: &Connection, filter: &RunFilter) -> Sql<Vec<RunRow>> {
             super::limit(filter.limit),
         ],
         row,
-    )?;
-    rows.collect()
+    )
 }
 
 fn find(connection: &Connection, which: &str) -> Sql<Option<RunRow>> {
-    let by = |condition: &str, value: &dyn rusqlite::ToSql| {
+    let by = |condition: &str, value: Value<'_>| {
         connection
             .prepare_cached(&format!(
                 "SELECT {} FROM runs WHERE {condition} ORDER BY id DESC LIMIT 1",
@@ -446,14 +445,14 @@ fn find(connection: &Connection, which: &str) -> Sql<Option<RunRow>> {
     };
     if let Some(message) = MessageId::parse(which) {
         let bytes = message.to_bytes();
-        let own = by("root = ?1 AND message = root", &bytes)?;
+        let own = by("root = ?1 AND message = root", bytes.give())?;
         return match own {
             Some(row) => Ok(Some(row)),
-            None => by("message = ?1 AND message <> root", &bytes),
+            None => by("message = ?1 AND message <> root", bytes.give()),
         };
     }
     match which.parse::<i64>() {
-        Ok(id) => by("id = ?1", &id),
+        Ok(id) => by("id = ?1", id.give()),
         Err(_) => Ok(None),
     }
 }
@@ -463,8 +462,8 @@ fn detail(connection: &Connection, row: RunRow) -> Sql<RunDetail> {
         .prepare_cached("SELECT body, envelope FROM bodies WHERE run = ?1")?
         .query_row([row.run.0], |row| {
             Ok((
-                Bytes::from(row.get::<_, Vec<u8>>(0)?),
-                Bytes::from(row.get::<_, Vec<u8>>(1)?),
+                Bytes::from(row.get::<Vec<u8>>(0)?),
+                Bytes::from(row.get::<Vec<u8>>(1)?),
             ))
         })
         .optional()?;
@@ -472,7 +471,7 @@ fn detail(connection: &Connection, row: RunRow) -> Sql<RunDetail> {
     let (replay_of, generation) = connection
         .prepare_cached("SELECT replay_of, generation FROM runs WHERE id = ?1")?
         .query_row([row.run.0], |row| {
-            Ok((row.get::<_, Option<i64>>(0)?.map(RunId), row.get(1)?))
+            Ok((row.get::<Option<i64>>(0)?.map(RunId), row.get(1)?))
         })?;
     Ok(RunDetail {
         body,

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::failure::Class;
 use crate::message::MessageId;
 
-use super::Sql;
 use super::commit::{
     EffectId, End, HopId, Leaf, NewException, NewHop, RunId, SagaFate, SagaId, SagaIntent,
     SagaResult, StoredHop, Trail, Undo, Undone,
 };
+use super::database::{Connection, Optional, Row, Sql, params};
 use super::hops;
 use super::writer::Writing;
 
@@ -123,20 +122,19 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<SagaRow>> {
         "SELECT sagas.name, saga_steps.step, saga_steps.state, saga_steps.undo FROM saga_steps JOIN sagas ON sagas.id = saga_steps.saga
          WHERE saga_steps.run = ?1 ORDER BY saga_steps.n",
     )?;
-    let rows = statement.query_map([run.0], |row| {
+    statement.query_map([run.0], |row| {
         Ok(SagaRow {
             saga: row.get(0)?,
             step: row.get(1)?,
             standing: SagaStanding::from_number(row.get(2)?),
             undo: row.get(3)?,
         })
-    })?;
-    rows.collect()
+    })
 }
 
 /// Notes that a step is about to act. What is known to be done, or may be, stays so.
 pub(super) fn intend(writing: &Writing<'_>, intent: &SagaIntent) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO sagas (id, run, name, state, ends, step, message_id, envelope, body) VALUES (?1, ?2, ?3, 0, 0, ?4, ?5, ?6, ?7)
          ON CONFLICT (id) DO UPDATE SET run = ?2",
         params![
@@ -149,10 +147,10 @@ pub(super) fn intend(writing: &Writing<'_>, intent: &SagaIntent) -> Sql<()> {
             intent.body.as_deref(),
         ],
     )?;
-    writing.run(
+    writing.put(
         "INSERT INTO saga_steps (effect, saga, run, step, undo, pivot, absent_ok, tries, state, envelope, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, 0, ?8, ?9)
-         ON CONFLICT (effect) DO UPDATE SET run = ?3, tries = tries + 1, state = CASE WHEN state = 2 THEN 0 ELSE state END",
+         ON CONFLICT (effect) DO UPDATE SET run = ?3, tries = saga_steps.tries + 1, state = CASE WHEN saga_steps.state = 2 THEN 0 ELSE saga_steps.state END",
         params![
             intent.effect.0,
             intent.saga.0,
@@ -249,7 +247,7 @@ impl Way<'_> {
                 .push(Leaf::Exception(exception.clone()));
             return Ok(());
         };
-        writing.run(
+        writing.put(
             "UPDATE sagas SET state = 1, ends = ?2, failed = ?3, class = ?4, message = ?5, detail = ?6, fingerprint = ?7, attempts = ?8,
                request = ?9, answer = ?10 WHERE id = ?1",
             params![
@@ -280,7 +278,7 @@ impl Way<'_> {
             None => SagaStanding::Undone,
             Some(_) => SagaStanding::UndoFailed,
         };
-        writing.run(
+        writing.put(
             "UPDATE saga_steps SET state = ?3 WHERE saga = ?1 AND undo = ?2",
             params![undone.saga.0, self.end.step, standing.number()],
         )?;
@@ -363,7 +361,7 @@ impl Way<'_> {
 
     /// All undos have ended: the message ends, or waits for a person with the failure that began it.
     fn over(&mut self, writing: &Writing<'_>, id: SagaId) -> Sql<()> {
-        writing.run(
+        writing.put(
             "UPDATE sagas SET state = ?2 WHERE id = ?1",
             params![id.0, OVER],
         )?;
@@ -472,16 +470,16 @@ fn saga(connection: &Connection, id: SagaId) -> Sql<Option<Saga>> {
             ends: row.get(2)?,
             step: row.get(3)?,
             at: MessageId::from_bytes(row.get(4)?),
-            again: Bytes::from(row.get::<_, Vec<u8>>(5)?),
+            again: Bytes::from(row.get::<Vec<u8>>(5)?),
             body: bytes(row, 6)?,
-            failed: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+            failed: row.get::<Option<String>>(7)?.unwrap_or_default(),
             class: class
                 .and_then(|class| Class::from_name(&class))
                 .unwrap_or(Class::Internal),
-            message: row.get::<_, Option<String>>(9)?.unwrap_or_default(),
+            message: row.get::<Option<String>>(9)?.unwrap_or_default(),
             detail: row.get(10)?,
-            fingerprint: row.get::<_, Option<String>>(11)?.unwrap_or_default(),
-            attempts: row.get::<_, Option<u32>>(12)?.unwrap_or_default(),
+            fingerprint: row.get::<Option<String>>(11)?.unwrap_or_default(),
+            attempts: row.get::<Option<u32>>(12)?.unwrap_or_default(),
             request: bytes(row, 13)?,
             answer: bytes(row, 14)?,
         })
@@ -516,7 +514,7 @@ fn steps(connection: &Connection, id: SagaId) -> Sql<Vec<Step>> {
         "SELECT effect, saga_steps.step, undo, pivot, absent_ok, saga_steps.state, sagas.message_id, saga_steps.envelope, saga_steps.body
          FROM saga_steps JOIN sagas ON sagas.id = saga_steps.saga WHERE saga = ?1 ORDER BY n DESC",
     )?;
-    let rows = statement.query_map([id.0], |row| {
+    statement.query_map([id.0], |row| {
         Ok(Step {
             effect: EffectId(row.get(0)?),
             step: row.get(1)?,
@@ -525,15 +523,14 @@ fn steps(connection: &Connection, id: SagaId) -> Sql<Vec<Step>> {
             absent_ok: row.get(4)?,
             standing: SagaStanding::from_number(row.get(5)?),
             message: MessageId::from_bytes(row.get(6)?),
-            envelope: Bytes::from(row.get::<_, Vec<u8>>(7)?),
+            envelope: Bytes::from(row.get::<Vec<u8>>(7)?),
             body: bytes(row, 8)?,
         })
-    })?;
-    rows.collect()
+    })
 }
 
 fn stands(writing: &Writing<'_>, step: &Step, standing: SagaStanding) -> Sql<()> {
-    writing.run(
+    writing.put(
         "UPDATE saga_steps SET state = ?2 WHERE effect = ?1",
         params![step.effect.0, standing.number()],
     )?;
@@ -541,5 +538,5 @@ fn stands(writing: &Writing<'_>, step: &Step, standing: SagaStanding) -> Sql<()>
 }
 
 fn bytes(row: &Row<'_>, column: usize) -> Sql<Option<Bytes>> {
-    Ok(row.get::<_, Option<Vec<u8>>>(column)?.map(Bytes::from))
+    Ok(row.get::<Option<Vec<u8>>>(column)?.map(Bytes::from))
 }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
 use super::commit::{HopId, RunId, Trail};
+use super::database::{Optional, Sql, params};
 use super::writer::Writing;
-use super::{Sql, hops, journeys};
+use super::{hops, journeys};
 
 /// - `next` is the number whose turn it is; a key that never came has no row
 /// - `turns` are the messages that wait for those before them; each has its hop, which waits for the time at which it gives them up
@@ -144,11 +144,9 @@ pub(super) fn pass(writing: &mut Writing<'_>, pass: &Pass) -> Sql<()> {
         let mut statement = writing.connection.prepare_cached(
             "SELECT number, hop FROM turns WHERE flow = ?1 AND step = ?2 AND key = ?3 AND number >= ?4 ORDER BY number LIMIT ?5",
         )?;
-        let rows = statement
-            .query_map(params![of.flow, of.step, of.key, next, WOKEN_MAX], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-        rows.collect::<Sql<_>>()?
+        statement.query_map(params![of.flow, of.step, of.key, next, WOKEN_MAX], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
     };
     for ((number, hop), expect) in following.into_iter().zip(next..) {
         if number != expect {
@@ -162,12 +160,12 @@ pub(super) fn pass(writing: &mut Writing<'_>, pass: &Pass) -> Sql<()> {
 }
 
 fn advance(writing: &Writing<'_>, of: &Sequence, next: i64) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO sequences (flow, step, key, next) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (flow, step, key) DO UPDATE SET next = max(next, ?4)",
+         ON CONFLICT (flow, step, key) DO UPDATE SET next = CASE WHEN sequences.next > ?4 THEN sequences.next ELSE ?4 END",
         params![of.flow, of.step, of.key, next],
     )?;
-    writing.run(
+    writing.put(
         "DELETE FROM turns WHERE flow = ?1 AND step = ?2 AND key = ?3 AND number < ?4",
         params![of.flow, of.step, of.key, next],
     )?;
@@ -185,7 +183,7 @@ fn queue(writing: &Writing<'_>, number: &Number) -> Sql<Turned> {
         return Ok(Turned::Full);
     }
     let until_ms = writing.now_ms.saturating_add(number.within_ms);
-    writing.run(
+    writing.put(
         "INSERT INTO turns (flow, step, key, number, hop, hash, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             of.flow,
@@ -251,7 +249,7 @@ fn overdue(
 fn wait_anew(writing: &Writing<'_>, number: &Number) -> Sql<Turned> {
     let until_ms = writing.now_ms.saturating_add(number.within_ms);
     let of = &number.sequence;
-    writing.run(
+    writing.put(
         "UPDATE turns SET until = ?5 WHERE flow = ?1 AND step = ?2 AND key = ?3 AND number = ?4",
         params![of.flow, of.step, of.key, number.number, until_ms],
     )?;
@@ -279,10 +277,9 @@ fn waiting_before(writing: &Writing<'_>, number: &Number) -> Sql<Vec<(i64, HopId
         "SELECT number, hop FROM turns WHERE flow = ?1 AND step = ?2 AND key = ?3 AND number < ?4
          AND hop IN (SELECT id FROM hops) ORDER BY number",
     )?;
-    let rows = statement.query_map(params![of.flow, of.step, of.key, number.number], |row| {
+    statement.query_map(params![of.flow, of.step, of.key, number.number], |row| {
         Ok((row.get(0)?, HopId(row.get(1)?)))
-    })?;
-    rows.collect()
+    })
 }
 
 fn next(writing: &Writing<'_>, of: &Sequence) -> Sql<Option<i64>> {
@@ -314,7 +311,7 @@ fn standing(writing: &Writing<'_>, number: &Number) -> Sql<Option<Standing>> {
         && hops::asleep(writing, wait.hop)?.is_none()
     {
         let sql = "DELETE FROM turns WHERE flow = ?1 AND step = ?2 AND key = ?3 AND number = ?4";
-        writing.run(sql, of)?;
+        writing.put(sql, of)?;
         return Ok(None);
     }
     Ok(found)

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use rusqlite::params;
-
 use crate::failure::Failure;
 
-use super::Sql;
 use super::commit::{SystemState, SystemStep};
+use super::database::{Sql, params};
 use super::reader::Reader;
 use super::writer::Writing;
 
@@ -45,7 +43,7 @@ impl Reader {
                  LEFT JOIN runs r ON r.id = h.run
                  GROUP BY s.name ORDER BY s.name",
             )?;
-            let rows = statement.query_map([], |row| {
+            statement.query_map((), |row| {
                 Ok(SystemRow {
                     state: SystemState {
                         name: row.get(0)?,
@@ -55,11 +53,10 @@ impl Reader {
                         times: row.get(4)?,
                         reason: row.get(5)?,
                     },
-                    waiting: u64::try_from(row.get::<_, i64>(6)?).unwrap_or(0),
+                    waiting: u64::try_from(row.get::<i64>(6)?).unwrap_or(0),
                     oldest_at_ms: row.get(7)?,
                 })
-            })?;
-            rows.collect()
+            })
         })
         .await
     }
@@ -70,7 +67,7 @@ impl Reader {
             let mut statement = connection.prepare_cached(
                 "SELECT name, health, since, until, times, reason FROM systems ORDER BY name",
             )?;
-            let rows = statement.query_map([], |row| {
+            statement.query_map((), |row| {
                 Ok(SystemState {
                     name: row.get(0)?,
                     health: row.get(1)?,
@@ -79,8 +76,7 @@ impl Reader {
                     times: row.get(4)?,
                     reason: row.get(5)?,
                 })
-            })?;
-            rows.collect()
+            })
         })
         .await
     }
@@ -88,7 +84,7 @@ impl Reader {
 
 /// Writes how a system is now.
 pub(super) fn put(writing: &Writing<'_>, state: &SystemState) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO systems (name, health, since, until, times, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (name) DO UPDATE SET health = ?2, since = ?3, until = ?4, times = ?5, reason = ?6",
         params![
@@ -109,10 +105,10 @@ pub(super) fn replace_steps(
     steps: &[SystemStep],
     states: &[SystemState],
 ) -> Sql<()> {
-    writing.run("DELETE FROM system_steps", [])?;
-    writing.run("DELETE FROM systems", [])?;
+    writing.put("DELETE FROM system_steps", ())?;
+    writing.put("DELETE FROM systems", ())?;
     for step in steps {
-        writing.run(
+        writing.put(
             "INSERT INTO system_steps (system, flow, step) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
             params![step.system, step.flow, step.step],
         )?;

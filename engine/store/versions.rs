@@ -9,14 +9,13 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::expression::number::{compare_text, is_json_number};
 use crate::failure::Failure;
 use crate::message::Guard;
 
-use super::Sql;
 use super::commit::{Seen, Sighting};
+use super::database::{Connection, Optional, Sql, params};
 use super::reader::Reader;
 use super::writer::Writing;
 
@@ -71,7 +70,7 @@ pub(super) fn see(writing: &Writing<'_>, sighting: &Sighting) -> Sql<Seen> {
 /// Notes a version, whatever was seen before.
 pub(super) fn set(writing: &Writing<'_>, sighting: &Sighting) -> Sql<()> {
     let guard = &sighting.guard;
-    writing.run(
+    writing.put(
         "INSERT INTO versions (scope, key, version, message, seen_at, keep_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (scope, key) DO UPDATE SET version = ?3, message = ?4, seen_at = ?5, keep_ms = ?6",
         params![
@@ -119,20 +118,18 @@ pub(super) fn sweep(
 ) -> Sql<(u64, Option<i64>)> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT n, seen_at + keep_ms <= ?2 AND NOT EXISTS (
-           SELECT 1 FROM claims WHERE versions.scope GLOB '{ONCE}*' AND claims.scope = substr(versions.scope, {}) AND claims.key = versions.key)
+           SELECT 1 FROM claims WHERE substr(versions.scope, 1, {0}) = '{ONCE}' AND claims.scope = substr(versions.scope, {0} + 1) AND claims.key = versions.key)
          FROM versions WHERE n > ?1 ORDER BY n LIMIT ?3",
-        ONCE.len() + 1
+        ONCE.len()
     ))?;
-    let rows = statement.query_map(params![after, now_ms, super::limit(limit)], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })?;
-    let looked: Vec<(i64, bool)> = rows.collect::<Sql<_>>()?;
+    let looked: Vec<(i64, bool)> = statement
+        .query_map(params![after, now_ms, super::limit(limit)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     let next = (looked.len() >= limit).then(|| looked.last().map_or(0, |(n, _)| *n));
     let mut gone = 0;
     for (n, _) in looked.into_iter().filter(|(_, old)| *old) {
-        connection
-            .prepare_cached("DELETE FROM versions WHERE n = ?1")?
-            .execute([n])?;
+        connection.put("DELETE FROM versions WHERE n = ?1", [n])?;
         gone += 1;
     }
     Ok((gone, next))

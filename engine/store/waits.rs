@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
 
 use crate::message::MessageId;
 
 use super::commit::{HopId, NewRun, RunId, Trail};
+use super::database::{Connection, Optional, Sql, params};
 use super::writer::Writing;
-use super::{Sql, hops, journeys};
+use super::{hops, journeys};
 
 /// - a wait stays as long as its answer's run, so that the answer is not taken again; `answer` is null while there is none
 /// - `choosy` waits look at answers themselves (`match`): they are woken, and take one or wait on
@@ -153,12 +153,12 @@ pub(super) fn arrived(writing: &mut Writing<'_>, run: &NewRun) -> Sql<()> {
                 continue;
             }
             let Some(asleep) = hops::asleep(writing, hop)? else {
-                writing.run("DELETE FROM waits WHERE hop = ?1", [hop.0])?;
+                writing.put("DELETE FROM waits WHERE hop = ?1", [hop.0])?;
                 continue;
             };
             if !choosy {
                 let sql = "UPDATE waits SET answer = ?2 WHERE hop = ?1";
-                writing.run(sql, params![hop.0, run.run.0])?;
+                writing.put(sql, params![hop.0, run.run.0])?;
                 served.push(at);
             }
             if asleep {
@@ -170,7 +170,7 @@ pub(super) fn arrived(writing: &mut Writing<'_>, run: &NewRun) -> Sql<()> {
 }
 
 /// Waits of which nothing is left: no answer, and no hop. At most so many.
-pub(super) fn sweep(connection: &rusqlite::Connection, now_ms: i64, limit: i64) -> Sql<usize> {
+pub(super) fn sweep(connection: &Connection, now_ms: i64, limit: i64) -> Sql<usize> {
     connection
         .prepare_cached(
             "DELETE FROM waits WHERE hop IN (
@@ -203,7 +203,7 @@ fn candidates(writing: &Writing<'_>, ask: &Ask, since_ms: i64) -> Sql<Vec<RunId>
          AND NOT EXISTS (SELECT 1 FROM waits AS used WHERE used.answer = runs.id AND used.flow = ?6 AND used.step = ?7 AND used.message <> ?8)
          ORDER BY runs.received_at, runs.id",
     )?;
-    let rows = statement.query_map(
+    statement.query_map(
         params![
             ask.value,
             ask.name,
@@ -215,8 +215,7 @@ fn candidates(writing: &Writing<'_>, ask: &Ask, since_ms: i64) -> Sql<Vec<RunId>
             ask.message.to_bytes(),
         ],
         |row| row.get(0).map(RunId),
-    )?;
-    rows.collect()
+    )
 }
 
 fn put(
@@ -226,7 +225,7 @@ fn put(
     until_ms: i64,
     answer: Option<RunId>,
 ) -> Sql<()> {
-    writing.run(
+    writing.put(
         "INSERT INTO waits (hop, message, flow, step, awaited, name, value, since, until, choosy, answer)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (hop) DO UPDATE SET choosy = ?10, answer = ?11",
         params![
@@ -265,10 +264,9 @@ fn open(writing: &Writing<'_>, awaited: &str, name: &str, value: &str) -> Sql<Ve
     let mut statement = writing.connection.prepare_cached(
         "SELECT hop, flow, step, choosy FROM waits WHERE value = ?1 AND name = ?2 AND awaited = ?3 AND answer IS NULL ORDER BY since, hop",
     )?;
-    let rows = statement.query_map([value, name, awaited], |row| {
+    statement.query_map([value, name, awaited], |row| {
         Ok((HopId(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
-    })?;
-    rows.collect()
+    })
 }
 
 #[cfg(test)]
@@ -513,9 +511,9 @@ mod tests {
         let mut end = over(&order, first_hop(&order), vec![], vec![Leaf::Delivered]);
         end.fence = 2;
         sample.end(vec![end]).await;
-        let connection = rusqlite::Connection::open(&sample.path).unwrap();
-        assert_eq!(sweep(&connection, START_MS, 9).unwrap(), 0);
-        assert_eq!(sweep(&connection, START_MS + WITHIN_MS, 9).unwrap(), 1);
+        let sweep_at = |at_ms| sample.with(move |connection| sweep(connection, at_ms, 9).unwrap());
+        assert_eq!(sweep_at(START_MS), 0);
+        assert_eq!(sweep_at(START_MS + WITHIN_MS), 1);
         let answer = confirmation(&sample, "A", "late");
         assert!(arrives(&sample, &answer).await.is_empty());
     }

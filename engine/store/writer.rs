@@ -5,16 +5,15 @@
 //! ones may succeed. When the end of a transaction cannot be synced, nobody knows what is on the disk: the writer refuses everything
 //! from then on, and a new start reads the truth.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use rusqlite::ErrorCode;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, Params};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::failure::{Class, Failure};
 use crate::world::clock::Vigil;
@@ -22,10 +21,13 @@ use crate::world::{World, failpoint};
 
 use super::checkpoint::{Mover, held, judge};
 use super::clock::Way::{Back, Forward};
-use super::commit::{Commit, Committed, StoredHop};
+use super::commit::{Committed, StoredHop};
+use super::database::{Connection, Error, Params, Sql};
+use super::numbers::Numbers;
+use super::queue::{Asked, Done, Fault, Queue, Request};
 use super::retention::{Position, Retention, Swept};
-use super::sync::{Group, Log, Syncers, Told};
-use super::{Sql, apply, books, clock, failure, retention};
+use super::sync::{Group, Log, Syncer, Told};
+use super::{Doubt, apply, books, clock, failure, retention};
 
 /// How long the writer must have nothing to do before it has what it has written moved from the log into the database.
 const IDLE: Duration = Duration::from_millis(250);
@@ -33,37 +35,9 @@ const IDLE: Duration = Duration::from_millis(250);
 /// How many hop numbers are set aside at once.
 pub(super) const HOPS_RESERVED: i64 = 1 << 20;
 
-/// How many commits with new messages may go before one that has none and waits longer.
-const ACCEPTS_AHEAD: usize = 32;
-
-/// What the writer is asked for.
-pub(super) enum Request {
-    /// A commit, the place in the queue that it holds until it is answered, and where the answer goes.
-    Commit(
-        Box<Commit>,
-        OwnedSemaphorePermit,
-        oneshot::Sender<Result<Committed, Failure>>,
-    ),
-    /// One batch of retention.
-    Sweep(Retention, oneshot::Sender<Result<Swept, Failure>>),
-    /// A sync has ended, and the writer had wanted to know.
-    Synced,
-    /// A pass over the log has ended.
-    Passed,
-    /// Finish what is queued, then end.
-    Close,
-}
-
-/// What the writer has done so far.
-#[derive(Default)]
-pub(super) struct Done {
-    pub(super) commits: AtomicU64,
-    pub(super) transactions: AtomicU64,
-}
-
 /// The writing side of a store. The order of the fields is that of their end: all is answered before the database is closed.
 pub(super) struct Writer {
-    pub(super) syncers: Syncers,
+    pub(super) syncer: Syncer,
     pub(super) mover: Mover,
     pub(super) connection: Connection,
     /// Held open until the connection is closed: closing it gives up all locks of this process on the database.
@@ -72,7 +46,9 @@ pub(super) struct Writer {
     pub(super) shown: String,
     pub(super) world: World,
     pub(super) owner: i64,
-    pub(super) next_hop: Arc<AtomicI64>,
+    pub(super) announces: bool,
+    pub(super) doubt: Option<Doubt>,
+    pub(super) hops: Arc<Numbers>,
     pub(super) hops_reserved: i64,
     pub(super) group_max: usize,
     pub(super) checkpoint_pages: i64,
@@ -90,112 +66,34 @@ pub(super) struct Writer {
 pub(super) struct Writing<'c> {
     pub(super) connection: &'c Connection,
     pub(super) now_ms: i64,
+    /// By how much `now_ms` is ahead of the clock of the engine, which has made the times in its commits.
+    pub(super) ahead_ms: i64,
     pub(super) owner: i64,
+    /// Whether hops are announced; if not, they count as handed on.
+    pub(super) announces: bool,
+    pub(super) doubt: Option<Doubt>,
+    /// Whether other engines work on the store at the same time.
+    pub(super) shared: bool,
     pub(super) books: books::Deltas,
     /// Held hops that this commit has made ready.
     pub(super) released: Vec<StoredHop>,
 }
 
 impl Writing<'_> {
+    /// A time that an engine has made, by the store's clock.
+    pub(super) fn at(&self, engines_ms: i64) -> i64 {
+        engines_ms.saturating_add(self.ahead_ms)
+    }
+
     /// Runs one statement, prepared once.
     pub(super) fn run(&self, sql: &str, params: impl Params) -> Sql<usize> {
-        self.connection.prepare_cached(sql)?.execute(params)
-    }
-}
-
-/// A commit, its place in the queue, and where its answer goes.
-type Asked = (
-    Box<Commit>,
-    OwnedSemaphorePermit,
-    oneshot::Sender<Result<Committed, Failure>>,
-);
-
-/// What waits for the writer. New messages go first: somebody waits for their answer. Nothing can follow a message before it is
-/// answered, so no order is lost.
-struct Queue<'r> {
-    requests: &'r Receiver<Request>,
-    accepts: VecDeque<Asked>,
-    others: VecDeque<Asked>,
-    sweeps: VecDeque<(Retention, oneshot::Sender<Result<Swept, Failure>>)>,
-    /// How many new messages went before what waits in `others`.
-    ahead: usize,
-    passed: bool,
-    closing: bool,
-}
-
-impl Queue<'_> {
-    fn of(requests: &Receiver<Request>) -> Queue<'_> {
-        Queue {
-            requests,
-            accepts: VecDeque::new(),
-            others: VecDeque::new(),
-            sweeps: VecDeque::new(),
-            ahead: 0,
-            passed: false,
-            closing: false,
-        }
+        self.connection.execute(sql, params)
     }
 
-    /// Takes in what has come.
-    fn look(&mut self) {
-        while let Ok(request) = self.requests.try_recv() {
-            self.put(request);
-        }
+    /// Runs one statement whose result nobody needs. Where the database is far away nobody waits for it.
+    pub(super) fn put(&self, sql: &str, params: impl Params) -> Sql<()> {
+        self.connection.put(sql, params)
     }
-
-    /// Takes in what has come; waits for it if there is nothing. Gives whether anything came within this time.
-    fn wait(&mut self, most: Option<Duration>) -> bool {
-        let request = match most {
-            Some(most) => self.requests.recv_timeout(most),
-            None => self.requests.recv().map_err(RecvTimeoutError::from),
-        };
-        match request {
-            Ok(request) => self.put(request),
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => self.closing = true,
-        }
-        self.look();
-        true
-    }
-
-    fn put(&mut self, request: Request) {
-        match request {
-            Request::Commit(commit, place, answer) if commit.accepts.is_empty() => {
-                self.others.push_back((commit, place, answer));
-            }
-            Request::Commit(commit, place, answer) => {
-                self.accepts.push_back((commit, place, answer));
-            }
-            Request::Sweep(retention, answer) => self.sweeps.push_back((retention, answer)),
-            Request::Synced => {}
-            Request::Passed => self.passed = true,
-            Request::Close => self.closing = true,
-        }
-    }
-
-    fn next(&mut self) -> Option<Asked> {
-        if self.ahead < ACCEPTS_AHEAD
-            && let Some(accept) = self.accepts.pop_front()
-        {
-            self.ahead += 1;
-            return Some(accept);
-        }
-        self.ahead = 0;
-        self.others.pop_front().or_else(|| self.accepts.pop_front())
-    }
-
-    /// Something waits that no commit may hold up.
-    fn is_urgent(&self) -> bool {
-        self.closing || self.passed || !self.sweeps.is_empty()
-    }
-}
-
-/// Why a transaction did not happen.
-enum Fault {
-    /// The disk, a lock: it concerns every commit.
-    World(Failure),
-    /// A statement was wrong: it concerns one of the commits.
-    Statement(Failure),
 }
 
 impl Writer {
@@ -205,14 +103,16 @@ impl Writer {
         let mut dirty = false;
         loop {
             queue.look();
-            if std::mem::take(&mut queue.passed) {
-                self.moved |= self.mover.passed(&self.connection, self.checkpoint_pages);
+            if queue.has_passed() {
+                self.moved |= self
+                    .mover
+                    .passed(self.connection.sqlite(), self.checkpoint_pages);
             }
-            if let Some((retention, answer)) = queue.sweeps.pop_front() {
+            if let Some((retention, answer)) = queue.next_sweep() {
                 self.sweep(&retention, answer);
             } else if let Some(first) = queue.next() {
                 self.commit(vec![first], Some(&mut queue));
-            } else if queue.closing {
+            } else if queue.is_closing() {
                 break;
             } else {
                 if !queue.wait(dirty.then_some(IDLE)) {
@@ -293,7 +193,7 @@ impl Writer {
                 }
                 Ok(number)
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            Err(error) if error.sqlite() == Some(ErrorCode::DiskFull) => {
                 let answers = Vec::new();
                 self.log.hand_over(Group { number, answers });
                 Err(self.roll_back(&error))
@@ -314,7 +214,11 @@ impl Writer {
         let mut writing = Writing {
             connection: &self.connection,
             now_ms: clock.now_ms(),
+            ahead_ms: 0,
             owner: self.owner,
+            announces: self.announces,
+            doubt: self.doubt,
+            shared: false,
             books: books::Deltas::default(),
             released: Vec::new(),
         };
@@ -340,7 +244,7 @@ impl Writer {
         }
         clock::keep(&mut writing, clock, &self.vigil, followed_ms, Back)?;
         writing.books.write(writing.connection)?;
-        let next_hop = self.next_hop.load(Ordering::SeqCst);
+        let next_hop = self.hops.peek();
         if next_hop > self.hops_reserved - HOPS_RESERVED / 2 {
             *reserved = next_hop + HOPS_RESERVED;
             writing.run(
@@ -351,8 +255,8 @@ impl Writer {
         Ok(verdicts)
     }
 
-    fn roll_back(&mut self, error: &rusqlite::Error) -> Fault {
-        if !self.connection.is_autocommit()
+    fn roll_back(&mut self, error: &Error) -> Fault {
+        if !self.connection.sqlite().is_autocommit()
             && let Err(error) = self.statement("ROLLBACK")
         {
             return Fault::World(self.log.give_up(&error));
@@ -406,7 +310,7 @@ impl Writer {
         if self.mover.is_moving() || self.log.broken().is_some() {
             return;
         }
-        let held = judge(held(&self.connection), &self.log, &self.shown);
+        let held = judge(held(self.connection.sqlite()), &self.log, &self.shown);
         if held.is_some_and(|held| held.left > pages_max) {
             self.mover.order();
         }
@@ -417,19 +321,23 @@ impl Writer {
     }
 
     fn close(self) {
-        drop((self.syncers, self.mover));
+        drop((self.syncer, self.mover));
         // A log that could not be synced is left for the next start to judge.
         let closing = match self.log.broken() {
             Some(_) => self
                 .connection
+                .sqlite()
                 .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-                .map(drop),
+                .map(drop)
+                .map_err(Error::from),
             None => prepared(&self.connection, "PRAGMA wal_checkpoint(TRUNCATE)"),
         };
         if let Err(error) = closing {
             tracing::warn!("{}", failure(&self.shown, &error).message);
         }
-        if let Err((_, error)) = self.connection.close() {
+        if let Connection::Sqlite(connection) = self.connection
+            && let Err((_, error)) = connection.close()
+        {
             tracing::warn!("the store was not closed: {error}");
         }
         drop(self.database);
@@ -442,20 +350,21 @@ impl Writer {
 
 /// Runs a statement that gives nothing that matters.
 fn prepared(connection: &Connection, sql: &str) -> Sql<()> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
-    while rows.next()?.is_some() {}
-    Ok(())
+    connection.prepare_cached(sql)?.each((), |_| Ok(()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use rusqlite::Connection;
+    use tokio::sync::oneshot;
+
+    use super::super::queue::ACCEPTS_AHEAD;
     use super::super::sample::*;
     use super::super::{Options, Store};
     use super::*;
-    use crate::store::commit::{Accepted, Leaf};
+    use crate::store::commit::{Accepted, Commit, Leaf};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn commits_that_come_together_share_an_fsync() {
@@ -610,8 +519,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_engine_is_refused_and_a_closed_store_too() {
-        let sample = Sample::new();
-        let second = Store::open(Options::at(&sample.path), World::real());
+        let sample = Sample::in_a_file();
+        let second = Store::open(sample.options(), World::real());
         let failure = second.err().unwrap();
         let process = format!("process {}", std::process::id());
         assert!(failure.message.contains(&process), "{}", failure.message);
@@ -619,17 +528,17 @@ mod tests {
         sample.store.shutdown().await;
         let late = sample.store.commit(Commit::default()).await;
         assert_eq!(late.unwrap_err().class, Class::Unavailable);
-        let again = Store::open(Options::at(&sample.path), World::real()).unwrap();
+        let again = Store::open(sample.options(), World::real()).unwrap();
         assert!(again.owner() > owner);
     }
 
     #[tokio::test]
     async fn the_log_is_moved_into_the_database_when_there_is_nothing_to_do() {
-        let sample = Sample::new();
+        let sample = Sample::in_a_file();
         sample.accept(vec![sample.order("A", "1")]).await;
         // The new log's head, and the transaction.
         assert_eq!(sample.store.fsyncs(), 2);
-        let database = Connection::open(&sample.path).unwrap();
+        let database = Connection::open(sample.path()).unwrap();
         let runs = database.query_row("SELECT count(*) FROM runs", [], |row| row.get::<_, i64>(0));
         assert_eq!(runs, Ok(1));
         let left = || {

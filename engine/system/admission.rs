@@ -542,8 +542,14 @@ impl Admission {
         }
     }
 
-    fn now_ms(&self) -> i64 {
+    /// The time of the world in which it lives, in milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
         self.world().clock.now_ms()
+    }
+
+    /// Milliseconds that pass evenly in that world; only differences mean anything.
+    pub(crate) fn steady_ms(&self) -> i64 {
+        self.world().clock.steady_ms()
     }
 
     fn world(&self) -> &World {

@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::admission::Admission;
+use super::content::{Content, Given};
 use super::request::{Answered, Sending};
 use super::{Ended, System, TIMEOUT, Terms};
 use crate::body::Body;
@@ -14,7 +15,6 @@ use crate::component::words::{Duration, ExpressionText, TemplateText};
 use crate::component::{Answer, Attempt, Build, Context, Effect, Probed, Promises, Request, codes};
 use crate::expression::{Expression, Scope, Tables};
 use crate::failure::{Class, Failure};
-use crate::mapping::Mapping;
 use crate::message::Message;
 use crate::template::{Escape, Template};
 use crate::world::Pending;
@@ -54,14 +54,6 @@ pub(crate) struct Ask {
     timeout: Duration,
     probe: Option<Asking>,
     high: bool,
-}
-
-/// What is sent as the body.
-enum Content {
-    Nothing,
-    Whole(String),
-    Mapped(Arc<Mapping>, String),
-    Value(Expression, String),
 }
 
 /// The question whether the target has a request.
@@ -189,34 +181,12 @@ impl Wanted<'_> {
     }
 
     fn content(&self, cx: &mut Build<'_>, bare: bool) -> Option<Content> {
-        let media_type = self.content_type.unwrap_or("application/json").to_owned();
-        if HeaderValue::from_str(&media_type).is_err() {
-            let help = "write it like `application/json`";
-            let message = "a header cannot carry this media type";
-            cx.error(codes::BAD_VALUE, &["content_type"], message, help);
-        }
-        match (self.map, self.body) {
-            (Some(_), Some(_)) => {
-                let message = "`map` and `body` are two bodies";
-                cx.error(
-                    codes::CONFLICTING_SETTINGS,
-                    &["body"],
-                    message,
-                    "keep one of them",
-                );
-                None
-            }
-            (Some(map), None) => {
-                let mapping = cx.mapping_here(&["map"], map)?;
-                Some(Content::Mapped(mapping, media_type))
-            }
-            (None, Some(body)) => {
-                let expression = cx.expression(&["body"], &body.0)?;
-                Some(Content::Value(expression, media_type))
-            }
-            (None, None) if bare => Some(Content::Nothing),
-            (None, None) => Some(Content::Whole(media_type)),
-        }
+        let given = Given {
+            map: self.map,
+            body: self.body,
+            content_type: self.content_type,
+        };
+        given.build(cx, bare)
     }
 
     /// A request that only reads has no body and needs no guard.
@@ -309,27 +279,6 @@ impl Ask {
         }
     }
 
-    fn content(
-        &self,
-        message: &Message,
-        cx: &Context<'_>,
-    ) -> Result<Option<(bytes::Bytes, &str)>, Failure> {
-        Ok(match &self.content {
-            Content::Nothing => None,
-            Content::Whole(media_type) => Some((message.body.bytes().clone(), media_type)),
-            Content::Mapped(mapping, media_type) => {
-                let scope = Scope::of(message, cx.tables)?.with_site(cx.step);
-                let body = mapping.apply_scope(scope)?;
-                Some((body.bytes().clone(), media_type))
-            }
-            Content::Value(expression, media_type) => {
-                let scope = cx.scope(message, expression)?;
-                let body = expression.evaluate(&scope)?.to_body();
-                Some((body.bytes().clone(), media_type))
-            }
-        })
-    }
-
     async fn ask(&self, asking: &Asking, message: &Message) -> Result<Probed, Failure> {
         let path = asking.path.render(message, Escape::UrlPath)?;
         let sending = Sending::get(path);
@@ -370,7 +319,7 @@ impl Effect for Ask {
 
     fn prepare(&self, message: &Message, cx: &Context<'_>) -> Result<Request, Failure> {
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
-        let content = self.content(message, cx)?;
+        let content = self.content.render(message, cx)?;
         if let Some((_, media_type)) = &content {
             headers.push((CONTENT_TYPE.as_str().to_owned(), (*media_type).to_owned()));
         }

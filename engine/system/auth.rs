@@ -15,7 +15,7 @@ use super::file::ClientAuth;
 use crate::body::Body;
 use crate::component::words::Secret;
 use crate::failure::{Class, Failure};
-use crate::net::http::{Client, Outgoing};
+use crate::net::http::{Client, Deadline, Outgoing};
 
 /// The largest answer of a token server.
 const TOKEN_ANSWER_MAX: usize = 64 << 10;
@@ -50,7 +50,7 @@ impl Credentials {
         &self,
         outgoing: &mut Outgoing,
         client: &Client,
-        deadline: Instant,
+        deadline: Deadline,
         refused: Option<&str>,
     ) -> Result<Option<String>, Failure> {
         match self {
@@ -98,14 +98,14 @@ impl Tokens {
     async fn current(
         &self,
         client: &Client,
-        deadline: Instant,
+        deadline: Deadline,
         refused: Option<&str>,
     ) -> Result<String, Failure> {
         let late = || {
             let message = "no token in time: the token server is slow, or many wait for it";
             Failure::new(Class::Unavailable, message)
         };
-        let mut held = tokio::time::timeout_at(deadline, self.held.lock())
+        let mut held = tokio::time::timeout_at(deadline.at, self.held.lock())
             .await
             .map_err(|_| late())?;
         let now = Instant::now();
@@ -132,7 +132,7 @@ impl Tokens {
         }
     }
 
-    async fn fetch(&self, client: &Client, deadline: Instant) -> Result<Token, Failure> {
+    async fn fetch(&self, client: &Client, deadline: Deadline) -> Result<Token, Failure> {
         let asked_at = Instant::now();
         let answer = client
             .exchange(self.request()?, TOKEN_ANSWER_MAX, deadline)

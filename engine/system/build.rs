@@ -21,12 +21,48 @@ use crate::net::tls;
 use crate::yaml::shape::{self, Formats};
 use crate::yaml::{Data, Node};
 
+mod broker;
 mod database;
 mod rules;
 
 /// The most that making a connection may take; where the timeout is short, half of it, so that a connection that does not come about
 /// is told from an answer that does not come.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// The shape of a file that says something else than `http`.
+fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(SystemFile).to_value();
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.retain(|name| name != "http");
+    }
+    schema
+}
+
+/// Reads a file that says something else than `http` over its shape, and gives whether it is as it must be.
+fn read(
+    file: &Arc<File>,
+    node: &Node,
+    formats: &dyn Formats,
+    findings: &mut Findings,
+) -> Option<(SystemFile, bool)> {
+    let mut found = Findings::new();
+    shape::check_with(&schema(), node, file, formats, &mut found);
+    let sound = !found.has_errors();
+    findings.extend(found);
+    match serde_json::from_value(node.to_json()) {
+        Ok(config) => Some((config, sound)),
+        Err(_) if !sound => None,
+        Err(error) => {
+            let place = node.place(file);
+            findings.push(Diagnostic::error(
+                common::BAD_VALUE,
+                place,
+                error.to_string(),
+            ));
+            None
+        }
+    }
+}
 
 impl System {
     /// Checks a system's file and makes the system of it. Values from `${env:..}` and `${file:..}` stand in the node already; `formats`

@@ -106,7 +106,7 @@ impl Database {
         }
     }
 
-    fn client(&self) -> Result<&Client, Failure> {
+    pub(super) fn client(&self) -> Result<&Client, Failure> {
         self.client
             .get_or_init(|| Client::new(&self.name, &self.place))
             .as_ref()

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::component::lifecycle::{Criticality, Deprecation, Version};
 use crate::component::words::{Duration, Percent, Rate, Secret, Size};
 use crate::failure::Class;
 
@@ -20,11 +21,19 @@ pub struct SystemFile {
     pub owner: Option<String>,
     /// What the system is, in a sentence.
     pub description: Option<String>,
+    /// How much it matters when the system stands still. Default `normal`.
+    pub criticality: Option<Criticality>,
+    /// The version of the system's interface, for people and the catalog.
+    pub version: Option<Version>,
+    /// That the system is to be given up, and what takes its place.
+    pub deprecated: Option<Deprecation>,
     /// How the system is reached over HTTP.
     #[schemars(required)]
     pub http: Option<Http>,
     /// Where the database is, if the system is one; instead of `http`.
     pub sql: Option<Sql>,
+    /// Where the message broker is, if the system is one; instead of `http`.
+    pub amqp: Option<Amqp>,
     /// How long one exchange may take. Default 10s.
     pub timeout: Option<Duration>,
     /// How much the system bears, over all flows.
@@ -57,6 +66,22 @@ pub struct Sql {
     /// Certificates of authorities that the server's must come from, PEM, such as `${file:/run/secrets/ca.pem}`. Default: those that the
     /// machine trusts.
     pub ca: Option<String>,
+}
+
+/// Where a message broker is (AMQP 0-9-1, such as RabbitMQ).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Amqp {
+    /// `amqps://user:password@host:port/vhost`, or `amqp://` without TLS; several are nodes of one cluster.
+    #[schemars(length(min = 1, max = 16))]
+    pub urls: Vec<String>,
+    /// Certificates of authorities that the broker's must come from, PEM, such as `${file:/run/secrets/ca.pem}`. Default: those that the machine
+    /// trusts.
+    pub ca: Option<String>,
+    /// The client's certificate, with its chain, PEM. To log in with it add `?auth_mechanism=external` to the URL.
+    pub certificate: Option<String>,
+    /// The private key of the client's certificate, PEM.
+    pub key: Option<Secret>,
 }
 
 /// How a system is reached over HTTP.

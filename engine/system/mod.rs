@@ -7,24 +7,25 @@ use std::time::Duration;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
-use tokio::time::Instant;
 
 use crate::component::words;
 use crate::failure::{Class, Failure};
-use crate::net::http::{Client, Incoming, Options, Outgoing};
-use crate::world::clock::{Clock, SystemClock};
+use crate::net::http::{Client, Deadline, Incoming, Options, Outgoing, StandIn};
 
 pub mod admission;
 pub(crate) mod ask;
 mod auth;
+pub mod broker;
 mod budget;
 mod build;
 pub mod circuit;
+pub(crate) mod content;
 pub mod database;
 pub mod file;
 mod gate;
 pub mod maintenance;
 mod outcome;
+pub mod reach;
 pub mod request;
 #[cfg(test)]
 mod secure;
@@ -228,7 +229,7 @@ impl System {
         sending: &Sending,
         terms: Terms,
     ) -> Ended {
-        let deadline = Instant::now() + terms.timeout;
+        let deadline = Deadline::after(terms.timeout);
         let asked = Asked {
             system: &self.name,
             sending,
@@ -254,7 +255,7 @@ impl System {
                 refused = token;
                 continue;
             }
-            return match asked.answered(&answer, SystemClock.now_ms()) {
+            return match asked.answered(&answer, self.admission.now_ms()) {
                 Ok(()) => Ended::Applied(Answered::of(answer.status, &answer.headers, answer.body)),
                 Err(miss) => miss.into(),
             };
@@ -267,7 +268,7 @@ impl System {
         client: &Client,
         sending: &Sending,
         outgoing: Outgoing,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Incoming, crate::net::http::Trouble> {
         let mut next = outgoing;
         let mut left = if sending.reads() { self.redirects } else { 0 };
@@ -288,6 +289,14 @@ impl System {
             }
             left -= 1;
         }
+    }
+
+    /// From now on this answers all requests, and none leaves the process. To be called before the first one.
+    pub(crate) fn answered_by(&self, stand_in: Arc<dyn StandIn>) {
+        self.client
+            .get_or_init(|| Ok(Client::answered_by(stand_in)))
+            .as_ref()
+            .ok();
     }
 
     fn client(&self) -> Result<&Client, Failure> {

@@ -31,7 +31,13 @@ impl Authority {
     }
 
     fn issue(&self) -> Held {
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        self.issue_until(2096)
+    }
+
+    /// A certificate that ends with the first day of this year.
+    fn issue_until(&self, year: i32) -> Held {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Held {
@@ -44,8 +50,11 @@ impl Authority {
 
 /// A server with a certificate of `authority` that wants one of `clients` from whoever asks, if there is such an authority.
 async fn server(authority: &Authority, clients: Option<&Authority>) -> Stub {
+    server_with(authority.issue(), clients).await
+}
+
+async fn server_with(held: Held, clients: Option<&Authority>) -> Stub {
     crate::net::tls::provider();
-    let held = authority.issue();
     let key = PrivateKeyDer::try_from(held.key.serialize_der()).unwrap();
     let builder = match clients {
         None => ServerConfig::builder().with_no_client_auth(),
@@ -96,6 +105,38 @@ async fn only_a_trusted_server_gets_anything() {
     let any = "  tls: { dangerously_accept_any_certificate: true }\n";
     assert_eq!(sent(&stub, any).await, "applied 200");
     assert_eq!(stub.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_look_tells_when_the_certificate_ends_or_that_it_has() {
+    let authority = Authority::new();
+    let trust = format!("  tls:\n{}", block("ca", &authority.0.pem()));
+    for (year, ends_ms) in [(2049, 2_493_072_000_000), (2096, 3_976_214_400_000)] {
+        let stub = server_with(authority.issue_until(year), None).await;
+        let reached = system(&stub.system(&trust, ""))
+            .reach(Duration::from_secs(5))
+            .await;
+        let reached = reached.unwrap();
+        assert_eq!(
+            (reached.status, reached.certificate_until_ms),
+            (200, Some(ends_ms))
+        );
+        assert!(
+            stub.seen()
+                .iter()
+                .all(|seen| seen.head.starts_with("HEAD /"))
+        );
+    }
+    let stub = server_with(authority.issue_until(2001), None).await;
+    let reached = system(&stub.system(&trust, ""))
+        .reach(Duration::from_secs(5))
+        .await;
+    let failure = reached.unwrap_err().message.to_lowercase();
+    assert!(
+        failure.contains("certificate") && failure.contains("expired"),
+        "{failure}"
+    );
+    assert_eq!(crate::net::tls::not_after_ms(b"no certificate"), None);
 }
 
 #[tokio::test]

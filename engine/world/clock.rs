@@ -1,7 +1,8 @@
 //! What time it is, and waiting. Wall time for what people see and what is stored; monotonic waits for everything else.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Pending;
@@ -41,31 +42,93 @@ impl Clock for SystemClock {
 }
 
 /// A clock that stands still until a test moves it; those who wait do so until it shows their time.
-pub struct StillClock(tokio::sync::watch::Sender<i64>);
+pub struct StillClock {
+    now_ms: tokio::sync::watch::Sender<i64>,
+    sleepers: Arc<Sleepers>,
+}
+
+/// Until when somebody sleeps, in milliseconds since 1970, and how many do.
+#[derive(Default)]
+struct Sleepers {
+    until: Mutex<BTreeMap<i64, usize>>,
+    began: AtomicU64,
+}
+
+impl Sleepers {
+    fn lie_down(&self, until_ms: i64) {
+        self.began.fetch_add(1, Ordering::Relaxed);
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until.entry(until_ms).or_default() += 1;
+    }
+
+    fn get_up(&self, until_ms: i64) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(many) = until.get_mut(&until_ms) {
+            *many -= 1;
+            if *many == 0 {
+                until.remove(&until_ms);
+            }
+        }
+    }
+}
+
+/// Somebody who sleeps; awake when this goes, be it that the time has come or that nobody waits for it any more.
+struct Sleeper {
+    until_ms: i64,
+    among: Arc<Sleepers>,
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.among.get_up(self.until_ms);
+    }
+}
 
 impl StillClock {
     /// A clock that shows this time.
     pub fn at(now_ms: i64) -> StillClock {
-        StillClock(tokio::sync::watch::Sender::new(now_ms))
+        StillClock {
+            now_ms: tokio::sync::watch::Sender::new(now_ms),
+            sleepers: Arc::default(),
+        }
     }
 
     /// Moves the clock, forward or back.
     pub fn advance(&self, ms: i64) {
-        self.0.send_modify(|now| *now += ms);
+        self.now_ms.send_modify(|now| *now += ms);
+    }
+
+    /// The earliest time to come for which somebody sleeps; `None` if nobody does.
+    pub fn next_ms(&self) -> Option<i64> {
+        let now_ms = self.now_ms();
+        let until = &self.sleepers.until;
+        let until = until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.range(now_ms + 1..).next().map(|(until, _)| *until)
+    }
+
+    /// How often somebody has begun to sleep.
+    pub fn sleeps(&self) -> u64 {
+        self.sleepers.began.load(Ordering::Relaxed)
     }
 }
 
 impl Clock for StillClock {
     fn now_ms(&self) -> i64 {
-        *self.0.borrow()
+        *self.now_ms.borrow()
     }
 
     fn sleep(&self, duration: Duration) -> Pending<'static, ()> {
-        let mut now = self.0.subscribe();
+        let mut now = self.now_ms.subscribe();
         let length = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2);
-        let until = now.borrow().saturating_add(length);
+        let until_ms = now.borrow().saturating_add(length);
+        self.sleepers.lie_down(until_ms);
+        let sleeper = Sleeper {
+            until_ms,
+            among: self.sleepers.clone(),
+        };
         Box::pin(async move {
-            now.wait_for(|now| *now >= until).await.ok();
+            now.wait_for(|now| *now >= until_ms).await.ok();
+            drop(sleeper);
         })
     }
 }

@@ -7,10 +7,17 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::failure::{Class, Failure};
+
+/// How long a file that one writes first and all read may be.
+const FIRST_BYTES_MAX: u64 = 4_096;
+/// How often one looks whether a file that is appended to is free, and the pause in between: ten seconds in all.
+const TURN_LOOKS: u32 = 2_000;
+const TURN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs what blocks on a thread that may block.
 pub async fn aside<T: Send + 'static>(
@@ -115,6 +122,22 @@ pub fn make_folder(path: &Path) -> Result<(), Failure> {
     missing.into_iter().rev().try_for_each(sync_folder_of)
 }
 
+/// Tries whether files can be made in a folder, or, where it is not there, whether it can be made. True if it is there.
+pub fn try_folder(path: &Path) -> Result<bool, Failure> {
+    let there = path
+        .ancestors()
+        .map(|folder| match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        })
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
+    let tried = temporary_beside(&there.join("try"));
+    let made = File::create(&tried).and_then(|_| fs::remove_file(&tried));
+    made.map_err(|error| failure("write in", there, &error))?;
+    Ok(path.is_dir())
+}
+
 /// Writes a whole file: either the old or the new content is there, whatever happens, and the new one once this has returned.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let temporary = temporary_beside(path);
@@ -132,18 +155,27 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     sync_folder_of(path)
 }
 
-/// Moves a file to another name on the same disk, durably. What has that name already is replaced.
-pub fn rename_durable(from: &Path, to: &Path) -> Result<(), Failure> {
-    fs::rename(from, to).map_err(|error| {
-        let mut found = failure("move", from, &error);
-        found.message = format!("{} (to {})", found.message, to.display());
-        found
-    })?;
-    sync_folder_of(to)?;
-    if from.parent() != to.parent() {
-        sync_folder_of(from)?;
+/// Writes a file if there is none, and gives what is in it then: of several who do so at the same time one wins, and all get the same.
+pub fn write_first(path: &Path, bytes: &[u8]) -> Result<Bytes, Failure> {
+    if !path.exists() {
+        make_folder(path.parent().unwrap_or(Path::new(".")))?;
+        let temporary = temporary_beside(path);
+        let written = (|| {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            // A second name, unlike a new name, takes nothing away from the one who was first.
+            fs::hard_link(&temporary, path)
+        })();
+        fs::remove_file(&temporary).ok();
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failure("write", path, &error));
+            }
+            _ => sync_folder_of(path)?,
+        }
     }
-    Ok(())
+    read(path, FIRST_BYTES_MAX)
 }
 
 /// Removes a file, durably; no failure if it is gone already.
@@ -155,6 +187,32 @@ pub fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Cuts a file to this length; what was behind it is first written to `rest`, durably, in a folder that is made. False if there was
+/// nothing behind it.
+pub fn cut_aside(path: &Path, length: u64, rest: &Path) -> Result<bool, Failure> {
+    let cannot = |error: io::Error| failure("cut back", path, &error);
+    let mut file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(cannot(error)),
+    };
+    if file.metadata().map_err(cannot)?.len() <= length {
+        return Ok(false);
+    }
+    make_folder(rest.parent().unwrap_or(Path::new(".")))?;
+    let keep = |file: &mut File| {
+        file.seek(SeekFrom::Start(length))?;
+        let mut kept = File::options().create_new(true).write(true).open(rest)?;
+        io::copy(file, &mut kept)?;
+        kept.sync_all()
+    };
+    keep(&mut file).map_err(|error| failure("write", rest, &error))?;
+    sync_folder_of(rest)?;
+    file.set_len(length).map_err(cannot)?;
+    file.sync_all().map_err(cannot)?;
+    Ok(true)
+}
+
 /// A file that only grows. While it is open nobody else can open it so.
 #[derive(Debug)]
 pub struct Appending {
@@ -164,7 +222,8 @@ pub struct Appending {
 }
 
 impl Appending {
-    /// Opens the file, or makes it and its folder. Fails with class `unavailable` if somebody else has it open for appending.
+    /// Opens the file, or makes it and its folder, on a thread that may block: engines that share a disk take turns. Fails with class
+    /// `unavailable` if somebody else has it open for appending all the time.
     pub fn open(path: &Path) -> Result<Appending, Failure> {
         if let Some(folder) = path
             .parent()
@@ -181,19 +240,7 @@ impl Appending {
             .write(true)
             .open(path)
             .map_err(cannot)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(
-                    Class::Unavailable,
-                    format!(
-                        "{} is being appended to by another program; a file has one owner",
-                        path.display()
-                    ),
-                ));
-            }
-            Err(TryLockError::Error(error)) => return Err(cannot(error)),
-        }
+        take_turn(&file, path, TURN_LOOKS)?;
         let length = file.metadata().map_err(cannot)?.len();
         if new {
             sync_folder_of(path)?;
@@ -250,6 +297,25 @@ impl Drop for Appending {
             tracing::warn!("{}", failure("unlock", &self.path, &error).message);
         }
     }
+}
+
+/// Locks a file that others may have locked for the time of a commit.
+fn take_turn(file: &File, path: &Path, looks: u32) -> Result<(), Failure> {
+    for _ in 0..looks {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(TURN_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failure("append to", path, &error)),
+        }
+    }
+    Err(Failure::new(
+        Class::Unavailable,
+        format!(
+            "{} is being appended to by another program, and has been for {} s",
+            path.display(),
+            (TURN_PAUSE * looks).as_secs()
+        ),
+    ))
 }
 
 /// What went wrong on the disk, as a failure that names the path.
@@ -331,14 +397,52 @@ mod tests {
     }
 
     #[test]
-    fn a_growing_file_has_one_owner_and_can_be_cut_back() {
+    fn those_who_append_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let mut first = Appending::open(&path).unwrap();
+        let file = File::open(&path).unwrap();
+        let refused = take_turn(&file, &path, 2).unwrap_err();
+        assert_eq!(refused.class, Class::Unavailable);
+        let (opens, opened) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                opens
+                    .send(Appending::open(&path).unwrap().length())
+                    .unwrap()
+            });
+            first.append(b"one\n").unwrap();
+            assert!(opened.try_recv().is_err());
+            drop(first);
+            assert_eq!(opened.recv().unwrap(), 4);
+        });
+    }
+
+    #[test]
+    fn the_first_one_says_what_is_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/name");
+        let all: Vec<Bytes> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8u8)
+                .map(|nth| {
+                    let path = &path;
+                    scope.spawn(move || write_first(path, &[b'a' + nth]).unwrap())
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|each| each.join().unwrap())
+                .collect()
+        });
+        assert!(all.iter().all(|each| *each == all[0]), "{all:?}");
+        assert_eq!(list(path.parent().unwrap(), false, 9).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_growing_file_can_be_cut_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out/audit.jsonl");
         let mut file = Appending::open(&path).unwrap();
-        assert_eq!(
-            Appending::open(&path).unwrap_err().class,
-            Class::Unavailable
-        );
         file.append(b"one\n").unwrap();
         file.append(b"two\n").unwrap();
         assert_eq!(file.length(), 8);
@@ -351,16 +455,12 @@ mod tests {
     }
 
     #[test]
-    fn moves_and_removals_say_what_they_could_not_do() {
+    fn a_file_that_is_gone_already_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
-        let failure = rename_durable(&a, &b).unwrap_err();
-        assert!(failure.message.contains("/b"), "{}", failure.message);
-        write_atomic(&a, b"x").unwrap();
-        rename_durable(&a, &b).unwrap();
-        assert!(!a.exists() && b.exists());
-        remove(&b).unwrap();
-        remove(&b).unwrap();
-        assert!(!b.exists());
+        let file = folder.path().join("a");
+        write_atomic(&file, b"x").unwrap();
+        remove(&file).unwrap();
+        remove(&file).unwrap();
+        assert!(!file.exists());
     }
 }

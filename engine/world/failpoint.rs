@@ -51,6 +51,7 @@ pub const ALL: &[&str] = &[
     "append-before-write",
     "append-written",
     "append-committed",
+    "handoff-before-publish",
     "handoff-stray-copy",
     "sweep-before",
     "sweep-committed",

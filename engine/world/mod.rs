@@ -12,10 +12,13 @@ pub mod clock;
 pub mod disk;
 pub mod env;
 pub mod failpoint;
+pub mod git;
 pub mod inbox;
 pub mod mutation;
 pub mod random;
+pub mod scratch;
 pub mod stdin;
+pub mod watch;
 
 /// A boxed future: what waits behind a trait is chosen at run time.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,6 +32,8 @@ pub struct World {
     pub env: Arc<dyn env::Environment>,
     /// Randomness.
     pub random: Arc<dyn random::Random>,
+    /// Who sees the engine's commits, and may take its power away between two of them: a flow test. `None` in the real world.
+    pub watch: Option<Arc<dyn watch::Watch>>,
 }
 
 impl World {
@@ -38,6 +43,7 @@ impl World {
             clock: Arc::new(clock::SystemClock),
             env: Arc::new(env::ProcessEnvironment),
             random: Arc::new(random::SystemRandom),
+            watch: None,
         }
     }
 }

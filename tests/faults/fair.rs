@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossdock::store::reader::Reader;
+use crossdock::demo::books;
 
+use super::backing::Backing;
 use super::rig::play;
 use super::{Line, Scale, Setting};
 use crate::support::Sandbox;
@@ -40,7 +41,7 @@ sinks:
 /// A system that takes five seconds for everything gets six times what it takes, and another flow does not feel it.
 pub fn slow_neighbour(setting: &Setting) -> Result<Line, String> {
     let (shop, slow) = (Target::start()?, Target::start()?);
-    let sandbox = project(&shop);
+    let sandbox = project(&setting.backing()?, &shop)?;
     sandbox.file(
         "systems/slow.yaml",
         &system("slow", slow.address, "timeout: 30s"),
@@ -89,8 +90,9 @@ pub fn waiting_retries(setting: &Setting) -> Result<Line, String> {
     let many = setting.scale.of(500, 50_000, 150_000);
     let (shop, broken) = (Target::start()?, Target::start()?);
     broken.refuses();
-    let site = |waiting: u64| {
-        let sandbox = project(&shop);
+    let site = |waiting: u64| -> Result<Site, String> {
+        let backing = setting.backing()?;
+        let sandbox = project(&backing, &shop)?;
         let rules = "timeout: 30s\ncircuit: never\nfailures: { \"503\": unavailable }";
         sandbox.file(
             "systems/broken.yaml",
@@ -108,29 +110,29 @@ sinks:
 "
             ),
         );
-        sandbox
+        Ok(Site { sandbox, backing })
     };
-    let (empty, full) = (site(1), site(many));
+    let (empty, full) = (site(1)?, site(many)?);
     let began = Instant::now();
-    for (sandbox, expect) in [(&empty, 1), (&full, many)] {
-        let running = sandbox.start();
-        while waiting_in(sandbox)? < expect {
+    for (site, expect) in [(&empty, 1), (&full, many)] {
+        let running = site.sandbox.start();
+        while site.waiting()? < expect {
             if began.elapsed() > PATIENCE {
-                return Err(format!("{} of {many} wait", waiting_in(sandbox)?));
+                return Err(format!("{} of {many} wait", site.waiting()?));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
         running.terminate();
     }
     let filled = began.elapsed();
-    let streets = [&empty, &full].map(|site| Street::new(site.address(), "/live", RATE));
+    let streets = [&empty, &full].map(|site| Street::new(site.sandbox.address(), "/live", RATE));
     streets[1].counts_from(1 << 32);
     let lasts = Duration::from_secs(setting.scale.of(2, 8, 20));
     let mut found = [Vec::new(), Vec::new()];
     for round in 0..setting.scale.of(1, 6, 20) as usize {
         // The one that is first in one round is second in the next.
         for nth in [round % 2, 1 - round % 2] {
-            let running = [&empty, &full][nth].start();
+            let running = [&empty, &full][nth].sandbox.start();
             streets[nth].send(Duration::from_secs(2))?;
             found[nth].push(streets[nth].p95(&shop, lasts)?);
             running.terminate();
@@ -142,7 +144,7 @@ sinks:
         line.count_all(street, &shop);
     }
     line.faults = broken.harm.load(Ordering::Relaxed);
-    let still = waiting_in(&full)?;
+    let still = full.waiting()?;
     line.notes.push(format!(
         "{many} waited for their next attempt after {} s; {still} of them do now",
         filled.as_secs()
@@ -205,30 +207,43 @@ impl Line {
     }
 }
 
+/// A project, and what stands behind it where that is not a file.
+struct Site {
+    sandbox: Sandbox,
+    backing: Option<Backing>,
+}
+
 /// A project with the live flow.
-fn project(shop: &Target) -> Sandbox {
-    let sandbox = Sandbox::new();
+fn project(backing: &Option<Backing>, shop: &Target) -> Result<Sandbox, String> {
+    let sandbox = match backing {
+        Some(backing) => backing.under(Sandbox::new())?,
+        None => Sandbox::new(),
+    };
     sandbox.file(
         "systems/shop.yaml",
         &system("shop", shop.address, "timeout: 5s"),
     );
     sandbox.file("flows/live.yaml", LIVE);
-    sandbox
+    Ok(sandbox)
 }
 
 fn system(name: &str, address: SocketAddr, more: &str) -> String {
     format!("system: {name}\nhttp: {{ base_url: \"http://{address}\" }}\n{more}\n")
 }
 
-/// How many messages wait for a time, by the store.
-fn waiting_in(sandbox: &Sandbox) -> Result<u64, String> {
-    let store = sandbox.root().join(".crossdock/store.db");
-    play(async {
-        let reader = Reader::open(&store).map_err(|failure| failure.to_string())?;
-        let counts = reader.hop_counts().await;
-        let counts = counts.map_err(|failure| failure.to_string())?;
-        Ok(counts.iter().map(|count| count.waiting).sum())
-    })
+impl Site {
+    /// How many messages wait for a time, by the store.
+    fn waiting(&self) -> Result<u64, String> {
+        play(async {
+            let reader = match &self.backing {
+                Some(backing) => backing.books()?,
+                None => books::open(self.sandbox.root())?,
+            };
+            let counts = reader.hop_counts().await;
+            let counts = counts.map_err(|failure| failure.to_string())?;
+            Ok(counts.iter().map(|count| count.waiting).sum())
+        })
+    }
 }
 
 /// Numbered messages to one path at a steady rate, whatever the answers take.

@@ -3,7 +3,7 @@
 
 use crossdock::world::mutation;
 
-use super::{Scale, Setting, asked_for, scenario};
+use super::{Backend, Scale, Setting, asked_for, scenario};
 
 /// Each mistake, and the scenario of the list that must object to it.
 const MUTATIONS: &[(&str, &str)] = &[
@@ -39,6 +39,7 @@ fn the_oracle_objects_to_every_mistake() {
             scale: Scale::Small,
             seed: 7,
             mutation: None,
+            backend: Backend::Embedded,
         },
         |(setting, _)| setting,
     );

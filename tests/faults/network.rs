@@ -30,7 +30,7 @@ pub fn from_the_storefront(setting: &Setting) -> Result<Line, String> {
         let proxy = Proxy::to(rig.engine.address())
             .await
             .map_err(|error| error.to_string())?;
-        rig.storefront_to = proxy.address();
+        rig.storefront_to = vec![proxy.address()];
         harmed(rig, &proxy, setting).await
     })
 }

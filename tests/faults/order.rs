@@ -10,63 +10,79 @@ use std::time::Duration;
 use crossdock::demo::dice::Dice;
 use crossdock::demo::journal::read_lines;
 
+use super::backing::{Backing, Services};
+use super::cluster::aside;
 use super::rig::{Options, Rig, play, points};
 use super::{Line, Setting};
-use crate::support::Sandbox;
 
 /// Ten groups of customers, by the last digit of their number: enough that many orders of one group are on their way at the same time.
 const GROUPS: usize = 10;
 
 /// The reference project with `order_by` in both flows is killed under load: within a group no order overtakes another.
 pub fn kept(setting: &Setting) -> Result<Line, String> {
+    play(kept_by(setting, None))
+}
+
+/// The same by three engines that share the work: whichever dies, the others keep the order.
+pub fn kept_by_three(setting: &Setting) -> Result<Line, String> {
     play(async {
-        let mut rig = Rig::set(Options {
-            fault: "slow=0.05:50ms,fail=0.03,throttle=0.01,drop-after-apply=0.01".to_owned(),
-            ..Options::orders(setting.scale.of(400, 6_000, 40_000), setting)
-        })
-        .await?;
-        // What waits for a person lets the others pass: the oracle looks at what is booked.
-        let order_by = "order_by: { key: group, on_exception: pass }\nonce: ";
-        for (path, keys, group) in [
-            (
-                "flows/storefront-orders.yaml",
-                "keys: { order: name }",
-                "note_attributes[?name == 'account_number'].value | substring([0], `-1`)",
-            ),
-            (
-                "flows/order-booking.yaml",
-                "keys: { order: orderNumber, customer: customer.code }",
-                "substring(customer.code, `-1`)",
-            ),
-        ] {
-            let grouped = keys.replace(" }", &format!(", group: \"{group}\" }}"));
-            rig.edit(path, keys, &grouped)?;
-            rig.edit(path, "once: ", order_by)?;
-        }
-        rig.engine.start().await?;
-        rig.send();
-        let mut kills = 0;
-        for point in points(setting.scale.of(4, 100, 600), setting.seed) {
-            while rig.part_sent() < point {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            rig.engine.kill().await?;
-            rig.engine.start().await?;
-            kills += 1;
-        }
-        rig.rest().await?;
-        let mut line = rig.line(kills).await?;
-        let (pairs, overtaken) = overtaken(&rig)?;
-        line.notes.push(format!(
-            "{kills} kills; {pairs} orders had one of their group before them"
-        ));
-        if pairs < rig.options.orders / 2 {
-            line.wrong
-                .push("too few orders had one before them: this proves nothing".to_owned());
-        }
-        line.wrong.extend(overtaken.into_iter().take(5));
-        Ok(line)
+        let services = aside(Services::start)?;
+        kept_by(setting, Some(Backing::on(&services))).await
     })
+}
+
+async fn kept_by(setting: &Setting, three_on: Option<Backing>) -> Result<Line, String> {
+    let mut rig = Rig::set(Options {
+        fault: "slow=0.05:50ms,fail=0.03,throttle=0.01,drop-after-apply=0.01".to_owned(),
+        engines: if three_on.is_some() { 3 } else { 1 },
+        backing: three_on,
+        ..Options::orders(setting.scale.of(400, 6_000, 40_000), setting)
+    })
+    .await?;
+    // What waits for a person lets the others pass: the oracle looks at what is booked.
+    let order_by = "order_by: { key: group, on_exception: pass }\nonce: ";
+    for (path, keys, group) in [
+        (
+            "flows/storefront-orders.yaml",
+            "keys: { order: name }",
+            "not_null(note_attributes[?name == 'account_number'].value | [0], 'none') | substring(@, `-1`)",
+        ),
+        (
+            "flows/order-booking.yaml",
+            "keys: { order: orderNumber, customer: customer.code }",
+            "substring(customer.code, `-1`)",
+        ),
+    ] {
+        let grouped = keys.replace(" }", &format!(", group: \"{group}\" }}"));
+        rig.edit(path, keys, &grouped)?;
+        rig.edit(path, "once: ", order_by)?;
+    }
+    rig.start_engines().await?;
+    rig.send();
+    let mut kills = 0;
+    let mut dice = Dice::of(setting.seed, 44);
+    for point in points(setting.scale.of(4, 100, 600), setting.seed) {
+        while rig.part_sent() < point {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let nth = dice.below(rig.options.engines as u64) as usize;
+        let engine = rig.engines().nth(nth).ok_or("there is no such engine")?;
+        engine.kill().await?;
+        engine.start().await?;
+        kills += 1;
+    }
+    rig.rest().await?;
+    let mut line = rig.line(kills).await?;
+    let (pairs, overtaken) = overtaken(&rig)?;
+    line.notes.push(format!(
+        "{kills} kills; {pairs} orders had one of their group before them"
+    ));
+    if pairs < rig.options.orders / 2 {
+        line.wrong
+            .push("too few orders had one before them: this proves nothing".to_owned());
+    }
+    line.wrong.extend(overtaken.into_iter().take(5));
+    Ok(line)
 }
 
 /// How many orders had one of their group before them, and those that overtook it: an order that was first sent when another of its group was
@@ -141,7 +157,7 @@ pub fn shuffled(setting: &Setting) -> Result<Line, String> {
     let each = setting.scale.of(40, 100, 500);
     let shelves = Arc::new(Mutex::new(Shelves::default()));
     let shop = listen(&shelves, setting.seed)?;
-    let sandbox = Sandbox::new();
+    let sandbox = setting.sandbox()?;
     sandbox.file(
         "systems/shop.yaml",
         &format!("system: shop\nhttp: {{ base_url: \"http://{shop}\" }}\ntimeout: 5s\n"),

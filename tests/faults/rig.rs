@@ -23,7 +23,8 @@ use crossdock::store::reader::Reader;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Line, Setting};
+use super::backing::{Backing, Services};
+use super::{Backend, Line, Setting};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_crossdock");
@@ -51,6 +52,12 @@ pub struct Options {
     pub fault: String,
     /// The mistake that the engine is to make, when the tests themselves are tested.
     pub mutation: Option<&'static str>,
+    /// How many engines share the work; more than one needs `backing`.
+    pub engines: usize,
+    /// What stands behind the engines, where `backing` does not say it.
+    pub backend: Backend,
+    /// Where the store is and how messages are handed over, where it is not for `backend` to say.
+    pub backing: Option<Backing>,
 }
 
 impl Options {
@@ -64,6 +71,9 @@ impl Options {
             rate: 0,
             mode: Mode::Keys,
             fault: String::new(),
+            engines: 1,
+            backend: setting.backend,
+            backing: None,
         }
     }
 }
@@ -84,6 +94,8 @@ pub struct Rig {
     pub options: Options,
     /// The engine; a scenario kills it, starts it and sets its environment.
     pub engine: Engine,
+    /// The engines beside it, where several share the work.
+    pub more: Vec<Engine>,
     /// The ERP, while there is one.
     pub erp: Option<StandIn>,
     /// What the storefront has got done.
@@ -93,8 +105,8 @@ pub struct Rig {
     plans: Vec<Arc<Plan>>,
     sent: u64,
     sendings: Vec<JoinHandle<Result<(), String>>>,
-    /// Where the storefront sends to: the engine, or something in between.
-    pub storefront_to: SocketAddr,
+    /// Where the storefront sends to: the engines, or something in between.
+    pub storefront_to: Vec<SocketAddr>,
     erp_address: SocketAddr,
     // Last, so that the processes are gone when their folder goes.
     folder: tempfile::TempDir,
@@ -102,19 +114,23 @@ pub struct Rig {
 
 impl Rig {
     /// Sets everything up and starts the ERP; the engine is not started yet.
-    pub async fn set(options: Options) -> Result<Rig, String> {
+    pub async fn set(mut options: Options) -> Result<Rig, String> {
+        if options.backing.is_none() && options.backend == Backend::Rabbitmq {
+            options.backing = Some(Backing::on(Services::shared()?));
+        }
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let root = folder.path().join("project");
         project::write(None, &root, options.mode)?;
         let mut rig = Rig {
             engine: Engine::new(PathBuf::from(PROGRAM), &root, free_address()?, Vec::new()),
+            more: Vec::new(),
             erp: None,
             progress: Arc::new(Progress::default()),
             others: HashMap::new(),
             plans: Vec::new(),
             sent: 0,
             sendings: Vec::new(),
-            storefront_to: SocketAddr::from(([127, 0, 0, 1], 0)),
+            storefront_to: Vec::new(),
             erp_address: SocketAddr::from(([127, 0, 0, 1], 0)),
             folder,
             options,
@@ -145,14 +161,50 @@ impl Rig {
         if let Some(mutation) = rig.options.mutation {
             rig.engine.set("CROSSDOCK_MUTATION", mutation);
         }
-        rig.storefront_to = rig.engine.address();
+        if let Some(backing) = &rig.options.backing {
+            backing.settle(&rig.root())?;
+            for (name, value) in backing.environment() {
+                rig.engine.set(name, value);
+            }
+        }
+        rig.set_engines()?;
         Ok(rig)
+    }
+
+    /// Puts the other engines beside the first. Each shows its own name to the ERP.
+    fn set_engines(&mut self) -> Result<(), String> {
+        for nth in 2..=self.options.engines {
+            let mut engine = self.engine.another(&nth.to_string(), free_address()?);
+            engine.set("ERP_TOKEN", format!("{TOKEN}@{nth}"));
+            self.more.push(engine);
+        }
+        if self.options.engines > 1 {
+            self.engine.set("ERP_TOKEN", format!("{TOKEN}@1"));
+        }
+        self.storefront_to = self.engines().map(|engine| engine.address()).collect();
+        Ok(())
+    }
+
+    /// All engines, the first one first.
+    pub fn engines(&mut self) -> impl Iterator<Item = &mut Engine> {
+        std::iter::once(&mut self.engine).chain(&mut self.more)
+    }
+
+    /// Starts every engine and waits until all of them take orders.
+    pub async fn start_engines(&mut self) -> Result<(), String> {
+        for engine in self.engines() {
+            engine.launch()?;
+        }
+        for engine in self.engines() {
+            engine.wait_until_ready().await?;
+        }
+        Ok(())
     }
 
     /// Sets everything up and starts the engine too.
     pub async fn start(options: Options) -> Result<Rig, String> {
         let mut rig = Rig::set(options).await?;
-        rig.engine.start().await?;
+        rig.start_engines().await?;
         Ok(rig)
     }
 
@@ -230,7 +282,7 @@ impl Rig {
         let nth = self.sent;
         self.sent += 1;
         let settings = Settings {
-            address: self.storefront_to,
+            addresses: self.storefront_to.clone(),
             secret: SECRET.to_owned(),
             concurrency: self.options.concurrency,
             rate: self.options.rate,
@@ -293,6 +345,11 @@ impl Rig {
     /// Waits until everything is sent and the engine is at rest; an engine that ends by itself meanwhile is started again. Gives how
     /// often it did.
     pub async fn rest(&mut self) -> Result<u64, String> {
+        // Over a broker and a database a message takes its time, and after the last kill there may be thousands.
+        let within = match &self.options.backing {
+            Some(_) => REST_WITHIN * 10,
+            None => REST_WITHIN,
+        };
         let mut ended = 0;
         let began = Instant::now();
         while !self.is_sent() {
@@ -308,8 +365,8 @@ impl Rig {
         let (began, mut last) = (Instant::now(), None);
         // With a mistake in the engine there may be no rest.
         let within = match self.options.mutation {
-            Some(_) => REST_WITHIN / 4,
-            None => REST_WITHIN,
+            Some(_) => within / 4,
+            None => within,
         };
         while began.elapsed() < within {
             ended += u64::from(self.revive().await?);
@@ -324,14 +381,17 @@ impl Rig {
         Ok(ended)
     }
 
-    /// Starts the engine again if it has ended by itself. True if it had.
+    /// Starts engines again that have ended by themselves. True if one had.
     pub async fn revive(&mut self) -> Result<bool, String> {
-        if self.engine.is_running() {
-            return Ok(false);
+        let mut ended = false;
+        for engine in self.engines() {
+            if !engine.is_running() {
+                engine.kill().await?;
+                engine.start().await?;
+                ended = true;
+            }
         }
-        self.engine.kill().await?;
-        self.engine.start().await?;
-        Ok(true)
+        Ok(ended)
     }
 
     /// What the journals and the store say.
@@ -353,15 +413,18 @@ impl Rig {
 
     /// The line of a scenario that is over: the oracle's counts, and everything that is wrong. The faults are the ERP's own, and `more`.
     pub async fn line(&mut self, more: u64) -> Result<Line, String> {
-        if !self.engine.is_running() {
-            self.engine.start().await?;
+        for engine in self.engines() {
+            if !engine.is_running() {
+                engine.start().await?;
+            }
         }
+        let recovered: u64 = self.engines().map(|engine| engine.recovered()).sum();
         let tally = self.tally().await?;
         let found = self.recount().await?;
         let mut line = Line {
             sent: found.sent,
             delivered: found.booked + found.reviewed,
-            redelivered: self.engine.recovered()
+            redelivered: recovered
                 + self.progress.resent.load(Ordering::Relaxed)
                 + found.asked_again.max(self.count(RETRIED)?),
             faults: found.faults.values().sum::<u64>() + more,
@@ -402,10 +465,11 @@ impl Rig {
             ));
         }
         if !line.wrong.is_empty() {
-            line.notes.push(format!(
-                "the engine's last words:\n{}",
-                self.engine.log_end()
-            ));
+            for engine in self.engines() {
+                let (address, words) = (engine.address(), engine.log_end());
+                line.notes
+                    .push(format!("the last words of {address}:\n{words}"));
+            }
             line.notes
                 .push(format!("{found:?}").chars().take(2_000).collect());
         }
@@ -451,7 +515,7 @@ impl Rig {
         }
         if !tally.is_quiet() {
             wrong.push(format!(
-                "the engine did not come to rest within {REST_WITHIN:?}: {} hops, {} messages in flight",
+                "the engine did not come to rest in time: {} hops, {} messages in flight",
                 tally.hops,
                 tally.sum(|counts| counts.in_flight)
             ));
@@ -507,6 +571,9 @@ impl Rig {
 
     /// Changes the store's database; the engine must not be running.
     pub fn change(&self, sql: &str) -> Result<(), String> {
+        if let Some(backing) = &self.options.backing {
+            return backing.sql(sql).map(drop);
+        }
         rusqlite::Connection::open(self.store())
             .and_then(|database| database.execute_batch(sql))
             .map_err(|error| error.to_string())
@@ -514,6 +581,12 @@ impl Rig {
 
     /// A number out of the store's database.
     pub fn count(&self, sql: &str) -> Result<u64, String> {
+        if let Some(backing) = &self.options.backing {
+            let found = backing.sql(sql)?;
+            return found
+                .parse()
+                .map_err(|_| format!("`{found}` is no number: {sql}"));
+        }
         let database = rusqlite::Connection::open_with_flags(
             self.store(),
             rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -524,7 +597,7 @@ impl Rig {
             .map_err(|error| error.to_string())
     }
 
-    /// The store's database.
+    /// The store's database, where it is a file.
     pub fn store(&self) -> PathBuf {
         self.root().join(".crossdock/store.db")
     }
@@ -540,7 +613,10 @@ impl Rig {
     }
 
     fn books(&self) -> Result<Reader, String> {
-        books::open(&self.root())
+        match &self.options.backing {
+            Some(backing) => backing.books(),
+            None => books::open(&self.root()),
+        }
     }
 }
 

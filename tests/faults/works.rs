@@ -40,6 +40,11 @@ impl Works {
         rig.engine.set("FEED_URL", format!("http://{address}"));
         rig.add("systems/feed.yaml", "system: feed\nowner: tests\ndescription: Orders to be polled.\nhttp: { base_url: \"${env:FEED_URL}\" }\n")?;
         rig.add("flows/feed.yaml", FEED)?;
+        rig.edit(
+            "crossdock.yaml",
+            "[storefront, field-sales]",
+            "[storefront, field-sales, feed]",
+        )?;
         rig.add("flows/clock.yaml", "flow: clock\ndescription: Ticks.\nowner: tests\nsource:\n  schedule: { cron: \"* * * * *\" }\nsinks:\n  nowhere: { discard: {} }\n")?;
         rig.edit(
             "flows/fieldsales-orders.yaml",

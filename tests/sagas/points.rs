@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossdock::demo::books;
 use crossdock::demo::engine::{Engine, free_address};
+use crossdock::store::reader::Reader;
 
 use super::systems::{Play, Systems, When};
 use super::{EVERYTHING, FLOW, Scene, post};
+use crate::faults::backing::Backing;
 use crate::faults::{Line, Setting};
 
 /// What an order comes to when nothing is killed.
@@ -84,10 +86,10 @@ pub fn crash_points(setting: &Setting) -> Result<Line, String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?
-        .block_on(play(&chosen))
+        .block_on(play(&chosen, setting.backing()?))
 }
 
-async fn play(points: &[Point]) -> Result<Line, String> {
+async fn play(points: &[Point], backing: Option<Backing>) -> Result<Line, String> {
     let flow = FLOW.replace(
         "/void\", upsert: true",
         "/void\", upsert: true, done_on: [not_found]",
@@ -103,18 +105,35 @@ async fn play(points: &[Point]) -> Result<Line, String> {
         free_address()?,
         Vec::new(),
     );
+    if let Some(backing) = &backing {
+        backing.settle(scene.folder.path())?;
+        // Engines that share a store wait for the lease of a dead one's call, which is as long as the call may take.
+        let path = scene.folder.path().join("systems/all.yaml");
+        let system = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        scene.file(
+            "systems/all.yaml",
+            &system.replace("timeout: 20s", "timeout: 5s"),
+        );
+        for (name, value) in backing.environment() {
+            engine.set(name, value);
+        }
+    }
     engine.start().await?;
+    let store = match &backing {
+        Some(backing) => backing.books()?,
+        None => books::open(scene.folder.path())?,
+    };
     let mut line = Line::default();
     for (number, point) in points.iter().enumerate() {
         let key = format!("P-{number}");
-        one(&scene, &mut engine, &key, point, &mut line).await?;
+        one(&scene, &store, &mut engine, &key, point, &mut line).await?;
         line.sent += 1;
         line.faults += 1;
     }
     line.doubled = scene.systems.doubled() as u64;
     let needed: usize = points.iter().map(|(course, ..)| course.requests()).sum();
     line.redelivered = scene.systems.lines().len().saturating_sub(needed) as u64;
-    let tally = books::read(&books::open(scene.folder.path())?).await?;
+    let tally = books::read(&store).await?;
     if !tally.balances() {
         line.wrong.push("the books do not balance".to_owned());
     }
@@ -128,6 +147,7 @@ async fn play(points: &[Point]) -> Result<Line, String> {
 /// One order, a kill in the middle of it, and what it came to.
 async fn one(
     scene: &Scene,
+    store: &Reader,
     engine: &mut Engine,
     key: &str,
     (course, request, freeze): &Point,
@@ -155,8 +175,7 @@ async fn one(
     scene.systems.play(&course.plays());
     engine.start().await?;
     let began = Instant::now();
-    let store = books::open(scene.folder.path())?;
-    while !books::read(&store).await?.is_quiet() {
+    while !books::read(store).await?.is_quiet() {
         if began.elapsed() > Duration::from_secs(30) {
             return Err(format!(
                 "{what}: it does not come to an end\n{}",

@@ -1,8 +1,11 @@
 //! Databases for tests: each test has one of its own, and drops it. And a way to PostgreSQL that breaks when it is told to.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use rusqlite::ErrorCode::DatabaseBusy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -94,24 +97,15 @@ impl Database {
             }
             Database::Sqlite(folder) => {
                 let path = folder.path().join("target.db");
-                let connection = rusqlite::Connection::open(path).unwrap();
-                let mut statement = connection.prepare(sql).unwrap();
-                let width = statement.column_count();
-                let rows = statement.query_map([], |row| {
-                    let cells = (0..width).map(|at| {
-                        Ok(match row.get_ref(at)? {
-                            rusqlite::types::ValueRef::Null => "-".to_owned(),
-                            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
-                            rusqlite::types::ValueRef::Real(number) => number.to_string(),
-                            rusqlite::types::ValueRef::Text(bytes)
-                            | rusqlite::types::ValueRef::Blob(bytes) => {
-                                String::from_utf8_lossy(bytes).into_owned()
-                            }
-                        })
-                    });
-                    Ok(cells.collect::<rusqlite::Result<Vec<_>>>()?.join("|"))
-                });
-                rows.unwrap().map(Result::unwrap).collect()
+                // What a killed program has left is rolled back first; who meets another at that is told `busy` at once.
+                for _ in 0..500 {
+                    match rows_of(&path, sql) {
+                        Err(error) if error.sqlite_error_code() == Some(DatabaseBusy) => {}
+                        rows => return rows.unwrap(),
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                panic!("{} is busy for 5 s", path.display());
             }
         }
     }
@@ -128,6 +122,27 @@ impl Database {
             server.batch_execute(&sql).await.unwrap();
         }
     }
+}
+
+/// The rows of a query to an SQLite database, as `Database::rows` gives them.
+fn rows_of(path: &Path, sql: &str) -> rusqlite::Result<Vec<String>> {
+    let connection = rusqlite::Connection::open(path)?;
+    let mut statement = connection.prepare(sql)?;
+    let width = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        let cells = (0..width).map(|at| {
+            Ok(match row.get_ref(at)? {
+                rusqlite::types::ValueRef::Null => "-".to_owned(),
+                rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                rusqlite::types::ValueRef::Real(number) => number.to_string(),
+                rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => {
+                    String::from_utf8_lossy(bytes).into_owned()
+                }
+            })
+        });
+        Ok(cells.collect::<rusqlite::Result<Vec<_>>>()?.join("|"))
+    })?;
+    rows.collect()
 }
 
 /// A way to PostgreSQL that breaks right after a COMMIT has come to the server, before its answer, as often as it is told.

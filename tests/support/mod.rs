@@ -1,7 +1,12 @@
 //! A sandbox for tests of the program: a temporary project, a free port, the engine as a child that never outlives the test.
 
+#[allow(dead_code, reason = "scenarios of several engines use all of it")]
+pub mod broker;
+pub mod cluster;
 #[allow(dead_code, reason = "the unit tests of sources use all of it")]
 pub mod fake;
+pub mod feed;
+pub mod postgres;
 pub mod proxy;
 pub mod receiver;
 pub mod shim;
@@ -225,7 +230,7 @@ impl Sandbox {
         })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_crossdock"));
         command
             .args(arguments)

@@ -91,7 +91,7 @@ async fn a_day_of_waiting_survives_restarts_and_deaths() {
     running.waiting(2).await;
     running.stop().await;
     for _ in 0..23 {
-        bench.clock.advance(Duration::from_secs(3600));
+        bench.later(Duration::from_secs(3600));
         let doomed_bench = bench.clone();
         doomed(async move {
             let running = doomed_bench.start().await;
@@ -100,7 +100,7 @@ async fn a_day_of_waiting_survives_restarts_and_deaths() {
         })
         .await;
     }
-    bench.clock.advance(Duration::from_secs(3599));
+    bench.later(Duration::from_secs(3599));
     let running = bench.start().await;
     running.waiting(2).await;
     running
@@ -108,7 +108,7 @@ async fn a_day_of_waiting_survives_restarts_and_deaths() {
         .await;
     assert_eq!(bench.wait_for_lines("out.jsonl", 1).await, [sent(1, "VIE")]);
     running.stop().await;
-    bench.clock.advance(Duration::from_secs(1));
+    bench.later(Duration::from_secs(1));
     let running = bench.start().await;
     running
         .wait_for("orders", |books| books.in_exceptions == 1)
@@ -204,7 +204,7 @@ async fn without_an_answer_a_message_goes_where_the_flow_says() {
         let running = bench.start().await;
         running.offer("orders", &[&order(1)]).await;
         running.waiting(1).await;
-        bench.clock.advance(Duration::from_secs(5));
+        bench.later(Duration::from_secs(5));
         let books = running
             .wait_for("orders", |books| books.in_flight == 0)
             .await;

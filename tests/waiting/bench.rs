@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock::component::{Arrival, Batch, Intake, Source, Verdict};
-use crossdock::failure::Failure;
+use crossdock::component::{Arrival, Batch, Verdict};
 use crossdock::flow;
 use crossdock::net::listener::Listener;
 use crossdock::run::supervisor::{Engine, Start};
-use crossdock::source::Ready;
 use crossdock::store::books::Counts;
 use crossdock::store::exceptions::{ExceptionFilter, ExceptionRow};
 use crossdock::store::runs::RunDetail;
 use crossdock::store::{Options, Store};
-use crossdock::world::clock::Clock;
-use crossdock::world::{Pending, World};
-use tokio::sync::{mpsc, oneshot, watch};
+use crossdock::world::World;
+use crossdock::world::clock::StillClock;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::support::feed::{self, Offer};
 
 /// The time at which every test begins.
 pub const START_MS: i64 = 1_790_000_000_000;
@@ -26,66 +26,26 @@ pub const START_MS: i64 = 1_790_000_000_000;
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A clock that only the test moves. Whoever sleeps wakes up when it has been moved far enough.
-pub struct TestClock(watch::Sender<i64>);
-
-impl TestClock {
-    pub fn advance(&self, duration: Duration) {
-        self.0
-            .send_modify(|now| *now += i64::try_from(duration.as_millis()).unwrap());
-    }
-}
-
-impl Clock for TestClock {
-    fn now_ms(&self) -> i64 {
-        *self.0.borrow()
-    }
-
-    fn sleep(&self, duration: Duration) -> Pending<'static, ()> {
-        let until = self.now_ms() + i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
-        let mut clock = self.0.subscribe();
-        Box::pin(async move {
-            clock.wait_for(|now| *now >= until).await.ok();
-        })
-    }
-}
-
-type Offer = (Batch, oneshot::Sender<Result<Vec<Verdict>, Failure>>);
-
-/// A source that hands over what the test gives it.
-struct Feed(tokio::sync::Mutex<mpsc::Receiver<Offer>>);
-
-impl Source for Feed {
-    fn run(self: Arc<Self>, cx: Intake) -> Pending<'static, Result<(), Failure>> {
-        Box::pin(async move {
-            let mut offers = self.0.lock().await;
-            loop {
-                tokio::select! {
-                    () = cx.stop.cancelled() => return Ok(()),
-                    offer = offers.recv() => {
-                        let Some((batch, verdicts)) = offer else { return Ok(()) };
-                        verdicts.send(cx.accept.accept(batch).await).ok();
-                    }
-                }
-            }
-        })
-    }
-}
-
 /// A project in a folder, its store, and a clock.
 pub struct Bench {
     folder: tempfile::TempDir,
-    pub clock: Arc<TestClock>,
+    pub clock: Arc<StillClock>,
 }
 
 impl Bench {
+    /// So much time goes by.
+    pub fn later(&self, duration: Duration) {
+        let ms = i64::try_from(duration.as_millis()).unwrap();
+        self.clock.advance(ms);
+    }
+
     /// A project of these flows; each begins with `source: { flow: {} }`, which the test feeds.
     pub fn new(flows: &[&str]) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("flows")).unwrap();
         let bench = Bench {
             folder,
-            clock: Arc::new(TestClock(watch::Sender::new(START_MS))),
+            clock: Arc::new(StillClock::at(START_MS)),
         };
         for (number, flow) in flows.iter().enumerate() {
             let path = format!("flows/f{number}.yaml");
@@ -135,7 +95,7 @@ impl Bench {
         for (name, plan) in &mut project.plans {
             let (offers, feed) = mpsc::channel(64);
             let plan = Arc::get_mut(plan).expect("nobody else has the plan yet");
-            plan.source = Ready::Runs(Arc::new(Feed(tokio::sync::Mutex::new(feed))));
+            plan.source = feed::feed(feed);
             feeds.insert(name.to_string(), offers);
         }
         let store = Store::open(Options::at(self.store_path()), world.clone()).unwrap();

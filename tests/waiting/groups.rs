@@ -40,12 +40,12 @@ async fn check(
     let running = bench.start().await;
     let mut settled = 0;
     for (pause, order, n) in offers {
-        bench.clock.advance(Duration::from_secs(*pause));
+        bench.later(Duration::from_secs(*pause));
         running.offer("parcels", &[&parcel(order, *n)]).await;
         settled += 1;
         running.quiet().await;
     }
-    bench.clock.advance(Duration::from_secs(seconds));
+    bench.later(Duration::from_secs(seconds));
     let books = running
         .wait_for("parcels", |books| books.in_flight == 0)
         .await;
@@ -168,9 +168,9 @@ async fn timers_of_groups_outlive_deaths_and_the_overdue_ring_at_once() {
             running.die().await;
         })
         .await;
-        bench.clock.advance(Duration::from_secs(1_800));
+        bench.later(Duration::from_secs(1_800));
     }
-    bench.clock.advance(Duration::from_secs(86_400));
+    bench.later(Duration::from_secs(86_400));
     let running = bench.start().await;
     let lines = bench.wait_for_lines("out.jsonl", 1).await;
     assert_eq!(
@@ -216,7 +216,7 @@ async fn play(seed: u64) {
     }
     let running = bench.start().await;
     running.quiet().await;
-    bench.clock.advance(Duration::from_secs(3_600));
+    bench.later(Duration::from_secs(3_600));
     let sent = i64::try_from(sent).unwrap();
     running
         .wait_for("parcels", |books| books.delivered == sent)

@@ -87,7 +87,7 @@ pub fn await_24h(setting: &Setting) -> Result<Line, String> {
             };
             line.redelivered += doomed(work).await;
             line.faults += 1;
-            bench.clock.advance(Duration::from_secs(3_600));
+            bench.later(Duration::from_secs(3_600));
         }
         let running = bench.start().await;
         let never = hours.iter().filter(|at| **at > 23).count() as i64;
@@ -179,7 +179,7 @@ sinks:
         }
         let running = bench.start().await;
         running.quiet().await;
-        bench.clock.advance(Duration::from_secs(3_600));
+        bench.later(Duration::from_secs(3_600));
         let sent = i64::try_from(line.sent).unwrap_or(i64::MAX);
         running
             .wait_for("parcels", |books| books.delivered == sent)

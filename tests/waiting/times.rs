@@ -21,13 +21,13 @@ async fn a_delayed_message_goes_on_when_its_time_has_come_and_not_before() {
     let running = bench.start().await;
     running.offer("orders", &[r#"{"n":1}"#]).await;
     running.waiting(1).await;
-    bench.clock.advance(Duration::from_secs(299));
+    bench.later(Duration::from_secs(299));
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert_eq!(bench.lines("out.jsonl"), [""; 0]);
     let run = running.run(1).await;
     assert_eq!(run.hops[0].due_at_ms, Some(START_MS + 300_000));
     assert_eq!(running.trail(1).await[0].1, "waits");
-    bench.clock.advance(Duration::from_secs(1));
+    bench.later(Duration::from_secs(1));
     bench.wait_for_lines("out.jsonl", 1).await;
     running
         .wait_for("orders", |books| books.delivered == 1)
@@ -48,11 +48,11 @@ async fn a_delay_outlives_restarts_and_what_is_overdue_goes_on_at_once() {
     .await;
     for _ in 0..3 {
         let running = bench.start().await;
-        bench.clock.advance(Duration::from_secs(60));
+        bench.later(Duration::from_secs(60));
         running.waiting(1).await;
         running.stop().await;
     }
-    bench.clock.advance(Duration::from_secs(3600));
+    bench.later(Duration::from_secs(3600));
     let running = bench.start().await;
     assert_eq!(bench.wait_for_lines("out.jsonl", 1).await, [r#"{"n":1}"#]);
     running
@@ -86,7 +86,7 @@ sinks:
     bench.wait_for_lines("out.jsonl", 2).await;
     let exceptions = running.exceptions().await;
     assert_eq!((exceptions.len(), &*exceptions[0].step), (1, "ship-date"));
-    bench.clock.advance(Duration::from_secs(1));
+    bench.later(Duration::from_secs(1));
     let books = running
         .wait_for("orders", |books| books.delivered == 3)
         .await;
@@ -114,7 +114,7 @@ async fn paced(bench: &Bench, step: Duration, many: usize) -> Vec<usize> {
             return counts;
         }
         assert!(counts.len() < 100, "{counts:?}");
-        bench.clock.advance(step);
+        bench.later(step);
     }
 }
 
@@ -152,7 +152,7 @@ async fn what_waits_at_a_throttle_outlives_a_death_and_a_restart_is_no_burst() {
         running.die().await;
     })
     .await;
-    bench.clock.advance(Duration::from_secs(3600));
+    bench.later(Duration::from_secs(3600));
     let running = bench.start().await;
     let counts = paced(&bench, Duration::from_millis(100), 9).await;
     assert_eq!(counts[0], 2, "an hour of absence is no burst: {counts:?}");
@@ -185,7 +185,7 @@ async fn each_value_has_a_rate_of_its_own() {
     running
         .wait_for("orders", |books| books.in_exceptions == 1)
         .await;
-    bench.clock.advance(Duration::from_secs(60));
+    bench.later(Duration::from_secs(60));
     assert_eq!(bench.wait_for_lines("out.jsonl", 3).await[2], bodies[1]);
     running
         .wait_for("orders", |books| books.delivered == 3)

@@ -81,7 +81,7 @@ async fn a_gap_fails_by_name_and_what_is_run_into_it_takes_its_turn() {
     running
         .wait_for("movements", |books| books.in_exceptions == 1)
         .await;
-    bench.clock.advance(Duration::from_secs(60));
+    bench.later(Duration::from_secs(60));
     running
         .wait_for("movements", |books| books.in_exceptions == 2)
         .await;
@@ -120,10 +120,10 @@ async fn a_gap_may_be_skipped_and_is_told() {
         .offer("movements", &[&movement("A", 14), &movement("A", 12)])
         .await;
     running.waiting(2).await;
-    bench.clock.advance(Duration::from_secs(60));
+    bench.later(Duration::from_secs(60));
     bench.wait_for_lines("out.jsonl", 1).await;
     running.waiting(1).await;
-    bench.clock.advance(Duration::from_secs(60));
+    bench.later(Duration::from_secs(60));
     assert_eq!(
         bench.wait_for_lines("out.jsonl", 2).await,
         movements("A", &[12, 14])

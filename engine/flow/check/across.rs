@@ -1,6 +1,7 @@
 //! What can only be seen over all flows: names, paths that clash, who hands over to whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::flow::Checked;
 use super::names::Declared;
@@ -8,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Findings, Place};
 use crate::flow::codes;
 
 /// Checks all flows against each other; `whole` says that all of them could be read.
-pub(crate) fn check(flows: &[Checked], whole: bool, findings: &mut Findings) {
+pub(crate) fn check(flows: &[Arc<Checked>], whole: bool, findings: &mut Findings) {
     let mut names = Declared::new("flows", codes::DUPLICATE_NAME);
     for flow in flows {
         if let Some((name, place)) = &flow.name {
@@ -18,7 +19,7 @@ pub(crate) fn check(flows: &[Checked], whole: bool, findings: &mut Findings) {
     bindings(flows, findings);
     let kinds: BTreeMap<&str, &Checked> = flows
         .iter()
-        .filter_map(|flow| Some((flow.name.as_ref()?.0.as_str(), flow)))
+        .filter_map(|flow| Some((flow.name.as_ref()?.0.as_str(), &**flow)))
         .collect();
     closed(flows, &kinds, findings);
     awaited(flows, &kinds, findings);
@@ -29,7 +30,7 @@ pub(crate) fn check(flows: &[Checked], whole: bool, findings: &mut Findings) {
 }
 
 /// Two flows that listen at the same place.
-fn bindings(flows: &[Checked], findings: &mut Findings) {
+fn bindings(flows: &[Arc<Checked>], findings: &mut Findings) {
     let mut taken: BTreeMap<&str, (&Place, &str)> = BTreeMap::new();
     for flow in flows {
         let Some((binding, place)) = &flow.binding else {
@@ -53,7 +54,7 @@ fn bindings(flows: &[Checked], findings: &mut Findings) {
 }
 
 /// Flows that are handed to and take nothing from flows.
-fn closed(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
+fn closed(flows: &[Arc<Checked>], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
     for flow in flows {
         for (to, place) in &flow.hands_over {
             let Some(target) = by_name.get(to.as_str()) else {
@@ -74,7 +75,7 @@ fn closed(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut 
 }
 
 /// Messages that are awaited by a key which their flow does not have.
-fn awaited(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
+fn awaited(flows: &[Arc<Checked>], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
     for flow in flows {
         for awaited in &flow.awaits {
             let Some(answers) = by_name.get(awaited.flow.as_str()) else {
@@ -113,7 +114,7 @@ fn awaited(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut
 }
 
 /// Flows that wait for others in vain.
-fn unfed(flows: &[Checked], findings: &mut Findings) {
+fn unfed(flows: &[Arc<Checked>], findings: &mut Findings) {
     if flows.iter().any(|flow| flow.partial) {
         return;
     }
@@ -137,7 +138,7 @@ fn unfed(flows: &[Checked], findings: &mut Findings) {
 }
 
 /// Flows that hand over in a circle: a message could go round for ever.
-fn circles(flows: &[Checked], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
+fn circles(flows: &[Arc<Checked>], by_name: &BTreeMap<&str, &Checked>, findings: &mut Findings) {
     let mut done: BTreeSet<&str> = BTreeSet::new();
     // What hands over to another kind of flow is told already.
     let takes_from_flows = |name: &str| {

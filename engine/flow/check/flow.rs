@@ -11,6 +11,8 @@ use super::order;
 use super::parts;
 use super::sinks;
 use super::steps::{self, Draft};
+use super::types::asked::Asked;
+use super::types::{self, Track};
 use super::{Cx, Known, Source, names};
 use crate::component::codes as part_codes;
 use crate::component::common::Common;
@@ -54,10 +56,14 @@ pub(crate) struct Checked {
     pub(crate) keys: Option<BTreeSet<String>>,
     /// The fragments that it shows.
     pub(crate) fragments: BTreeSet<String>,
+    /// The mappings whose expressions were looked at where it uses them.
+    pub(crate) mappings: BTreeSet<String>,
     /// Whether a part of it could not be read, so that it may hand over to more flows.
     pub(crate) partial: bool,
     /// The places of secrets.
     pub(crate) secrets: Vec<Span>,
+    /// The type that somebody asked for, in words, and of what.
+    pub(crate) asked: Option<(Span, String)>,
     /// What is wrong.
     pub(crate) findings: Findings,
 }
@@ -96,6 +102,7 @@ fn context<'k>(known: &'k Known, source: &Source) -> Cx<'k> {
         ),
         accepts: None,
         contract: None,
+        typed: Track::default(),
         variables: BTreeSet::new(),
         variables_uncertain: false,
         keys: BTreeSet::new(),
@@ -104,6 +111,7 @@ fn context<'k>(known: &'k Known, source: &Source) -> Cx<'k> {
         fragments: Vec::new(),
         lost: source.lost_keys(),
         secrets: Vec::new(),
+        asked: None,
         findings: Findings::new(),
         shown: BTreeSet::new(),
     }
@@ -111,8 +119,18 @@ fn context<'k>(known: &'k Known, source: &Source) -> Cx<'k> {
 
 /// Checks one flow.
 pub(crate) fn check(known: &Known, source: &Source) -> Checked {
-    let node = &source.node;
+    checked(context(known, source), source)
+}
+
+/// The expression at a byte of a flow's file and its type in words, where that is known.
+pub(crate) fn type_at(known: &Known, source: &Source, at: usize) -> Option<(Span, String)> {
     let mut cx = context(known, source);
+    cx.asked = Some(Asked::at(at));
+    checked(cx, source).asked
+}
+
+fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
+    let node = &source.node;
     note_keys(&mut cx, node);
     // The shape of the routes is looked at before the steps have bound anything.
     cx.variables_uncertain = true;
@@ -129,6 +147,8 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
         .filter(|_| !cx.lost.contains("steps"))
         .map(|accepts| accepts.name.to_string());
     let keys = keys(&mut cx, node);
+    let contract = cx.contract.clone();
+    types::begin(&mut cx, contract.as_deref(), node);
     process(&mut cx, &head, node);
     let (source_kind, ready) = read_source(&mut cx, node);
     let mut draft = Draft::new(chosen_ids(node));
@@ -151,8 +171,10 @@ pub(crate) fn check(known: &Known, source: &Source) -> Checked {
         awaits: std::mem::take(&mut draft.awaits),
         keys: (!cx.keys_uncertain).then_some(cx.keys),
         fragments: cx.shown,
+        mappings: cx.typed.mappings,
         partial: !source.lost.is_empty(),
         secrets: cx.secrets,
+        asked: cx.asked.and_then(Asked::words),
         findings: cx.findings,
     };
     if let (false, Some((name, _)), Some(source)) =
@@ -495,6 +517,7 @@ fn body(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         draft.open.clear();
         at
     });
+    types::routes(cx, routes.map(|(_, routes)| routes));
     if let Some((key, node)) = sinks_entry {
         // What routes and sinks see is the same: what all steps have bound.
         sinks::all(cx, draft, &mut sinks, node, key);

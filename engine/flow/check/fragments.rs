@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::steps::{self, Draft};
-use super::{Cx, Source, condition, entry, names, sinks};
+use super::{Cx, Source, condition, entry, names, sinks, types};
 use crate::component::codes as part_codes;
 use crate::component::words::Duration;
 use crate::diagnostic::{Diagnostic, File, Findings, Place, Severity, Span, closest};
@@ -201,7 +201,11 @@ pub(crate) fn used_step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
     let contract = cx.contract.clone();
     match condition {
         Some(condition) => {
+            types::condition(cx, node.get("when"));
+            let typed = cx.typed.state.clone();
             steps::guarded(cx, draft, &prefix, condition, inside);
+            let end = cx.typed.state.take();
+            types::join(cx, typed, &[end]);
             cx.contract = contract.filter(|before| cx.contract.as_ref() == Some(before));
         }
         None => inside(cx, draft),

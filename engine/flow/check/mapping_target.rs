@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::target::At;
 use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span, closest};
 use crate::expression::Expression;
 use crate::flow::codes;
+use crate::schema::place::At;
 use crate::yaml::{Data, Key, Node};
 
 /// Checks the fields of a mapping whose target is known.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::target::{self, At};
 use super::{Source, mapping_target};
 use crate::component::codes as part_codes;
 use crate::component::{Broken, Library};
@@ -10,13 +9,15 @@ use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
 use crate::expression::{TableUse, Tables};
 use crate::mapping::{self, Mapping};
 use crate::schema::Schemas;
+use crate::schema::place::{self, At};
 
 /// A mapping's file, read.
+#[derive(Clone)]
 pub(crate) struct Read {
     /// Its name with its place, if it has one.
     pub(crate) name: Option<(String, Place)>,
     /// The mapping, if it is sound.
-    pub(crate) mapping: Option<Mapping>,
+    pub(crate) mapping: Option<Arc<Mapping>>,
 }
 
 /// Reads a mapping and holds it against schemas and tables.
@@ -49,11 +50,14 @@ pub(crate) fn read(
         mapping_target::check(file, &source.node, target, to, findings);
         if let Some(mapping) = &mut mapping {
             mapping.with_target_in(target.raw(), &|reference| {
-                target::find(schemas, to, reference)
+                place::find(schemas, to, reference)
             });
         }
     }
-    Read { name, mapping }
+    Read {
+        name,
+        mapping: mapping.map(Arc::new),
+    }
 }
 
 /// Reads a file that is one expression; its name comes from its path.
@@ -122,7 +126,7 @@ pub(crate) fn into_library(read: Vec<Read>, library: &mut Library) {
     for read in read {
         match (read.name, read.mapping) {
             (Some((name, _)), Some(mapping)) => {
-                library.mappings.insert(name, Arc::new(mapping));
+                library.mappings.insert(name, mapping);
             }
             (Some((name, _)), None) => note_broken(&mut library.broken, name),
             _ => {}

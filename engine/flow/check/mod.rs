@@ -9,19 +9,23 @@ use crate::diagnostic::{Code, Diagnostic, File, Findings, Place, Span};
 use crate::expression::Expression;
 use crate::yaml::Node;
 use fragments::Fragment;
+use judged::Judgements;
 
 pub(crate) mod across;
+pub(crate) mod authority;
 pub(crate) mod condition;
 pub(crate) mod contract;
 pub(crate) mod entry;
 pub(crate) mod flow;
 pub(crate) mod fragments;
+pub(crate) mod judged;
 pub(crate) mod mapping_target;
 pub(crate) mod mappings;
 pub(crate) mod names;
 mod notify;
 pub(crate) mod order;
 pub(crate) mod parts;
+pub(crate) mod policies;
 pub(crate) mod routes;
 pub(crate) mod sagas;
 pub(crate) mod settings;
@@ -29,7 +33,7 @@ pub(crate) mod sinks;
 pub(crate) mod steps;
 pub(crate) mod systems;
 pub(crate) mod tables;
-pub(crate) mod target;
+pub(crate) mod types;
 pub(crate) mod words;
 
 /// What all flows of a project are checked against.
@@ -42,8 +46,14 @@ pub(crate) struct Known {
     pub(crate) broken_fragments: BTreeSet<String>,
     /// The processes; `None` if the project has none.
     pub(crate) processes: Option<BTreeSet<String>>,
+    /// How bad findings are in this project.
+    pub(crate) judged: Judgements,
+    /// The schemas that flows accept, by flow.
+    pub(crate) accepts: BTreeMap<String, String>,
     /// The retry that holds where a step says nothing.
     pub(crate) retry: RetryRule,
+    /// Whether types are followed from contract to contract.
+    pub(crate) typed: bool,
 }
 
 /// A parsed file, its variables put in.
@@ -97,6 +107,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) accepts: Option<Arc<crate::schema::Schema>>,
     /// The schema that the body keeps to at the entry at hand, where that is certain.
     pub(crate) contract: Option<String>,
+    /// The types of body and variables at the entry at hand.
+    pub(crate) typed: types::Track<'a>,
     /// What `into` and `set` have bound above the entry at hand.
     pub(crate) variables: BTreeSet<String>,
     /// Whether something above that is broken may have bound more.
@@ -115,6 +127,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) secrets: Vec<Span>,
     /// The fragments whose entries were looked at.
     pub(crate) shown: BTreeSet<String>,
+    /// A place whose type somebody asks for.
+    pub(crate) asked: Option<types::asked::Asked<'a>>,
     /// What is wrong.
     pub(crate) findings: Findings,
 }
@@ -140,6 +154,9 @@ impl Cx<'_> {
         if self.follows(&finding) {
             return;
         }
+        let Some(finding) = self.known.judged.apply(finding) else {
+            return;
+        };
         let finding = match &self.used_at {
             Some(place) => finding.related(place.clone(), "used here"),
             None => finding,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::entry::{self, Entry};
 use super::parts;
 use super::steps::{self, Draft};
-use super::{Cx, condition};
+use super::{Cx, condition, types};
 use crate::component::codes as part_codes;
 use crate::component::common::{Retry, RetryRule, Undo};
 use crate::diagnostic::Place;
@@ -126,7 +126,10 @@ fn members(
     };
     draft.open.clear();
     let first = draft.nodes.len();
+    let typed = cx.typed.state.clone();
     steps::sequence(cx, draft, list);
+    let end = cx.typed.state.take();
+    types::join(cx, typed, &[end]);
     if draft.nodes.len() > first
         && let Action::Route(route) = &mut draft.nodes[at].action
     {

@@ -6,16 +6,19 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::Source;
+use super::judged;
 use super::notify;
 use super::parts::retry_fault;
 use super::words::Words;
 use crate::component::codes as part_codes;
 use crate::component::common::{Retry, RetryRule};
+use crate::component::words::Secret;
 use crate::diagnostic::{Code, Diagnostic, Findings, Place, Severity, Span};
 use crate::expression::Tables;
 use crate::flow::codes;
-use crate::flow::settings::Settings;
+use crate::flow::settings::{Postgres, Rabbitmq, Settings};
 use crate::flow::shapes;
+use crate::handoff::rabbitmq::{self, topology};
 use crate::yaml::shape;
 use crate::yaml::{Data, Node};
 
@@ -56,7 +59,24 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
         }
         _ => Settings::default(),
     };
+    store(source, &node, &settings, &mut found);
     notify::check(source, &node, &mut found);
+    if let Some(rabbitmq) = &settings.handoff.rabbitmq
+        && let Err((field, message)) = rabbit_fault(rabbitmq)
+    {
+        let at = node.find(&["handoff", "rabbitmq", field]);
+        let span = at.map_or(node.span, |at| at.span);
+        let help = "see `handoff.rabbitmq` in docs/reference/settings.md";
+        report(
+            &mut found,
+            source,
+            part_codes::BAD_VALUE,
+            span,
+            message,
+            help,
+        );
+    }
+    judged::check(source, &node, &mut found);
     if let Some(at) = node.find(&["defaults", "retry"])
         && let Ok(rule) = Retry::deserialize(at.to_json())
         && let Some((field, message)) = retry_fault(&rule, RetryRule::DEFAULT.with(Some(&rule)))
@@ -71,6 +91,25 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
         }
     }
     settings
+}
+
+/// What is wrong with the settings of a broker, if something is: the field and why.
+fn rabbit_fault(given: &Rabbitmq) -> Result<(), (&'static str, String)> {
+    topology::name_fault(given.name.as_deref().unwrap_or(topology::NAME_DEFAULT))
+        .map_or(Ok(()), |why| Err(("name", why)))?;
+    if given.certificate.is_some() != given.key.is_some() {
+        return Err((
+            "certificate",
+            "`certificate` and `key` belong together".to_owned(),
+        ));
+    }
+    let tls = |why| ("ca", why);
+    rabbitmq::place(&given.urls, None, None).map_err(|why| ("urls", why))?;
+    let key = given.key.as_ref().map(Secret::reveal);
+    let identity = given.certificate.as_deref().zip(key);
+    rabbitmq::place(&given.urls, given.ca.as_deref(), identity)
+        .map_err(tls)
+        .map(drop)
 }
 
 /// The settings without what belongs to later versions.
@@ -97,6 +136,37 @@ fn known(source: &Source, findings: &mut Findings) -> Node {
     Node {
         span: source.node.span,
         data: Data::Map(kept),
+    }
+}
+
+/// `store`: one place, and one that can be connected to.
+fn store(source: &Source, node: &Node, settings: &Settings, findings: &mut Findings) {
+    let Some(postgres) = node.find(&["store", "postgres"]) else {
+        return;
+    };
+    if let Some(sqlite) = node.find(&["store", "sqlite"]) {
+        let message = "the store is said to be in a file, and on a server too".to_owned();
+        let help = "keep one of `sqlite` and `postgres`";
+        report(
+            findings,
+            source,
+            part_codes::CONFLICTING_SETTINGS,
+            sqlite.span,
+            message,
+            help,
+        );
+    }
+    let url = postgres.get("url").unwrap_or(postgres);
+    if let Some(Err(message)) = settings.store.postgres.as_ref().map(Postgres::server) {
+        let help = "write `postgres://user@host/database`, a schema of lowercase letters, and PEM";
+        report(
+            findings,
+            source,
+            part_codes::BAD_VALUE,
+            url.span,
+            message,
+            help,
+        );
     }
 }
 

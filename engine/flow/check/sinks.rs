@@ -93,6 +93,7 @@ pub(crate) fn sink(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node, name: &Key) 
     // What fails on its way gets to a sink as it was before the step.
     if !draft.late.iter().any(|late| late.to == name.text) {
         super::contract::sink(cx, &entry);
+        super::types::sink(cx, &entry, &name.text);
     }
     let when = parts::when(cx, &entry);
     let nothing_after = "nothing comes behind a sink that could use it";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::entry::{self, Entry};
 use super::names::Declared;
 use super::parts::{self, LateTo};
-use super::{Cx, condition, fragments, names, sagas};
+use super::{Cx, condition, fragments, names, sagas, types};
 use crate::component::common::RetryRule;
 use crate::component::waiting::Waiting;
 use crate::diagnostic::Place;
@@ -175,7 +175,8 @@ fn handed_to<'n>(entry: &Entry<'n>) -> Option<(&'n str, &'n Node)> {
 pub(crate) fn sequence(cx: &mut Cx<'_>, draft: &mut Draft, list: &Node) {
     match &list.data {
         Data::List(items) => {
-            for item in items {
+            for (at, item) in items.iter().enumerate() {
+                types::look_ahead(cx, items.get(at + 1));
                 step(cx, draft, item);
             }
         }
@@ -207,10 +208,12 @@ fn step(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
         // What it might have bound or made of the body nobody knows.
         cx.variables_uncertain = true;
         cx.contract = None;
+        cx.typed.state = None;
         return;
     };
     draft.note_hand_over(cx, &entry);
     draft.note_await(cx, &entry);
+    types::step(cx, &entry);
     super::contract::step(cx, &entry);
     let id = id(cx, draft, entry.kind, entry.common.id.as_deref(), node);
     let when = parts::when(cx, &entry);
@@ -292,6 +295,7 @@ pub(crate) fn add(
             .and_then(Node::as_text)
             .map(Arc::from),
         hands_to: handed_to(entry).map(|(name, _)| Arc::from(name)),
+        keeps: cx.contract.as_deref().map(Arc::from),
     };
     if sink {
         draft.nodes.push(node);
@@ -388,6 +392,7 @@ pub(crate) fn route_node(id: &str, kind: &'static str, route: Route, rule: Retry
         sink: false,
         system: None,
         hands_to: None,
+        keeps: None,
     }
 }
 
@@ -419,6 +424,7 @@ fn branch(cx: &mut Cx<'_>, draft: &mut Draft, node: &Node) {
     let when = node
         .get("when")
         .and_then(|when| condition::condition(cx, when));
+    types::condition(cx, node.get("when"));
     let Some(arms) = node.get("branch") else {
         return;
     };
@@ -465,6 +471,9 @@ fn arms_of(
     let mut after = before.clone();
     let contract = cx.contract.clone();
     let mut kept = true;
+    let typed = cx.typed.state.clone();
+    let mut states = types::arms(cx, arms, true).into_iter();
+    let mut ended = Vec::new();
     let heads = super::routes::arms(cx, arms, &super::routes::BRANCH, sound);
     for (arm, head) in arms.items().iter().zip(heads) {
         let steps = arm
@@ -472,6 +481,7 @@ fn arms_of(
             .or_else(|| arm.get("steps"));
         cx.variables.clone_from(&before);
         cx.contract.clone_from(&contract);
+        cx.typed.state = states.next().flatten();
         draft.open.clear();
         let first = draft.nodes.len();
         if let Some(steps) = steps {
@@ -484,6 +494,7 @@ fn arms_of(
         };
         let empty = targets.is_empty();
         kept &= cx.contract == contract;
+        ended.push(cx.typed.state.take());
         ends.append(&mut draft.open);
         after.append(&mut cx.variables);
         if let Action::Route(route) = &mut draft.nodes[at].action {
@@ -500,6 +511,7 @@ fn arms_of(
         }
     }
     cx.variables = after;
+    types::join(cx, typed, &ended);
     cx.contract = contract.filter(|_| kept);
     draft.open = ends;
 }

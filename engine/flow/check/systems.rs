@@ -9,6 +9,7 @@ use super::words::Words;
 use crate::diagnostic::{Findings, Span};
 use crate::expression::Tables;
 use crate::system::System;
+use crate::system::broker::Broker;
 use crate::system::database::Database;
 
 /// A system's file, read.
@@ -17,6 +18,8 @@ pub(crate) struct Read {
     pub(crate) system: Option<System>,
     /// The system, if it is sound and a database.
     pub(crate) database: Option<Database>,
+    /// The system, if it is sound and a message broker.
+    pub(crate) broker: Option<Broker>,
     /// The places of secrets.
     pub(crate) secrets: Vec<Span>,
 }
@@ -34,10 +37,14 @@ pub(crate) fn read(source: &Source, root: &Path, findings: &mut Findings) -> Rea
     };
     let mut found = Findings::new();
     let (file, node) = (&source.file, &source.node);
-    let (system, database) = match node.get("sql") {
-        None => (System::parse(file, node, &words, &mut found), None),
-        Some(_) => (None, Database::parse(file, node, root, &words, &mut found)),
-    };
+    let (mut system, mut database, mut broker) = (None, None, None);
+    if node.get("sql").is_some() {
+        database = Database::parse(file, node, root, &words, &mut found);
+    } else if node.get("amqp").is_some() {
+        broker = Broker::parse(file, node, &words, &mut found);
+    } else {
+        system = System::parse(file, node, &words, &mut found);
+    }
     for finding in found.iter() {
         if !source.missing.contains(&finding.place.span) {
             findings.push(finding.clone());
@@ -46,6 +53,7 @@ pub(crate) fn read(source: &Source, root: &Path, findings: &mut Findings) -> Rea
     Read {
         system: system.filter(|_| source.missing.is_empty()),
         database: database.filter(|_| source.missing.is_empty()),
+        broker: broker.filter(|_| source.missing.is_empty()),
         secrets: secrets.into_inner(),
     }
 }

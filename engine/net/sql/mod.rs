@@ -2,7 +2,12 @@
 //! knows no flows; the store's own database is not its matter.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::failure::{Class, Failure};
 
@@ -98,12 +103,73 @@ pub(crate) enum Trouble {
     Unknown(Failure),
 }
 
+/// What a look at a database has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Its kind and version.
+    pub(crate) version: String,
+    /// Whether it takes writes.
+    pub(crate) writable: bool,
+    /// Whether this user may make tables.
+    pub(crate) makes_tables: bool,
+}
+
 /// Where a database is.
 pub(crate) enum Place {
     /// A PostgreSQL server, and the certificates of authorities that it is trusted by, if not the machine's.
     Postgres(Box<tokio_postgres::Config>, Option<String>),
     /// A SQLite file.
     Sqlite(PathBuf),
+}
+
+/// A PostgreSQL server by its URL. The error says what is wrong with it.
+pub(crate) fn server(url: &str) -> Result<Config, String> {
+    let scheme = url.split("://").next().unwrap_or_default();
+    if !["postgres", "postgresql"].contains(&scheme) {
+        return Err("there is no client for this URL".to_owned());
+    }
+    let mut config = Config::from_str(url).map_err(|error| {
+        let cause = std::error::Error::source(&error);
+        let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
+        format!("the URL cannot be read{cause}")
+    })?;
+    if config.get_hosts().is_empty() {
+        return Err("the URL names no host".to_owned());
+    }
+    if !url.contains("sslmode=") {
+        // On the way to another machine anybody could read along; who wants that says so with `sslmode`.
+        let here = config.get_hosts().iter().all(is_here);
+        config.ssl_mode(if here {
+            SslMode::Disable
+        } else {
+            SslMode::Require
+        });
+    }
+    config.application_name("crossdock");
+    Ok(config)
+}
+
+fn is_here(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    }
+}
+
+/// TLS to a server that is trusted by these authorities (PEM), or by the machine's.
+pub(crate) fn tls(ca: Option<&str>) -> Result<MakeRustlsConnect, String> {
+    postgres::trust(ca).map(MakeRustlsConnect::new)
+}
+
+/// What an error of the client says, down to its last cause.
+pub(crate) fn said(error: &tokio_postgres::Error) -> String {
+    postgres::said(error)
 }
 
 /// A database, connected to at the first use.
@@ -135,6 +201,14 @@ impl Client {
         match &self.kind {
             Kind::Postgres(pool) => pool.apply(deed, timeout).await,
             Kind::Sqlite(file) => file.apply(deed, timeout).await,
+        }
+    }
+
+    /// Connects, and asks what may be done there; writes nothing.
+    pub(crate) async fn look(&self, within: Duration) -> Result<Looked, Failure> {
+        match &self.kind {
+            Kind::Postgres(pool) => pool.look(within).await,
+            Kind::Sqlite(file) => file.look(within).await,
         }
     }
 

@@ -18,7 +18,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Config, Error, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Deed, Dialect, Done, Field, Once, SWEEP_MOST, Trouble, differs, too_few};
+use super::{Deed, Dialect, Done, Field, Looked, Once, SWEEP_MOST, Trouble, differs, too_few};
 use crate::failure::{Class, Failure};
 use crate::net::tls;
 
@@ -92,6 +92,35 @@ impl Pool {
             }
             Err(_) => Err(self.trouble(Fault::Late, false)),
         }
+    }
+
+    pub(super) async fn look(&self, within: Duration) -> Result<Looked, Failure> {
+        let until = Instant::now() + within;
+        let sql = "SELECT current_setting('server_version'), (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean)::text,
+                          coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)::text";
+        let looked = async {
+            let connected = self.take(until).await?;
+            let rows = match timeout_at(until, connected.client.simple_query(sql)).await {
+                Ok(Ok(rows)) => rows,
+                Ok(Err(error)) => return Err(self.trouble(Fault::Server(error), false)),
+                Err(_) => return Err(self.trouble(Fault::Late, false)),
+            };
+            self.give_back(connected);
+            Ok(rows)
+        };
+        let rows = looked
+            .await
+            .map_err(|(Trouble::Refused(failure) | Trouble::Unknown(failure))| failure)?;
+        let row = rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let cell = |column| row.and_then(|row| row.get(column)).unwrap_or_default();
+        Ok(Looked {
+            version: format!("PostgreSQL {}", cell(0)),
+            writable: cell(1) == "false",
+            makes_tables: cell(2) == "true",
+        })
     }
 
     pub(super) async fn sweep(&self, ledger: &str, keep: Duration) -> Result<(), Failure> {
@@ -261,7 +290,7 @@ impl Pool {
             )),
             Fault::Server(error) => {
                 let Some(said) = error.as_db_error() else {
-                    let what = source(&error);
+                    let what = said(&error);
                     return match committing {
                         true => Trouble::Unknown(Failure::new(
                             Class::Ambiguous,
@@ -334,7 +363,7 @@ async fn known(connected: &mut Connected, once: &Once) -> Result<Option<String>,
 }
 
 /// Whom the server's certificate must come from.
-fn trust(ca: Option<&str>) -> Result<ClientConfig, String> {
+pub(super) fn trust(ca: Option<&str>) -> Result<ClientConfig, String> {
     tls::provider();
     let builder = ClientConfig::builder();
     let Some(pem) = ca else {
@@ -354,7 +383,7 @@ fn trust(ca: Option<&str>) -> Result<ClientConfig, String> {
 }
 
 /// The last cause says most.
-fn source(error: &Error) -> String {
+pub(super) fn said(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

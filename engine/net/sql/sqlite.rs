@@ -8,7 +8,7 @@ use rusqlite::ffi;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, TransactionBehavior};
 
-use super::{Deed, Dialect, Done, Field, Once, SWEEP_MOST, Trouble, differs, too_few};
+use super::{Deed, Dialect, Done, Field, Looked, Once, SWEEP_MOST, Trouble, differs, too_few};
 use crate::failure::{Class, Failure};
 
 /// A database file.
@@ -40,6 +40,33 @@ impl File {
         });
         done.await
             .unwrap_or_else(|_| Err(Trouble::Unknown(self.inner.broken())))
+    }
+
+    pub(super) async fn look(&self, within: Duration) -> Result<Looked, Failure> {
+        let inner = self.inner.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            inner.with(within, |connection| {
+                // Takes the right to write, and gives it back.
+                let begun = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
+                let writable = match begun {
+                    Ok(()) => true,
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => false,
+                    Err(error) => return Err(inner.trouble(&error)),
+                };
+                Ok(Looked {
+                    version: format!("SQLite {}", rusqlite::version()),
+                    writable,
+                    makes_tables: writable,
+                })
+            })
+        });
+        match looked
+            .await
+            .unwrap_or_else(|_| Err(Trouble::Refused(self.inner.broken())))
+        {
+            Ok(looked) => Ok(looked),
+            Err(Trouble::Refused(failure) | Trouble::Unknown(failure)) => Err(failure),
+        }
     }
 
     pub(super) async fn sweep(&self, ledger: &str, keep: Duration) -> Result<(), Failure> {

@@ -21,6 +21,19 @@ pub(super) struct Unknown {
     pub(super) first_at_ms: i64,
     pub(super) last_at_ms: i64,
     pub(super) absent: u32,
+    /// Perhaps it was never sent: the store was restored, and does not know what was done after its backup.
+    pub(super) restored: bool,
+}
+
+impl Unknown {
+    /// How it came to be unknown.
+    fn story(&self) -> &'static str {
+        if self.restored {
+            "the store was restored from a backup, and this may have been sent since"
+        } else {
+            "the request was sent and its answer never came"
+        }
+    }
 }
 
 impl EffectStage {
@@ -77,13 +90,13 @@ impl EffectStage {
             return self.take_over(hop, unknown.request, true).await;
         }
         let Some(settle_ms) = self.promises.probe_settle_ms else {
-            return self.nobody_knows(&hop, unknown.request).await;
+            return self.nobody_knows(&hop, unknown).await;
         };
         let settled_ms = unknown.last_at_ms + i64::try_from(settle_ms).unwrap_or(i64::MAX / 4);
         if self.shared.world.clock.now_ms() < settled_ms {
             let failure = Failure::new(
                 Class::Ambiguous,
-                "the request was sent and its answer never came; the target will be asked",
+                format!("{}; the target will be asked", unknown.story()),
             );
             return self
                 .wait(&hop, settled_ms, hop.attempt, failure, None)
@@ -143,14 +156,17 @@ impl EffectStage {
     }
 
     /// Sent, unanswered, and nobody can be asked: a person decides.
-    async fn nobody_knows(&self, hop: &Hop, request: Request) {
+    async fn nobody_knows(&self, hop: &Hop, unknown: Unknown) {
         let failure = Failure::new(
             Class::Ambiguous,
-            "the request was sent and its answer never came; the target keeps no idempotency key and there is no probe",
+            format!(
+                "{}; the target keeps no idempotency key and there is no probe",
+                unknown.story()
+            ),
         );
-        let outcome = self.outcome(hop, &request, EffectState::Unknown);
+        let outcome = self.outcome(hop, &unknown.request, EffectState::Unknown);
         let exchange = Exchange {
-            request: Some(request.bytes),
+            request: Some(unknown.request.bytes),
             answer: None,
         };
         self.fail(hop, failure, Some(outcome), exchange).await;

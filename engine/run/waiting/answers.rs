@@ -109,6 +109,7 @@ impl WaitStage {
                 Next::Ask(asking)
             }
             Asked::Waits(until_ms) => {
+                self.shared.handoff.rests(hop.hop);
                 self.shared.bell.due_at(until_ms);
                 Next::Nothing
             }

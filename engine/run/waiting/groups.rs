@@ -115,6 +115,7 @@ impl WaitStage {
             for (one, joined) in joining.into_iter().zip(joined) {
                 match joined {
                     Joined::Held(until_ms) => {
+                        self.shared.handoff.rests(one.hop.hop);
                         if let Some(until_ms) = until_ms {
                             self.shared.bell.due_at(until_ms);
                         }

@@ -90,7 +90,10 @@ impl WaitStage {
                 });
                 batch.add(hop, finished);
             }
-            Turned::Waits(until_ms) => self.shared.bell.due_at(until_ms),
+            Turned::Waits(until_ms) => {
+                self.shared.handoff.rests(hop.hop);
+                self.shared.bell.due_at(until_ms);
+            }
             Turned::Gone => self.shared.handoff.ended(hop.hop),
             Turned::Old(next) => {
                 let why = format!("number {} is old: it is the turn of {next}", number.number);

@@ -332,3 +332,22 @@ fn mistakes_in_the_config_are_found() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_bell_rings_for_new_files_and_not_for_those_who_look() {
+    let site = Site::new();
+    let folder = site.root.path().join("inbox");
+    let rings = Arc::new(Notify::new());
+    let watcher = bell(&folder, rings.clone());
+    assert!(watcher.is_some());
+    let rung = |within_ms| {
+        let waited = tokio::time::timeout(Duration::from_millis(within_ms), rings.notified());
+        async move { waited.await.is_ok() }
+    };
+    for _ in 0..3 {
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    }
+    assert!(!rung(300).await, "somebody has looked, nothing has changed");
+    site.drop_file("orders.csv", "a\n1\n");
+    assert!(rung(5_000).await, "there is a new file");
+}

@@ -128,8 +128,8 @@ async fn the_last_member_brings_the_leader_back_and_the_end_is_one_commit() {
     let expect = Some(runs[0].run);
     assert!(matches!(late.0, Joined::Late { sent_as, .. } if sent_as == expect));
     sample.clock.advance(Duration::from_secs(5));
-    let connection = Connection::open(&sample.path).unwrap();
-    assert_eq!(sweep(&connection, START_MS + 5_000, 9).unwrap(), 1);
+    let swept = sample.with(|connection| sweep(connection, START_MS + 5_000, 9).unwrap());
+    assert_eq!(swept, 1);
     assert!(held(&joined(&sample, joining(&runs[3], 1, RULE)).await).is_some());
 }
 

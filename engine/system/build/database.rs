@@ -1,20 +1,15 @@
 //! From a system's file to a database: where it is, and what can be wrong with that. Nothing is opened.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
-
-use super::{Report, rules};
-use crate::component::codes as common;
-use crate::diagnostic::{Diagnostic, File, Findings};
+use super::{Report, read, rules};
+use crate::diagnostic::{File, Findings};
 use crate::net::sql::Place;
 use crate::system::admission::Admission;
 use crate::system::database::Database;
 use crate::system::file::{Sql, SystemFile};
-use crate::yaml::shape::{self, Formats};
+use crate::yaml::shape::Formats;
 use crate::yaml::{Node, Style};
 
 impl Database {
@@ -26,20 +21,7 @@ impl Database {
         formats: &dyn Formats,
         findings: &mut Findings,
     ) -> Option<Database> {
-        let mut found = Findings::new();
-        shape::check_with(&schema(), node, file, formats, &mut found);
-        let sound = !found.has_errors();
-        findings.extend(found);
-        let config = match serde_json::from_value::<SystemFile>(node.to_json()) {
-            Ok(config) => config,
-            Err(_) if !sound => return None,
-            Err(error) => {
-                let place = node.place(file);
-                let finding = Diagnostic::error(common::BAD_VALUE, place, error.to_string());
-                findings.push(finding);
-                return None;
-            }
-        };
+        let (config, sound) = read(file, node, formats, findings)?;
         let mut report = Report {
             file,
             node,
@@ -67,23 +49,15 @@ impl Database {
     }
 }
 
-/// The shape of a file that says `sql`.
-fn schema() -> serde_json::Value {
-    let mut schema = schemars::schema_for!(SystemFile).to_value();
-    if let Some(required) = schema["required"].as_array_mut() {
-        required.retain(|name| name != "http");
-    }
-    schema
-}
-
 /// Reports what only a system that is reached over HTTP has.
 fn only_sql(config: &SystemFile, report: &mut Report<'_>) {
     for (name, given) in [
         ("http", config.http.is_some()),
+        ("amqp", config.amqp.is_some()),
         ("failures", !config.failures.is_empty()),
     ] {
         if given {
-            let message = format!("`{name}` is about HTTP, and this system is a database");
+            let message = format!("`{name}` has no meaning here: this system is a database");
             report.conflict(&[name], &message, "remove it");
         }
     }
@@ -116,17 +90,10 @@ fn place(sql: &Sql, root: &Path, report: &mut Report<'_>) -> Option<Place> {
         }
         return Some(Place::Sqlite(root.join(file)));
     }
-    let scheme = sql.url.split("://").next().unwrap_or_default();
-    if !["postgres", "postgresql"].contains(&scheme) {
-        report.error(path, "there is no client for this URL", HELP);
-        return None;
-    }
-    let mut config = match Config::from_str(&sql.url) {
+    let config = match crate::net::sql::server(&sql.url) {
         Ok(config) => config,
-        Err(error) => {
-            let cause = std::error::Error::source(&error)
-                .map_or(String::new(), |cause| format!(": {cause}"));
-            report.error(path, format!("the URL cannot be read{cause}"), HELP);
+        Err(message) => {
+            report.error(path, message, HELP);
             return None;
         }
     };
@@ -137,31 +104,5 @@ fn place(sql: &Sql, root: &Path, report: &mut Report<'_>) -> Option<Place> {
         let help = "take the URL from `${env:NAME}` or `${file:/run/secrets/name}`";
         report.error(path, "the password stands in the file itself", help);
     }
-    if config.get_hosts().is_empty() {
-        report.error(path, "the URL names no host", HELP);
-    }
-    if !sql.url.contains("sslmode=") {
-        // On the way to another machine anybody could read along; who wants that says so with `sslmode`.
-        let here = config.get_hosts().iter().all(is_here);
-        config.ssl_mode(if here {
-            SslMode::Disable
-        } else {
-            SslMode::Require
-        });
-    }
-    config.application_name("crossdock");
     Some(Place::Postgres(Box::new(config), sql.ca.clone()))
-}
-
-fn is_here(host: &Host) -> bool {
-    match host {
-        Host::Tcp(name) => {
-            name == "localhost"
-                || name
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|address| address.is_loopback())
-        }
-        #[cfg(unix)]
-        Host::Unix(_) => true,
-    }
 }

@@ -1,14 +1,16 @@
-//! The schema at a place of a mapping's target, references followed. It knows what may stand there, not whether a body is valid.
+//! A place in a schema of the project, references followed. It knows what may stand there, not whether a body is valid.
 
 use serde_json::{Map, Value};
 
 use crate::schema::Schemas;
 
+pub(crate) mod fields;
+
 /// How many references in a row are followed.
 const REFERENCES_MAX: usize = 32;
 
 /// A schema within a named schema of the project.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct At<'s> {
     schemas: &'s Schemas,
     /// The whole schema in which it stands.
@@ -39,7 +41,7 @@ impl<'s> At<'s> {
 
     /// The schema itself and all that must hold too: what its reference and its `allOf` say. `None` where something is said that this
     /// does not understand, so that nothing is certain.
-    fn parts(self) -> Option<Vec<At<'s>>> {
+    pub(crate) fn parts(self) -> Option<Vec<At<'s>>> {
         let mut parts = Vec::new();
         let mut open = vec![self];
         while let Some(at) = open.pop() {
@@ -57,8 +59,16 @@ impl<'s> At<'s> {
             {
                 return None;
             }
+            // A schema with an address of its own within another one resolves its references against that.
+            let own_address = object.contains_key("$id") && !std::ptr::eq(at.value, at.root);
+            if own_address {
+                return None;
+            }
             if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
                 open.push(at.follow(reference)?);
+                if at.is_draft_7() {
+                    continue;
+                }
             }
             for part in object
                 .get("allOf")
@@ -71,6 +81,22 @@ impl<'s> At<'s> {
             parts.push(at);
         }
         Some(parts)
+    }
+
+    /// In draft 7 nothing counts beside a `$ref`.
+    fn is_draft_7(self) -> bool {
+        let draft = self.root.get("$schema").and_then(Value::as_str);
+        draft.is_some_and(|draft| draft.contains("draft-07"))
+    }
+
+    /// Another schema below this one.
+    pub(crate) fn below(self, value: &'s Value) -> At<'s> {
+        At { value, ..self }
+    }
+
+    /// Whether both are the same place.
+    pub(crate) fn same(self, other: At<'s>) -> bool {
+        std::ptr::eq(self.value, other.value)
     }
 
     fn follow(self, reference: &str) -> Option<At<'s>> {

@@ -1,0 +1,507 @@
+//! The hand-off over RabbitMQ: several engines share the work. It holds no truth, and the broker neither: a hop is announced after its commit,
+//! a delivery is acknowledged after the commit of the hop's end, and whatever a broker loses is announced again.
+//!
+//! What was delivered waits in the queues of the embedded hand-off, from which stages take; how much may wait there is what the broker may
+//! deliver without an acknowledgement. Every hop that is here has its delivery noted in `holding`.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Hop;
+use super::embedded::{Embedded, Load};
+use crate::failure::{Class, Failure};
+use crate::net::amqp::consumer::Receipts;
+use crate::net::amqp::line::Line;
+use crate::net::amqp::link::Link;
+use crate::net::amqp::publisher::{Manner, Publisher};
+use crate::net::amqp::receipts::Receipt;
+use crate::net::amqp::{Broker, Identity};
+use crate::store::Store;
+use crate::store::commit::{Commit, HopId};
+use crate::store::facts::Fact;
+use crate::world::World;
+
+mod announcing;
+mod counts;
+mod letter;
+mod taking;
+pub mod topology;
+mod vigil;
+
+use announcing::Marks;
+use counts::Counts;
+use letter::{Notice, Read};
+use topology::{Queues, Stage, Topology};
+
+/// How large a message may be to travel whole, where nobody says so: 64 KiB.
+pub const BODY_MAX: usize = 64 << 10;
+/// How many hops may wait to be announced; those beyond are found by the sweep.
+const ANNOUNCING_MAX: usize = 4096;
+/// How long a start waits for a broker that cannot be reached, before it goes on without.
+pub const START_PATIENCE: Duration = Duration::from_secs(3);
+/// The shortest and the longest time for which a hop that somebody else works on is put off.
+const PUT_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// How long a stop may take to tell the broker what is over.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// The fact by which the hops of one store are told from those of another.
+const STORE_FACT: &str = "store/number";
+
+/// Where the broker is, and what travels over it.
+pub struct Options {
+    /// The broker.
+    pub place: Place,
+    /// Which queues there are.
+    pub topology: Topology,
+    /// How large a message with its headers may be to travel whole, in bytes.
+    pub body_max: usize,
+    /// How long a start waits for the broker, before it goes on without.
+    pub patience: Duration,
+}
+
+/// Where a broker is.
+#[derive(Clone)]
+pub struct Place(Arc<Broker>);
+
+/// The broker at these URLs, trusted by the certificates in `ca` or by the machine's; `identity` is the client's own certificate chain with
+/// its key. All are PEM. Connects to nothing; the error says what is wrong.
+pub fn place(
+    urls: &[String],
+    ca: Option<&str>,
+    identity: Option<(&str, &str)>,
+) -> Result<Place, String> {
+    let identity = identity.map(|(certificate, key)| Identity { certificate, key });
+    Broker::new(urls, ca, identity).map(|broker| Place(Arc::new(broker)))
+}
+
+impl Place {
+    /// The broker's addresses, without credentials.
+    pub fn shown(&self) -> String {
+        self.0.shown()
+    }
+
+    /// Connects, for one who only looks.
+    pub async fn look(
+        &self,
+        topology: &Topology,
+        store: &crate::store::reader::Reader,
+        delete: bool,
+    ) -> Result<Vec<(topology::Found, Option<Result<(), String>>)>, Failure> {
+        let link = Link::open(&self.0, 0, "topology").await?;
+        let mut told = Vec::new();
+        for found in topology.survey(&link, store).await? {
+            let deleted = match delete && found.state == topology::State::LeftOver {
+                true => Some(topology.delete(&link, &found.name).await?),
+                false => None,
+            };
+            told.push((found, deleted));
+        }
+        link.close().await;
+        Ok(told)
+    }
+}
+
+/// The hand-off over RabbitMQ. A clone is the same one.
+#[derive(Clone)]
+pub struct Rabbit(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    /// The store's number: what was announced by engines of another store means nothing here.
+    number: i64,
+    local: Embedded,
+    world: World,
+    body_max: usize,
+    topology: Topology,
+    publishing: Line,
+    consuming: Line,
+    publisher: Publisher,
+    announcing: mpsc::Sender<Notice>,
+    holding: Mutex<FxHashMap<HopId, Holding>>,
+    /// Hops that were announced by their number a moment ago: their whole announcement, which follows, is no news.
+    numbered: Mutex<FxHashSet<HopId>>,
+    marks: Marks,
+    counts: Counts,
+    /// The names of the queues, once they are there; `None` while that is not known.
+    raised: watch::Sender<Option<Arc<Queues>>>,
+    /// A queue is not there, or does not answer.
+    doubt: Notify,
+    /// Queues that are there in name only: nothing can be taken from them.
+    broken: Mutex<BTreeSet<Arc<str>>>,
+    /// Something must be announced again soon.
+    sweep: Notify,
+    /// Taking is over.
+    stop: CancellationToken,
+    /// Telling is over too.
+    end: CancellationToken,
+    takers: TaskTracker,
+    keepers: TaskTracker,
+    /// Whether people were told of messages of another store.
+    strangers: AtomicBool,
+    /// Whether the broker takes no messages because of its alarm for memory or disk.
+    alarmed: AtomicBool,
+    /// Whether the broker turns down what is announced, for another reason.
+    refusing: AtomicBool,
+}
+
+/// The delivery of a hop that is here.
+struct Holding {
+    /// Flow and step.
+    at: (Arc<str>, Arc<str>),
+    fence: i64,
+    tag: u64,
+    receipts: Receipts,
+    /// The same hop, released again before we have heard of the end of our turn.
+    next: Option<Box<Arrival>>,
+}
+
+/// A delivery that was read.
+struct Arrival {
+    /// Flow and step.
+    at: (Arc<str>, Arc<str>),
+    read: Read,
+    tag: u64,
+    receipts: Receipts,
+}
+
+impl Rabbit {
+    /// Connects, makes the queues, and begins to take and to announce. A broker that cannot be reached is waited for as long as the patience
+    /// lasts, and then in the background: the store has the messages. Fails at once where waiting cannot help.
+    pub async fn start(
+        store: Store,
+        local: Embedded,
+        world: World,
+        options: Options,
+    ) -> Result<Rabbit, Failure> {
+        let number = store_number(&store, &world).await?;
+        let publishing = Line::open(options.place.0.clone(), "announces", world.clone());
+        let consuming = Line::open(options.place.0.clone(), "takes", world.clone());
+        let (announcing, notices) = mpsc::channel(ANNOUNCING_MAX);
+        let rabbit = Rabbit(Arc::new(Inner {
+            publisher: Publisher::start(publishing.clone(), Manner::default()),
+            store,
+            number,
+            local,
+            world,
+            body_max: options.body_max,
+            topology: options.topology,
+            publishing,
+            consuming,
+            announcing,
+            holding: Mutex::default(),
+            numbered: Mutex::default(),
+            marks: Marks::default(),
+            counts: Counts::default(),
+            raised: watch::Sender::new(None),
+            doubt: Notify::new(),
+            broken: Mutex::default(),
+            sweep: Notify::new(),
+            stop: CancellationToken::new(),
+            end: CancellationToken::new(),
+            takers: TaskTracker::new(),
+            keepers: TaskTracker::new(),
+            strangers: AtomicBool::new(false),
+            alarmed: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+        }));
+        let told = Arc::downgrade(&rabbit.0);
+        rabbit.0.local.tell_gone(move |hop| {
+            if let Some(inner) = told.upgrade() {
+                inner.over(hop);
+            }
+        });
+        let first = match rabbit.first(&options.place, options.patience).await {
+            Ok(link) => link,
+            Err(failure) => {
+                rabbit.close().await;
+                return Err(failure);
+            }
+        };
+        rabbit.0.counts.refresh(&rabbit.0.store).await?;
+        let inner = &rabbit.0;
+        for stage in inner.topology.stages() {
+            inner
+                .takers
+                .spawn(taking::run(inner.clone(), stage.clone()));
+        }
+        inner.takers.spawn(taking::astray(inner.clone()));
+        inner
+            .keepers
+            .spawn(announcing::announce(inner.clone(), notices));
+        inner.keepers.spawn(announcing::mark(inner.clone()));
+        inner.takers.spawn(announcing::sweep(inner.clone()));
+        inner.takers.spawn(vigil::raise(inner.clone(), first));
+        inner.takers.spawn(vigil::watch(inner.clone()));
+        inner.takers.spawn(vigil::alarm(inner.clone()));
+        inner.takers.spawn(counts::run(inner.clone()));
+        Ok(rabbit)
+    }
+
+    /// The first connection, over which the queues were made; `None` where there is none in time.
+    async fn first(&self, place: &Place, patience: Duration) -> Result<Option<Link>, Failure> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let made = match self.0.publishing.link_within(Duration::from_secs(2)).await {
+                Ok(link) => vigil::made(&self.0, &link).await.map(|()| link),
+                Err(failure) => Err(failure),
+            };
+            let failure = match made {
+                Ok(link) => return Ok(Some(link)),
+                Err(failure) => failure,
+            };
+            if !matches!(failure.class, Class::Unavailable | Class::Timeout) {
+                return Err(Failure {
+                    message: format!("the hand-off over RabbitMQ: {}", failure.message),
+                    ..failure
+                });
+            }
+            if tokio::time::Instant::now() >= until {
+                tracing::warn!(
+                    "the broker {} cannot be reached; messages are accepted and wait in the store until it can: {failure}",
+                    place.shown()
+                );
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// A hop is ready: its commit is durable. Where the broker cannot be told now, the sweep does it later.
+    pub(super) fn announce(&self, hop: Hop) {
+        if self.0.numbered().remove(&hop.hop) {
+            return;
+        }
+        self.0.counts.came(&hop.flow);
+        self.tell(Notice::Whole(Box::new(hop)));
+    }
+
+    /// A hop is ready, and only the store has its message.
+    pub(super) fn announce_stored(&self, flow: &str, step: &str, hop: HopId) {
+        let mut numbered = self.0.numbered();
+        if numbered.len() >= ANNOUNCING_MAX {
+            numbered.clear();
+        }
+        numbered.insert(hop);
+        drop(numbered);
+        self.0.counts.came(flow);
+        self.tell(Notice::Number(Arc::from(flow), Arc::from(step), hop));
+    }
+
+    fn tell(&self, notice: Notice) {
+        if self.0.raised.borrow().is_some() {
+            self.0.announcing.try_send(notice).ok();
+        }
+    }
+
+    /// A hop that was taken is over, or waits: its commit is durable, or the store no longer has it with this fence.
+    pub(super) fn over(&self, hop: HopId) {
+        self.0.over(hop);
+    }
+
+    /// A taken hop is the next one again after this time.
+    pub(super) fn put_off(&self, hop: Hop, wait: Duration) {
+        let inner = self.0.clone();
+        let wait = wait.clamp(PUT_OFF.0, PUT_OFF.1);
+        self.0.takers.spawn(async move {
+            tokio::select! {
+                () = inner.stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => inner.local.give_back(hop),
+            }
+        });
+    }
+
+    /// How much there is of a flow, and of all flows together, in the store.
+    pub(super) fn load(&self, flow: &str) -> (Load, Load) {
+        self.0
+            .counts
+            .load(flow, |flow, step| self.0.local.is_shut(flow, step))
+    }
+
+    /// How many hops there are.
+    pub(super) fn in_flight(&self) -> usize {
+        self.load("").1.all
+    }
+
+    /// How many hops are ready for a step.
+    pub(super) fn ready(&self, flow: &str, step: &str) -> usize {
+        self.0.counts.ready(flow, step)
+    }
+
+    /// How many hops the store has.
+    pub(super) async fn standing(&self) -> Result<u64, Failure> {
+        let counts = self.0.store.hop_counts().await?;
+        Ok(counts
+            .iter()
+            .map(|count| count.ready + count.waiting + count.held)
+            .sum())
+    }
+
+    /// Whether nothing in the store can go on by itself.
+    pub(super) async fn at_rest(&self) -> Result<bool, Failure> {
+        let counts = self.0.store.hop_counts().await?;
+        Ok(counts.iter().all(|count| count.ready + count.waiting == 0))
+    }
+
+    /// Takes no more, tells the broker what is over, and says goodbye. What is not over goes back to its queue.
+    pub(super) async fn close(&self) {
+        let inner = &self.0;
+        inner.stop.cancel();
+        inner.takers.close();
+        inner.keepers.close();
+        let closing = async {
+            inner.takers.wait().await;
+            inner.end.cancel();
+            inner.keepers.wait().await;
+            inner.publisher.close().await;
+            inner.consuming.close().await;
+            inner.publishing.close().await;
+        };
+        tokio::time::timeout(STOP_WITHIN, closing).await.ok();
+        inner.end.cancel();
+    }
+}
+
+impl Inner {
+    fn holding(&self) -> MutexGuard<'_, FxHashMap<HopId, Holding>> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn numbered(&self) -> MutexGuard<'_, FxHashSet<HopId>> {
+        self.numbered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A hop was delivered. It is taken in, unless it is here already.
+    fn arrived(&self, arrival: Arrival) {
+        let mut holding = self.holding();
+        if let Some(held) = holding.get_mut(&arrival.read.hop) {
+            let fence = arrival.read.fence;
+            if fence == held.fence && held.receipts.is_over() {
+                // The connection over which it came is lost, and the broker has brought it again.
+                (held.tag, held.receipts) = (arrival.tag, arrival.receipts);
+            } else if fence > held.fence
+                && held
+                    .next
+                    .as_ref()
+                    .is_none_or(|next| next.read.fence < fence)
+            {
+                if let Some(before) = held.next.replace(Box::new(arrival)) {
+                    before.settle();
+                }
+            } else {
+                arrival.settle();
+            }
+            return;
+        }
+        let Arrival {
+            at,
+            read,
+            tag,
+            receipts,
+        } = arrival;
+        let (flow, step) = at.clone();
+        let held = Holding {
+            at,
+            fence: read.fence,
+            tag,
+            receipts,
+            next: None,
+        };
+        holding.insert(read.hop, held);
+        drop(holding);
+        match read.whole {
+            Some(hop) => self.local.announce(hop),
+            None => self.local.announce_stored(&flow, &step, read.hop),
+        }
+    }
+
+    fn over(&self, hop: HopId) {
+        self.marks.drop_out(hop);
+        let held = self.holding().remove(&hop);
+        self.local.ended(hop);
+        let Some(held) = held else {
+            return;
+        };
+        held.receipts.settle(held.tag, Receipt::Taken);
+        if let Some(next) = held.next {
+            self.arrived(*next);
+        }
+    }
+
+    /// What was delivered for a stage and nobody has taken goes back to the broker with its channel.
+    fn withdraw(&self, stage: &Stage) {
+        for step in stage.steps() {
+            let gone = self.local.withdraw(&stage.flow, step);
+            let mut holding = self.holding();
+            for hop in gone {
+                holding.remove(&hop);
+            }
+        }
+    }
+
+    fn broken(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many hops of a step are here.
+    fn held_of(&self, flow: &str, step: &str) -> usize {
+        let holding = self.holding();
+        holding
+            .values()
+            .filter(|held| *held.at.0 == *flow && *held.at.1 == *step)
+            .count()
+    }
+
+    /// The names of the queues, once they are there.
+    async fn queues(&self) -> Arc<Queues> {
+        let mut raised = self.raised.subscribe();
+        loop {
+            if let Some(queues) = &*raised.borrow_and_update() {
+                return queues.clone();
+            }
+            if raised.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Says once a run that messages of another store came.
+    fn stranger(&self, flow: &str) {
+        if !self.strangers.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                flow,
+                "the broker has messages of another store; they are dropped here. If two projects share the broker, give each a `handoff.rabbitmq.name` of its own"
+            );
+        }
+    }
+}
+
+impl Arrival {
+    fn settle(self) {
+        self.receipts.settle(self.tag, Receipt::Taken);
+    }
+}
+
+/// The number of the store: drawn by the first engine that asks.
+async fn store_number(store: &Store, world: &World) -> Result<i64, Failure> {
+    let drawn = i64::try_from(world.random.next() >> 1).unwrap_or(1).max(1);
+    let fact = Fact {
+        name: STORE_FACT.to_owned(),
+        from: None,
+        to: drawn,
+    };
+    store
+        .commit(Commit {
+            facts: vec![fact],
+            ..Commit::default()
+        })
+        .await?;
+    let found = store.facts(STORE_FACT).await?;
+    let number = found.first().map(|(_, number)| *number);
+    number.ok_or_else(|| Failure::internal("the store has no number"))
+}
