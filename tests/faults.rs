@@ -18,6 +18,7 @@ mod rig;
 mod works;
 
 use std::fmt;
+use std::io::Write;
 
 use backing::{Backing, Services};
 
@@ -285,6 +286,10 @@ fn small(name: &str) {
         backend: Backend::Embedded,
     };
     let (good, text) = judge(scenario, &setting);
+    if !good {
+        // Said at once too, past the harness, which keeps it until all tests are over: a run that is broken off says why.
+        let _told = writeln!(std::io::stderr(), "{text}");
+    }
     assert!(good, "{text}");
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -18,6 +18,9 @@ use super::storefront::Progress;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How often the demo looks whether something has come about.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Ports below those that the system gives to outgoing connections: while a killed process is down, nobody else gets its port, and nobody
+/// who tries to reach it is connected to himself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How many of the log's last lines are shown when the engine does not start.
 const LOG_LINES_SHOWN: usize = 20;
 
@@ -250,10 +253,21 @@ pub async fn booked(erp: &mut Client) -> Option<u64> {
     serde_json::from_slice::<serde_json::Value>(&body).ok()?["booked"].as_u64()
 }
 
-/// A free port on loopback; free at this moment.
+/// An address on loopback whose port is free, and stays so while nobody listens there: never given twice by one process.
 pub fn free_address() -> Result<SocketAddr, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener.local_addr().map_err(|error| error.to_string())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let span = PORTS.end - PORTS.start;
+    for _ in 0..span {
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let place = (std::process::id() as u16)
+            .wrapping_mul(61)
+            .wrapping_add(nth);
+        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + place % span));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(format!("no port on loopback is free in {PORTS:?}"))
 }
 
 /// The number after the word `recovered` in a line of the engine's log.

@@ -297,7 +297,7 @@ fn environment(erp: SocketAddr) -> Vec<(&'static str, String)> {
 /// Starts the ERP's process.
 async fn start_erp(args: &DemoArgs, stage: &Stage) -> Result<StandIn, String> {
     let erp = ErpArgs {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: free_address()?,
         journal: stage.erp.clone(),
         mode: args.erp,
         fault: args.fault.clone(),

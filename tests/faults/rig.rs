@@ -131,7 +131,7 @@ impl Rig {
             sent: 0,
             sendings: Vec::new(),
             storefront_to: Vec::new(),
-            erp_address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            erp_address: free_address()?,
             folder,
             options,
         };
@@ -147,6 +147,11 @@ impl Rig {
             "attempts: 30, first: 100ms, factor: 2, most: 2s",
         )?;
         rig.edit("systems/erp.yaml", "timeout: 10s", "timeout: 2s")?;
+        rig.edit(
+            "systems/erp.yaml",
+            "open: 30s, most: 10m",
+            "open: 300ms, most: 2s",
+        )?;
         rig.start_erp().await?;
         let erp = format!("http://{}", rig.erp_address);
         for (name, value) in [

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crossdock::demo::engine::free_address;
+
 use super::Line;
 use super::dice::Dice;
 use super::disk::{Disk, Names, Syncs};
@@ -198,7 +200,7 @@ pub fn low(setting: &Setting) -> Result<Line, String> {
     let many = setting.scale.of(30, 300, 3_000) as usize;
     let site = Site::new(Erp::Keys);
     let shim = Shim::under(&site.root());
-    let place = free_address();
+    let place = free_address()?;
     let mut engine = site.start_engine(&format!("http://{place}"), &shim.environment(false));
     site.until_ready(&mut engine)?;
     // Nobody is at home at the ERP yet, so these are in flight when space runs out.
@@ -215,7 +217,7 @@ pub fn low(setting: &Setting) -> Result<Line, String> {
             other => wrong.push(format!("with little space a sender is told {other:?}")),
         }
     }
-    let (_erp, _) = site.start_erp_at(&place);
+    let (_erp, _) = site.start_erp_at(place);
     until("what is in flight is finished", || {
         site.booked().len() == many
     })?;
@@ -280,12 +282,6 @@ pub fn no_handles(setting: &Setting) -> Result<Line, String> {
         faults,
         ..line
     })
-}
-
-/// An address where nobody listens yet.
-pub fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 /// Waits for something, but not for ever.

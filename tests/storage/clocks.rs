@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossdock::demo::engine::free_address;
 use crossdock::flow;
 use crossdock::net::listener::Listener;
 use crossdock::run::supervisor::{Engine, Start};
@@ -13,7 +14,7 @@ use crossdock::world::clock::SetClock;
 use crossdock::world::env::FixedEnvironment;
 
 use super::Line;
-use super::broken::{free_address, until};
+use super::broken::until;
 use super::power::judge;
 use super::site::{Erp, Site, lines};
 use crate::faults::Setting;
@@ -91,7 +92,7 @@ fn one(by_ms: i64, down: bool, many: usize) -> Result<Line, String> {
             "first: 4s, factor: 1, most: 4s",
         );
     site.file("flows/orders.yaml", &orders);
-    let place = free_address();
+    let place = free_address()?;
     let machine = Machine {
         site,
         clock: Arc::new(SetClock::default()),
@@ -100,7 +101,7 @@ fn one(by_ms: i64, down: bool, many: usize) -> Result<Line, String> {
     };
     let site = &machine.site;
     let mut engine = machine.start()?;
-    let (erp, _) = site.start_erp_at(&place);
+    let (erp, _) = site.start_erp_at(place);
     let first: BTreeSet<usize> = (0..many).collect();
     site.send(&first)?;
     site.at_rest(many as i64)?;
@@ -116,7 +117,7 @@ fn one(by_ms: i64, down: bool, many: usize) -> Result<Line, String> {
         machine.clock.set_by(by_ms);
     }
     let set = Instant::now();
-    let (_erp, _) = site.start_erp_at(&place);
+    let (_erp, _) = site.start_erp_at(place);
     let rows: Vec<String> = (0..20).map(|row| format!("S-{row},{row}")).collect();
     site.drop_file("stock-0.csv", &rows);
     // All come once more, as senders do after a day: none may take effect again.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crossdock::demo::engine::free_address;
 use crossdock::store::books::Counts;
 use crossdock::store::reader::Reader;
 use crossdock::store::runs::{RunFilter, RunRow, RunState};
@@ -114,12 +115,11 @@ impl Site {
 
     /// An empty folder, to be filled with what a disk has kept.
     pub fn bare(erp: Erp) -> Site {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("project")).unwrap();
         Site {
             folder,
-            address: listener.local_addr().unwrap(),
+            address: free_address().unwrap(),
             erp,
         }
     }
@@ -175,11 +175,11 @@ impl Site {
 
     /// Starts the ERP somewhere. Gives it with its address.
     pub fn start_erp(&self) -> (Process, String) {
-        self.start_erp_at("127.0.0.1:0")
+        self.start_erp_at(free_address().unwrap())
     }
 
     /// Starts the ERP at an address.
-    pub fn start_erp_at(&self, address: &str) -> (Process, String) {
+    pub fn start_erp_at(&self, address: SocketAddr) -> (Process, String) {
         let mode = match self.erp {
             Erp::Keys => "keys",
             Erp::Neither => "neither",
@@ -191,7 +191,7 @@ impl Site {
                 "--mode",
                 mode,
                 "--listen",
-                address,
+                &address.to_string(),
                 "--journal",
             ])
             .arg(self.erp_journal())

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::cluster::{Process, newest, quiet_address, said};
+use crossdock::demo::engine::free_address;
+
+use super::cluster::{Process, newest, said};
 
 /// Where Debian installs versions of it.
 const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
@@ -56,10 +58,10 @@ impl Broker {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mut broker = Broker {
             programs,
-            address: quiet_address(),
-            tls: identity.map(|_| quiet_address()),
-            directory: quiet_address(),
-            nodes: quiet_address(),
+            address: free_address().unwrap(),
+            tls: identity.map(|_| free_address().unwrap()),
+            directory: free_address().unwrap(),
+            nodes: free_address().unwrap(),
             directory_process: None,
             process: None,
             folder,

@@ -1,11 +1,9 @@
 //! What a broker and a database of a test's own have in common: their ports, their processes, and the guard that ends them with the test.
 
 use std::ffi::OsStr;
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a broker or a database may take to start, also on a machine that is busy.
@@ -14,27 +12,6 @@ const SERVES_WITHIN: Duration = Duration::from_secs(120);
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 /// How often one looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Ports below those that the system gives to outgoing connections: while a killed broker is down, nobody else gets its port, and nobody
-/// who tries to reach it is connected to himself.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// An address on loopback whose port is free and stays ours.
-pub fn quiet_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let span = PORTS.end - PORTS.start;
-    for _ in 0..span {
-        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
-        let place = (std::process::id() as u16)
-            .wrapping_mul(61)
-            .wrapping_add(nth);
-        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + place % span));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no port is free in {PORTS:?}");
-}
-
 /// A process that runs until it is ended, and does not outlive the test, whatever ends that.
 pub struct Process {
     child: Child,

@@ -12,10 +12,12 @@ pub mod receiver;
 pub mod shim;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use crossdock::demo::engine::free_address;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,10 +47,7 @@ impl Sandbox {
     pub fn new() -> Sandbox {
         let folder = std::rc::Rc::new(tempfile::tempdir().unwrap());
         let root = folder.path().to_owned();
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = free_address().unwrap();
         let sandbox = Sandbox {
             folder,
             root,

@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::cluster::{Process, newest, quiet_address, said};
+use crossdock::demo::engine::free_address;
+
+use super::cluster::{Process, newest, said};
 
 /// Where Debian installs versions of it.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -34,7 +36,7 @@ impl Postgres {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).map_err(wrong)?;
         let mut postgres = Postgres {
             programs,
-            address: quiet_address(),
+            address: free_address().unwrap(),
             process: None,
             folder,
         };
