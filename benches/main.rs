@@ -11,6 +11,7 @@ use std::io::Write;
 mod absolutes;
 mod contracts;
 mod durability;
+mod floor;
 mod handoff;
 mod mapping;
 mod measure;

@@ -177,6 +177,8 @@ fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) 
     let folder = tempfile::tempdir().expect("a folder");
     let before = fsyncs(folder.path(), 500);
     let steady = steady(runtime, folder.path(), rate, 5.0);
+    let bare = crate::floor::listen(runtime, folder.path(), request().len());
+    let (floor, _) = post_steadily(bare, rate, 5.0);
     let after = fsyncs(folder.path(), 500);
     let sync = (before[250] + after[250]) / 2;
     let us = |all: &[Duration], share: f64| {
@@ -192,12 +194,15 @@ fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) 
             2.0,
         )
         .with(format!(
-            "{} posts at {rate:.0}/s, p10 {:.0} us, p90 {:.0} us, p99 {:.0} us, one fsync {:.0} us; sent late by p50 {:.0} us, p99 {:.0} us; {} transactions, {} fsyncs",
+            "{} posts at {rate:.0}/s, p10 {:.0} us, p90 {:.0} us, p99 {:.0} us, one fsync {:.0} us; appended to a file, synced and no more: p10 {:.0} us, p50 {:.0} us, p99 {:.0} us; sent late by p50 {:.0} us, p99 {:.0} us; {} transactions, {} fsyncs",
             steady.latencies.len(),
             us(&steady.latencies, 0.1),
             us(&steady.latencies, 0.9),
             us(&steady.latencies, 0.99),
             sync.as_secs_f64() * 1e6,
+            us(&floor, 0.1),
+            us(&floor, 0.5),
+            us(&floor, 0.99),
             us(&steady.late, 0.5),
             us(&steady.late, 0.99),
             steady.transactions,

@@ -285,8 +285,9 @@ pub fn network(setting: &Setting) -> Result<Line, String> {
             engines: 2,
             backing: Some(Backing::on(&services).over(url)),
             mode: Mode::Keys,
-            rate: 20,
-            ..Options::orders(setting.scale.of(1_200, 6_500, 40_000), setting)
+            // A minute of sending at small scale, at a rate that leaves a busy machine time to make up for the silences.
+            rate: setting.scale.of(10, 20, 20),
+            ..Options::orders(setting.scale.of(600, 6_500, 40_000), setting)
         })
         .await?;
         rig.start_engines().await?;
