@@ -58,7 +58,7 @@ const FIELDS: [(&str, &str); 20] = [
     ("totalPrice", "to_number(total_price_set.shop_money.amount)"),
 ];
 
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 400;
 const TURNS_A_ROUND: u32 = 250;
 const GOAL: f64 = 0.30;
 

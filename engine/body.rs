@@ -297,25 +297,21 @@ impl<'a> Item<'a> {
         if slot.kind != Kind::Object {
             return None;
         }
-        let mut at = self.at + 1;
+        let (slots, bytes) = (&self.tape.slots[..], &self.tape.bytes[..]);
+        let mut at = self.at as usize + 1;
         for _ in 0..slot.count {
-            let name = Item {
-                tape: self.tape,
-                at,
-            };
-            let value = Item {
-                tape: self.tape,
-                at: at + 1,
-            };
-            let same = if name.slot().flag {
-                unescape(name.raw()) == key
+            let name = &slots[at];
+            let (start, end) = (name.start as usize, name.end as usize);
+            let same = if name.flag {
+                unescape(self.tape.text(start, end)) == key
             } else {
-                name.raw_bytes() == key.as_bytes()
+                end - start == key.len() && &bytes[start..end] == key.as_bytes()
             };
             if same {
-                return Some(value);
+                let (tape, at) = (self.tape, at as u32 + 1);
+                return Some(Item { tape, at });
             }
-            at = value.slot().next;
+            at = slots[at + 1].next as usize;
         }
         None
     }

@@ -341,14 +341,11 @@ impl Source {
     }
 
     fn compile(&self, known: &Arc<Known>, findings: &mut Findings) -> Arc<Schema> {
-        let patterns = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_MAX);
-        let built: Result<Validator<TapeJson>, _> = jsonschema::options_for::<TapeJson>()
-            .with_draft(self.draft().unwrap_or(Draft::Draft202012))
-            .should_validate_formats(true)
-            .with_base_uri(address(&self.name))
-            .with_retriever(Shelf(known.clone()))
-            .with_pattern_options(patterns)
-            .build(&self.value);
+        // Patterns in linear time; backtracking only where a pattern cannot do without.
+        let fancy = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_MAX);
+        let built = self
+            .validator(known, PatternOptions::regex())
+            .or_else(|_| self.validator(known, fancy));
         match built {
             Ok(validator) => Arc::new(Schema {
                 name: self.name.clone(),
@@ -363,6 +360,20 @@ impl Source {
                 broken(&self.name, self.value.clone())
             }
         }
+    }
+
+    fn validator<E>(
+        &self,
+        known: &Arc<Known>,
+        patterns: PatternOptions<E>,
+    ) -> Result<Validator<TapeJson>, ValidationError<'static>> {
+        jsonschema::options_for::<TapeJson>()
+            .with_draft(self.draft().unwrap_or(Draft::Draft202012))
+            .should_validate_formats(true)
+            .with_base_uri(address(&self.name))
+            .with_retriever(Shelf(known.clone()))
+            .with_pattern_options(patterns)
+            .build(&self.value)
     }
 
     /// Calls `f` for each subschema, outer ones first.
