@@ -38,11 +38,7 @@ const REST: Duration = Duration::from_secs(2);
 
 /// Measures, if there is a broker; without one only who asks for it by name is told.
 pub fn run(lines: &mut Vec<Measured>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(crossdock::run::supervisor::threads())
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = crate::throughput::runtime();
     runtime.block_on(async {
         match Connection::connect(SERVER, ConnectionProperties::default()).await {
             Ok(connection) => lines.push(measure(&connection).await),

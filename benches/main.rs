@@ -1,5 +1,6 @@
 //! What the README's figures come from: one line a measure, `NAME value unit ratio R goal G ok|MISSED`. `cargo bench --bench main NAME` runs
-//! only the group with that name: mapping, durability, throughput, handoff (if there is a RabbitMQ), absolutes, contracts.
+//! only the group with that name: mapping, durability, throughput, handoff (if there is a RabbitMQ), cluster (if there is a PostgreSQL, too),
+//! absolutes, contracts.
 #![allow(
     clippy::disallowed_methods,
     reason = "measures look at the disk and the clock themselves"
@@ -9,6 +10,7 @@
 use std::io::Write;
 
 mod absolutes;
+mod cluster;
 mod contracts;
 mod durability;
 mod floor;
@@ -24,11 +26,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Measure = fn(&mut Vec<measure::Line>);
 
 fn main() -> std::process::ExitCode {
-    let groups: [(&str, Measure); 6] = [
+    let groups: [(&str, Measure); 7] = [
         ("mapping", mapping::run),
         ("durability", durability::run),
         ("throughput", throughput::run),
         ("handoff", handoff::run),
+        ("cluster", cluster::run),
         ("absolutes", absolutes::run),
         ("contracts", contracts::run),
     ];

@@ -20,6 +20,7 @@ pub struct Line {
 enum Goal {
     AtMost(f64),
     AtLeast(f64),
+    None,
 }
 
 impl Line {
@@ -71,6 +72,18 @@ impl Line {
         }
     }
 
+    /// A ratio that has no goal.
+    pub fn told(name: &'static str, value: f64, unit: &'static str, ratio: f64) -> Line {
+        Line {
+            name,
+            value,
+            unit,
+            ratio: Some(ratio),
+            goal: Goal::None,
+            more: String::new(),
+        }
+    }
+
     /// The same line with an explanation under it.
     #[must_use]
     pub fn with(mut self, more: String) -> Line {
@@ -84,6 +97,7 @@ impl Line {
         match self.goal {
             Goal::AtMost(goal) => measured <= goal,
             Goal::AtLeast(goal) => measured >= goal,
+            Goal::None => true,
         }
     }
 }
@@ -93,6 +107,7 @@ impl fmt::Display for Line {
         let goal = match self.goal {
             Goal::AtMost(goal) => format!("<={goal}"),
             Goal::AtLeast(goal) => format!(">={goal}"),
+            Goal::None => "-".to_owned(),
         };
         let ratio = self
             .ratio

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crossdock::flow;
+use crossdock::flow::plan::Project;
 use crossdock::net::listener::Listener;
 use crossdock::run::supervisor::{self, Engine, Start};
 use crossdock::store::{Options, Store};
@@ -24,9 +25,10 @@ pub struct Rate {
     pub fsyncs: u64,
 }
 
-struct Running {
-    engine: Engine,
-    store: Store,
+/// An engine that runs in this process.
+pub struct Running {
+    pub engine: Engine,
+    pub store: Store,
     address: SocketAddr,
 }
 
@@ -35,15 +37,7 @@ const SENDERS: usize = 384;
 
 /// generate -> map -> discard.
 pub fn generate(runtime: &tokio::runtime::Runtime, folder: &Path, messages: u64) -> Rate {
-    write(
-        folder,
-        "flows/made.yaml",
-        &format!(
-            "flow: made\nsource:\n  generate:\n    count: {messages}\n    body: {}\nsteps:\n  - map: bench\nsinks:\n  nowhere: {{ discard: {{}} }}\n",
-            mapping::ORDER.replace('\n', " ")
-        ),
-    );
-    write(folder, "mappings/bench.yaml", &mapping::file());
+    write_generating_flow(folder, messages);
     runtime.block_on(async {
         let began = Instant::now();
         let running = start(folder).await;
@@ -134,12 +128,7 @@ pub fn fsyncs(folder: &Path, times: usize) -> Vec<Duration> {
 
 /// Prints (b) and (c).
 pub fn run(lines: &mut Vec<Line>) {
-    // As the program does it.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(supervisor::threads())
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let messages = 60_000;
     let mut bare = crate::durability::bare_loop(messages);
     for (name, measure) in [
@@ -171,6 +160,15 @@ pub fn run(lines: &mut Vec<Line>) {
             latency(lines, &runtime, rate.per_second / 2.0);
         }
     }
+}
+
+/// A runtime as the program has it.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(supervisor::threads())
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) {
@@ -211,7 +209,17 @@ fn latency(lines: &mut Vec<Line>, runtime: &tokio::runtime::Runtime, rate: f64) 
     );
 }
 
-async fn start(folder: &Path) -> Running {
+/// Starts the project in a folder on a store in a file there.
+pub async fn start(folder: &Path) -> Running {
+    start_on(folder, |_, world| {
+        let options = Options::at(folder.join(".crossdock/store.db"));
+        Store::open(options, world.clone()).expect("a store")
+    })
+    .await
+}
+
+/// Starts the project in a folder on a store.
+pub async fn start_on(folder: &Path, open: impl FnOnce(&Project, &World) -> Store) -> Running {
     let world = World::real();
     let loaded = flow::load(folder, &world);
     let project = loaded.project.unwrap_or_else(|| {
@@ -220,11 +228,7 @@ async fn start(folder: &Path) -> Running {
             loaded.findings
         )
     });
-    let store = Store::open(
-        Options::at(folder.join(".crossdock/store.db")),
-        world.clone(),
-    )
-    .expect("a store");
+    let store = open(&project, &world);
     let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr();
     let start = Start {
@@ -250,6 +254,19 @@ async fn check_books(store: &Store, messages: u64) {
     );
 }
 
+/// generate -> map -> discard, so many times.
+pub fn write_generating_flow(folder: &Path, messages: u64) {
+    write(
+        folder,
+        "flows/made.yaml",
+        &format!(
+            "flow: made\nsource:\n  generate:\n    count: {messages}\n    body: {}\nsteps:\n  - map: bench\nsinks:\n  nowhere: {{ discard: {{}} }}\n",
+            mapping::ORDER.replace('\n', " ")
+        ),
+    );
+    write(folder, "mappings/bench.yaml", &mapping::file());
+}
+
 fn write_webhook_flow(folder: &Path) {
     write(
         folder,
@@ -258,7 +275,8 @@ fn write_webhook_flow(folder: &Path) {
     );
 }
 
-fn write(folder: &Path, path: &str, text: &str) {
+/// Writes a file of a project.
+pub fn write(folder: &Path, path: &str, text: &str) {
     let path = folder.join(path);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     std::fs::write(path, text).expect("written");

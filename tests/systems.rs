@@ -574,6 +574,29 @@ async fn a_slow_system_fills_the_share_of_its_flow_and_high_criticality_has_room
 }
 
 #[tokio::test]
+async fn a_flow_works_on_a_few_messages_where_others_fill_everything() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
+    let slow = Arc::new(Target::new(&clock, Rules::default()));
+    let mut urgent = Target::new(&clock, Rules::default());
+    urgent.high = true;
+    let urgent = Arc::new(urgent);
+    let targets = [slow.clone(), slow.clone(), urgent.clone()];
+    let rig = rig_with(folder.path(), &clock, &targets, settings(200, 100, 1_000)).await;
+    slow.is(Mode::Slow);
+    urgent.is(Mode::Slow);
+    // A twentieth of 200 is shared out among three flows: three messages for each.
+    rig.offer(0, 0, 100).await;
+    rig.offer(2, 0, 91).await;
+    assert!(full(&rig, 2, 99).await.contains("`limits.in_flight`"));
+    rig.offer(1, 100, 3).await;
+    assert!(full(&rig, 1, 99).await.contains("`limits.in_flight`"));
+    slow.is(Mode::Good);
+    urgent.is(Mode::Good);
+    assert_eq!(rig.rest().await.delivered, 100);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn repeats_that_fail_are_limited_by_the_retry_budget_and_cost_no_attempts() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
     let rules = Rules {

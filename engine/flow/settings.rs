@@ -318,7 +318,8 @@ pub struct Retention {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// How many messages may be worked on at once before sources are slowed down; those that wait for a retry, for their turn, or for a
-    /// system that is down do not count. A fifth is kept for flows of high criticality, where there are any. Default 20000.
+    /// system that is down do not count. A fifth is kept for flows of high criticality, where there are any, and a twentieth is shared out
+    /// among all flows, so that each can work on a few messages whatever others do. Default 20000.
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
     /// How many of them one flow may have, so that a slow system slows its own flows only. Default half of `in_flight`, or all of it for the

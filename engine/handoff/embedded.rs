@@ -90,8 +90,10 @@ pub struct Load {
 /// How much there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
-    /// Active hops of all flows together.
+    /// Active hops of all flows together, where this flow has as many as are its own.
     pub active_max: usize,
+    /// Active hops that this flow may have whatever others have.
+    pub flow_own: usize,
     /// Active hops of this flow.
     pub flow_active_max: usize,
     /// Hops of this flow, whatever they wait for.
@@ -105,7 +107,7 @@ impl Share {
             Some(Full::FlowAll)
         } else if its.active >= self.flow_active_max {
             Some(Full::FlowActive)
-        } else if all.active >= self.active_max {
+        } else if all.active >= self.active_max && its.active >= self.flow_own {
             Some(Full::Active)
         } else {
             None

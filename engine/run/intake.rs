@@ -1,4 +1,5 @@
-//! How many messages flows may have in flight: in all, each for itself, and with a share that is kept for flows of high criticality.
+//! How many messages flows may have in flight: in all, each for itself, with a share that is kept for flows of high criticality, and a small
+//! one that each flow has for its own: others that fill everything must not silence a schedule.
 
 use crate::flow::plan::{Plan, Project};
 use crate::handoff::embedded::{Full, Share};
@@ -9,6 +10,8 @@ const IN_FLIGHT: u32 = 20_000;
 const BACKLOG: u32 = 200_000;
 /// The share that is kept for flows of high criticality: one of so many.
 const HIGH_SHARE: usize = 5;
+/// The share that flows have for their own, each as much as the other: one of so many.
+const OWN_SHARE: usize = 20;
 
 /// The limits of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,9 @@ pub(super) struct Limits {
     backlog: usize,
     /// Kept for flows of high criticality.
     kept: usize,
+    /// What each flow has for its own, and all of them together.
+    own: usize,
+    owned: usize,
 }
 
 impl Limits {
@@ -25,9 +31,10 @@ impl Limits {
     pub(super) fn of(project: &Project) -> Limits {
         let given = &project.settings.limits;
         let in_flight = given.in_flight.unwrap_or(IN_FLIGHT).max(1) as usize;
-        let half = match project.plans.len() {
-            0 | 1 => in_flight,
-            _ => in_flight.div_ceil(2),
+        let flows = project.plans.len();
+        let (half, own) = match flows {
+            0 | 1 => (in_flight, 0),
+            _ => (in_flight.div_ceil(2), in_flight / OWN_SHARE / flows),
         };
         let high = project.plans.values().any(|plan| plan.high);
         let others = project.plans.values().any(|plan| !plan.high);
@@ -40,6 +47,8 @@ impl Limits {
             } else {
                 0
             },
+            own,
+            owned: own * flows,
         }
     }
 
@@ -52,7 +61,8 @@ impl Limits {
     pub(super) fn share(&self, plan: &Plan) -> Share {
         let kept = if plan.high { 0 } else { self.kept };
         Share {
-            active_max: self.in_flight - kept,
+            active_max: self.in_flight - kept - self.owned,
+            flow_own: self.own,
             flow_active_max: self.flow_in_flight.min(self.in_flight).max(1),
             flow_all_max: self.backlog,
         }

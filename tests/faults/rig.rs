@@ -34,6 +34,8 @@ pub const REST_WITHIN: Duration = Duration::from_secs(60);
 const SENT_WITHIN: Duration = Duration::from_secs(1_800);
 /// The engine is at rest when two looks this far apart agree.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often books are read again that went on meanwhile.
+const LOOKS_MOST: usize = 10;
 
 /// How a rig is set up.
 #[derive(Clone, Debug)]
@@ -347,6 +349,18 @@ impl Rig {
         books::read(&self.books()?).await
     }
 
+    /// The same when nothing is under way: a schedule may tick after the engine came to rest. What never rests is given as it is.
+    async fn tally_at_rest(&self) -> Result<Tally, String> {
+        for _ in 0..LOOKS_MOST {
+            let tally = self.tally().await?;
+            if tally.is_quiet() {
+                return Ok(tally);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.tally().await
+    }
+
     /// Waits until everything is sent and the engine is at rest; an engine that ends by itself meanwhile is started again. Gives how
     /// often it did.
     pub async fn rest(&mut self) -> Result<u64, String> {
@@ -424,7 +438,7 @@ impl Rig {
             }
         }
         let recovered: u64 = self.engines().map(|engine| engine.recovered()).sum();
-        let tally = self.tally().await?;
+        let tally = self.tally_at_rest().await?;
         let found = self.recount().await?;
         let mut line = Line {
             sent: found.sent,
@@ -461,14 +475,7 @@ impl Rig {
         line.wrong.extend(self.books_differ(&tally, &found));
         line.wrong.extend(self.orphans()?);
         line.wrong.extend(self.audit_differs(&found)?);
-        let recounted = self.books()?.recount().await;
-        let recounted = recounted.map_err(|failure| failure.to_string())?;
-        if recounted != tally.flows {
-            line.wrong.push(format!(
-                "the books are not what the runs say: {:?}, {recounted:?}",
-                tally.flows
-            ));
-        }
+        line.wrong.extend(self.runs_differ(tally).await?);
         if !line.wrong.is_empty() {
             for engine in self.engines() {
                 let (address, words) = (engine.address(), engine.log_end());
@@ -479,6 +486,25 @@ impl Rig {
                 .push(format!("{found:?}").chars().take(2_000).collect());
         }
         Ok(line)
+    }
+
+    /// Where the engine's books are not what its runs say. A schedule may tick while this looks: then it looks again.
+    async fn runs_differ(&self, mut books: Tally) -> Result<Option<String>, String> {
+        for _ in 0..LOOKS_MOST {
+            let runs = self.books()?.recount().await;
+            let runs = runs.map_err(|failure| failure.to_string())?;
+            if runs == books.flows {
+                return Ok(None);
+            }
+            let before = std::mem::replace(&mut books, self.tally().await?);
+            if books == before {
+                return Ok(Some(format!(
+                    "the books are not what the runs say: {:?}, {runs:?}",
+                    books.flows
+                )));
+            }
+        }
+        Ok(Some("the books do not stand still".to_owned()))
     }
 
     /// Where the engine's books are not what the journals say.

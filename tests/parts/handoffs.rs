@@ -164,6 +164,7 @@ async fn limits_are_reached_and_left_again() {
     each(|site| async move {
         let share = Share {
             active_max: 10,
+            flow_own: 0,
             flow_active_max: 10,
             flow_all_max: 1000,
         };

@@ -299,6 +299,7 @@ async fn what_waits_for_a_time_or_for_a_system_is_not_active() {
     assert_eq!(load(&embedded), (5, 0));
     let share = Share {
         active_max: 1,
+        flow_own: 0,
         flow_active_max: 1,
         flow_all_max: 5,
     };
@@ -311,4 +312,10 @@ async fn what_waits_for_a_time_or_for_a_system_is_not_active() {
     embedded.shut("orders", "erp", false);
     assert_eq!(embedded.full("orders", &share), Some(Full::FlowActive));
     assert_eq!(embedded.full("other", &share), Some(Full::Active));
+    let share = Share {
+        flow_own: 1,
+        ..share
+    };
+    assert_eq!(embedded.full("orders", &share), Some(Full::FlowActive));
+    assert_eq!(embedded.full("other", &share), None);
 }
