@@ -277,7 +277,7 @@ async fn a_connection_that_was_cut_comes_back_and_nothing_is_said_to_be_stored_t
     let line = Line::open(broker(&[&address]), "test", World::real());
     let publisher = Publisher::start(line.clone(), Manner::default());
     let link = line.link_within(PATIENCE).await.unwrap();
-    let mut stored = BTreeSet::new();
+    let (mut stored, mut missed) = (BTreeSet::new(), Vec::new());
     for n in 0..300 {
         match n {
             100 => weather.send_modify(|now| *now = Weather::Cut),
@@ -301,11 +301,12 @@ async fn a_connection_that_was_cut_comes_back_and_nothing_is_said_to_be_stored_t
         let outcome = patiently(publisher.publish(site.letter(&n.to_string()))).await;
         match outcome {
             Outcome::Stored => drop(stored.insert(n.to_string())),
-            Outcome::NotSent(_) | Outcome::Unknown(_) => {}
+            Outcome::NotSent(_) | Outcome::Unknown(_) => missed.push((n, outcome)),
             outcome => panic!("{outcome:?}"),
         }
     }
-    assert!(stored.len() >= 200, "{}", stored.len());
+    // While there is a connection nearly all are: not to be sent is allowed at any time.
+    assert!(stored.len() >= 190, "not stored: {missed:?}");
     let ready = site.ready().await as usize;
     assert!(ready >= stored.len(), "{ready} of {}", stored.len());
     let mut consumer = site.consumer(400).await;
