@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::failure::{Class, Failure};
 use crate::world::disk;
 
-/// The longest path that every system takes.
+/// The longest path that every system takes, with the number of a process for its end.
 const PATH_BYTES_MAX: usize = 100;
 
 /// A socket that only this user can connect to. It is removed when this goes.
@@ -20,6 +20,7 @@ pub struct LocalListener {
     socket: UnixListener,
     path: PathBuf,
     user: u32,
+    inode: u64,
 }
 
 /// Where the socket of the store in this file stands.
@@ -44,7 +45,8 @@ pub fn path_of(file: &Path) -> PathBuf {
 }
 
 impl LocalListener {
-    /// Listens for the store in this file. The caller holds the store, so a socket that is there already is a dead engine's.
+    /// Listens for the store in this file. A socket that is there already is a dead engine's, or that of an engine which shares the store:
+    /// the newest one has the place. It is made beside it and moved there, so that engines that start together do not meet.
     pub fn bind(file: &Path) -> Result<LocalListener, Failure> {
         let path = path_of(file);
         let refused = |error: std::io::Error| {
@@ -56,12 +58,20 @@ impl LocalListener {
                 ),
             )
         };
-        disk::remove(&path)?;
-        let socket = UnixListener::bind(&path).map_err(refused)?;
+        let made = path.with_extension(std::process::id().to_string());
+        disk::remove(&made)?;
+        let socket = UnixListener::bind(&made).map_err(refused)?;
         let only_owner = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(&path, only_owner).map_err(refused)?;
-        let user = std::fs::metadata(&path).map_err(refused)?.uid();
-        Ok(LocalListener { socket, path, user })
+        std::fs::set_permissions(&made, only_owner).map_err(refused)?;
+        let there = std::fs::metadata(&made).map_err(refused)?;
+        let (user, inode) = (there.uid(), there.ino());
+        std::fs::rename(&made, &path).map_err(refused)?;
+        Ok(LocalListener {
+            socket,
+            path,
+            user,
+            inode,
+        })
     }
 
     /// Where it listens.
@@ -84,7 +94,10 @@ impl LocalListener {
 
 impl Drop for LocalListener {
     fn drop(&mut self) {
-        disk::remove(&self.path).ok();
+        // Not that of an engine which has taken the place since.
+        if std::fs::metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            disk::remove(&self.path).ok();
+        }
     }
 }
 
@@ -160,6 +173,20 @@ mod tests {
         let listener = LocalListener::bind(&file).unwrap();
         let (came, went) = tokio::join!(listener.accept(), connect(&file));
         assert!(came.is_ok() && went.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_those_that_share_a_store_has_the_place_and_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.db");
+        disk::write_atomic(&file, b"").unwrap();
+        let older = LocalListener::bind(&file).unwrap();
+        let newer = LocalListener::bind(&file).unwrap();
+        drop(older);
+        let (came, went) = tokio::join!(newer.accept(), connect(&file));
+        assert!(came.is_ok() && went.unwrap().is_some());
+        drop(newer);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]
