@@ -47,6 +47,10 @@ pub fn path_of(file: &Path) -> PathBuf {
 impl LocalListener {
     /// Listens for the store in this file. A socket that is there already is a dead engine's, or that of an engine which shares the store:
     /// the newest one has the place. It is made beside it and moved there, so that engines that start together do not meet.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a socket says nothing after a power cut: its move need not be durable"
+    )]
     pub fn bind(file: &Path) -> Result<LocalListener, Failure> {
         let path = path_of(file);
         let refused = |error: std::io::Error| {
@@ -186,7 +190,7 @@ mod tests {
         let (came, went) = tokio::join!(newer.accept(), connect(&file));
         assert!(came.is_ok() && went.unwrap().is_some());
         drop(newer);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(!path_of(&file).exists());
     }
 
     #[tokio::test]
