@@ -12,8 +12,6 @@ use crate::net::sql::{Client, Deed, Dialect, Done, Place, Trouble};
 /// A database: what its file says, and its connections, made when they are needed.
 pub struct Database {
     pub(super) name: Arc<str>,
-    pub(super) owner: Option<String>,
-    pub(super) description: Option<String>,
     pub(super) place: Place,
     pub(super) timeout: Option<words::Duration>,
     pub(super) concurrency: usize,
@@ -38,16 +36,6 @@ impl Database {
     /// The name by which flows know it.
     pub fn name(&self) -> &Arc<str> {
         &self.name
-    }
-
-    /// Who answers for it.
-    pub fn owner(&self) -> Option<&str> {
-        self.owner.as_deref()
-    }
-
-    /// What it is.
-    pub fn description(&self) -> Option<&str> {
-        self.description.as_deref()
     }
 
     /// How long one transaction may take, if its file says so.

@@ -75,8 +75,6 @@ pub const REDIRECTS: u8 = 5;
 /// An outside system: what its file says, and its one connection, made at the first use.
 pub struct System {
     name: Arc<str>,
-    owner: Option<String>,
-    description: Option<String>,
     /// The base URL without a slash at its end.
     base: Url,
     headers: HeaderMap,
@@ -121,16 +119,6 @@ impl System {
     /// The name by which flows know it.
     pub fn name(&self) -> &Arc<str> {
         &self.name
-    }
-
-    /// Who answers for it.
-    pub fn owner(&self) -> Option<&str> {
-        self.owner.as_deref()
-    }
-
-    /// What it is.
-    pub fn description(&self) -> Option<&str> {
-        self.description.as_deref()
     }
 
     /// The base URL, without a slash at its end.

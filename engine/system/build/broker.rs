@@ -7,7 +7,7 @@ use crate::diagnostic::{File, Findings};
 use crate::net::amqp::{self, Identity};
 use crate::system::admission::Admission;
 use crate::system::broker::{Broker, Publishers};
-use crate::system::file::{Amqp, SystemFile};
+use crate::system::file::Amqp;
 use crate::yaml::shape::Formats;
 use crate::yaml::{Data, Node, Style};
 
@@ -31,7 +31,7 @@ impl Broker {
         };
         let amqp = config.amqp.as_ref()?;
         let place = place(amqp, &mut report);
-        only_amqp(&config, &mut report);
+        rules::only("amqp", "a broker", &config, &mut report);
         let rules = rules::rules(&config, &mut report);
         if report.errors > 0 || !sound {
             return None;
@@ -39,36 +39,12 @@ impl Broker {
         let rules = rules?;
         Some(Broker {
             name: Arc::from(config.system.as_str()),
-            owner: config.owner.clone(),
-            description: config.description.clone(),
             place: Arc::new(place?),
             timeout: config.timeout,
             concurrency: rules.concurrency,
             admission: Arc::new(Admission::new(&config.system, rules)),
             publishers: Mutex::new(Publishers::default()),
         })
-    }
-}
-
-/// Reports what only other kinds of systems have.
-fn only_amqp(config: &SystemFile, report: &mut Report<'_>) {
-    for (name, given) in [
-        ("http", config.http.is_some()),
-        ("sql", config.sql.is_some()),
-        ("failures", !config.failures.is_empty()),
-    ] {
-        if given {
-            let message = format!("`{name}` has no meaning here: this system is a broker");
-            report.conflict(&[name], &message, "remove it");
-        }
-    }
-    if config.limits.answer.is_some() {
-        let message = "`answer` is about HTTP, and this system is a broker";
-        report.conflict(&["limits", "answer"], message, "remove it");
-    }
-    if config.timeout.is_some_and(|timeout| timeout.ms == 0) {
-        let help = "write at least 1ms";
-        report.error(&["timeout"], "the timeout leaves no time", help);
     }
 }
 

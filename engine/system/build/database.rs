@@ -8,7 +8,7 @@ use crate::diagnostic::{File, Findings};
 use crate::net::sql::Place;
 use crate::system::admission::Admission;
 use crate::system::database::Database;
-use crate::system::file::{Sql, SystemFile};
+use crate::system::file::Sql;
 use crate::yaml::shape::Formats;
 use crate::yaml::{Node, Style};
 
@@ -30,7 +30,7 @@ impl Database {
         };
         let sql = config.sql.as_ref()?;
         let place = place(sql, root, &mut report);
-        only_sql(&config, &mut report);
+        rules::only("sql", "a database", &config, &mut report);
         let rules = rules::rules(&config, &mut report);
         if report.errors > 0 || !sound {
             return None;
@@ -38,39 +38,12 @@ impl Database {
         let rules = rules?;
         Some(Database {
             name: Arc::from(config.system.as_str()),
-            owner: config.owner.clone(),
-            description: config.description.clone(),
             place: place?,
             timeout: config.timeout,
             concurrency: rules.concurrency,
             admission: Arc::new(Admission::new(&config.system, rules)),
             client: OnceLock::new(),
         })
-    }
-}
-
-/// Reports what only a system that is reached over HTTP has.
-fn only_sql(config: &SystemFile, report: &mut Report<'_>) {
-    for (name, given) in [
-        ("http", config.http.is_some()),
-        ("amqp", config.amqp.is_some()),
-        ("failures", !config.failures.is_empty()),
-    ] {
-        if given {
-            let message = format!("`{name}` has no meaning here: this system is a database");
-            report.conflict(&[name], &message, "remove it");
-        }
-    }
-    if config.limits.answer.is_some() {
-        let message = "`answer` is about HTTP, and this system is a database";
-        report.conflict(&["limits", "answer"], message, "remove it");
-    }
-    if config.timeout.is_some_and(|timeout| timeout.ms == 0) {
-        report.error(
-            &["timeout"],
-            "the timeout leaves no time",
-            "write at least 1ms",
-        );
     }
 }
 

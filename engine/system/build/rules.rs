@@ -22,6 +22,10 @@ pub(super) fn rules(config: &SystemFile, report: &mut Report<'_>) -> Option<Rule
         let message = "a system that refuses the credentials would be asked all the time";
         report.error(&["retry_auth"], message, "write at least 1s");
     }
+    if config.timeout.is_some_and(|timeout| timeout.ms == 0) {
+        let message = "the timeout leaves no time";
+        report.error(&["timeout"], message, "write at least 1ms");
+    }
     let maintenance = maintenance(config, report);
     let limits = &config.limits;
     let rate = limits.rate.map(|rate| {
@@ -37,6 +41,25 @@ pub(super) fn rules(config: &SystemFile, report: &mut Report<'_>) -> Option<Rule
         concurrency: limits.concurrency.unwrap_or(CONCURRENCY).max(1) as usize,
         rate,
     })
+}
+
+/// Reports what only systems of other kinds have: this one is of `kind`, in words `what`.
+pub(super) fn only(kind: &str, what: &str, config: &SystemFile, report: &mut Report<'_>) {
+    for (name, given) in [
+        ("http", config.http.is_some()),
+        ("sql", config.sql.is_some()),
+        ("amqp", config.amqp.is_some()),
+        ("failures", !config.failures.is_empty()),
+    ] {
+        if given && name != kind {
+            let message = format!("`{name}` has no meaning here: this system is {what}");
+            report.conflict(&[name], &message, "remove it");
+        }
+    }
+    if config.limits.answer.is_some() {
+        let message = format!("`answer` is about HTTP, and this system is {what}");
+        report.conflict(&["limits", "answer"], &message, "remove it");
+    }
 }
 
 fn circuit(given: &CircuitRule, report: &mut Report<'_>) -> Option<Rule> {
