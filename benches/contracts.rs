@@ -21,18 +21,7 @@ const CHANGES: usize = 21;
 pub fn run(lines: &mut Vec<Line>) {
     let folder = tempfile::tempdir().expect("a folder");
     write_project(folder.path());
-    let began = Instant::now();
-    let output = Command::new(env!("CARGO_BIN_EXE_crossdock"))
-        .args(["check", "--project"])
-        .arg(folder.path())
-        .output()
-        .expect("crossdock check");
-    let took = began.elapsed();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    let took = crate::absolutes::check(folder.path());
     lines.push(
         Line::below("check-typed-1000-flows", took.as_secs_f64(), "s", 5.0).with(format!(
             "{FLOWS} flows, {FLOWS} mappings, {} schemas, no cache",

@@ -140,30 +140,23 @@ fn a_watched_mapping_is_shown_again_when_it_changes() {
         }
         panic!("it does not come to an end: {all}");
     };
+    let round_with = |field: &str| {
+        let changed = MAPPING.replace("number: name", field);
+        sandbox.file("mappings/order.yaml", &changed);
+        round()
+    };
     assert!(round().contains("\"number\": \"1001\""));
-    sandbox.file(
-        "mappings/order.yaml",
-        &MAPPING.replace("number: name", "number: join('-', ['SO', name])"),
-    );
-    let said = round();
+    let said = round_with("number: join('-', ['SO', name])");
     assert!(
         said.contains("different: number: \"1001\" -> \"SO-1001\""),
         "{said}"
     );
-    sandbox.file(
-        "mappings/order.yaml",
-        &MAPPING.replace("number: name", "nmber: name"),
-    );
-    let said = round();
+    let said = round_with("nmber: name");
     assert!(
         said.contains("unknown-target-field") && said.contains("mappings/order.yaml:5:3"),
         "{said}"
     );
-    sandbox.file(
-        "mappings/order.yaml",
-        &MAPPING.replace("number: name", "number: to_number(note)"),
-    );
-    let said = round();
+    let said = round_with("number: to_number(note)");
     assert!(
         said.contains("the result breaks `target.v1`") && said.contains("`number` is missing"),
         "{said}"

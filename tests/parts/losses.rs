@@ -44,16 +44,7 @@ async fn what_a_queue_has_lost_comes_again() {
             }
         }
         site.end(&taken).await;
-        let mut seen = 0;
-        while seen < 150 {
-            let taken = site.take(50).await;
-            seen += site
-                .end(&taken)
-                .await
-                .iter()
-                .filter(|there| **there)
-                .count();
-        }
+        site.end_more(0, 150).await;
         assert_eq!(site.delivered().await, 200, "{loss:?}");
         let facts = site.store.facts("queue/orders/erp").await.unwrap();
         let births = match loss {
@@ -90,29 +81,12 @@ async fn a_broker_that_dies_young_or_loses_its_disk_loses_no_message() {
     assert_eq!(while_down.len(), 50);
     site.end(&taken).await;
     broker.start_again().unwrap();
-    let mut seen = 0;
-    while seen < 100 {
-        let taken = site.take(50).await;
-        seen += site
-            .end(&taken)
-            .await
-            .iter()
-            .filter(|there| **there)
-            .count();
-    }
+    let seen = site.end_more(0, 100).await;
     wait_for_notes(&site).await;
     broker.kill();
     broker.wipe().unwrap();
     broker.start_again().unwrap();
-    while seen < 330 {
-        let taken = site.take(50).await;
-        seen += site
-            .end(&taken)
-            .await
-            .iter()
-            .filter(|there| **there)
-            .count();
-    }
+    site.end_more(seen, 330).await;
     assert_eq!(site.delivered().await, 350);
     site.finish().await;
 }
@@ -127,16 +101,7 @@ async fn two_engines_share_the_work_and_one_goes_on_when_the_other_ends() {
     let theirs = patiently(other.take("orders", "erp", 50)).await;
     assert!(!theirs.is_empty());
     other.close().await;
-    let mut seen = 0;
-    while seen < 400 {
-        let taken = site.take(50).await;
-        seen += site
-            .end(&taken)
-            .await
-            .iter()
-            .filter(|there| **there)
-            .count();
-    }
+    site.end_more(0, 400).await;
     assert_eq!(site.delivered().await, 400);
     site.finish().await;
 }
@@ -228,16 +193,7 @@ async fn an_alarm_of_the_broker_costs_time_and_no_message() {
         "what waits is counted"
     );
     broker.control(&["set_disk_free_limit", "50MB"]).unwrap();
-    let mut seen = 0;
-    while seen < 80 {
-        let taken = site.take(50).await;
-        seen += site
-            .end(&taken)
-            .await
-            .iter()
-            .filter(|there| **there)
-            .count();
-    }
+    site.end_more(0, 80).await;
     assert_eq!(site.delivered().await, 80);
     site.finish().await;
 }

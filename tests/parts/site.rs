@@ -189,6 +189,16 @@ impl Site {
         ended
     }
 
+    /// Takes and ends, 50 at once, until so many were there, those before it counted. Gives how many there were.
+    pub async fn end_more(&self, mut seen: usize, until: usize) -> usize {
+        while seen < until {
+            let taken = self.take(50).await;
+            let ended = self.end(&taken).await;
+            seen += ended.iter().filter(|there| **there).count();
+        }
+        seen
+    }
+
     pub async fn delivered(&self) -> i64 {
         let books = self.store.books().await.unwrap();
         books.iter().map(|book| book.counts.delivered).sum()
