@@ -1,5 +1,5 @@
-//! Contracts: mistakes planted into mappings that are correct, each found at its line and column; and correct projects without any error. What is correct is
-//! shown elsewhere too: every body that a source allows is mapped to one that the target allows.
+//! Contracts: mistakes planted into mappings that are correct, each found at its line and column; and correct projects without any error. That their
+//! mappings are correct is tried in `tried`, on bodies made up of their sources' schemas.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 mod made;
 mod planted;
+mod tried;
 mod units;
 
 use units::{UNITS, Unit};

@@ -384,44 +384,54 @@ fn hover_says_the_inferred_type_of_what_stands_there() {
                 .unwrap_or("")
     };
     let flow = "flows/typed.yaml";
-    assert_eq!(hover(flow, "order: ", "name"), "`name`: a string");
-    assert_eq!(
-        hover(flow, "customer: ", "customer.code"),
-        "`customer`: an object (code, email) or null"
-    );
-    assert_eq!(
-        hover(flow, "customer: customer.", "code"),
-        "`code`: a string or null"
-    );
-    assert!(hover(flow, "&& ", "length").ends_with("Here it gives a whole number from 0 on"));
-    assert_eq!(
-        hover(flow, "open: \"", "lines"),
-        "`lines`: a list, each an object (quantity, sku)"
-    );
-    assert_eq!(
-        hover(flow, "open: \"lines[?", "quantity"),
-        "`quantity`: a whole number or null"
-    );
-    // Behind the filter there is an email.
-    assert_eq!(
-        hover(flow, "mail: customer.", "email"),
-        "`email`: a string that is not empty"
-    );
-    assert_eq!(
-        hover(flow, "filter: $", "open"),
-        "`$open`: a list, each an object (quantity, sku)"
-    );
-    assert_eq!(
-        hover(flow, "filter: $open[0].", "sku"),
-        "`sku`: a string or null"
-    );
     let mapping = "mappings/erp-order.yaml";
-    assert_eq!(
-        hover(mapping, "not_null(", "note"),
-        "`note`: a string or null"
-    );
+    for (path, before, word, says) in [
+        (flow, "order: ", "name", "`name`: a string"),
+        (
+            flow,
+            "customer: ",
+            "customer.code",
+            "`customer`: an object (code, email) or null",
+        ),
+        (
+            flow,
+            "customer: customer.",
+            "code",
+            "`code`: a string or null",
+        ),
+        (
+            flow,
+            "open: \"",
+            "lines",
+            "`lines`: a list, each an object (quantity, sku)",
+        ),
+        (
+            flow,
+            "open: \"lines[?",
+            "quantity",
+            "`quantity`: a whole number or null",
+        ),
+        // Behind the filter there is an email.
+        (
+            flow,
+            "mail: customer.",
+            "email",
+            "`email`: a string that is not empty",
+        ),
+        (
+            flow,
+            "filter: $",
+            "open",
+            "`$open`: a list, each an object (quantity, sku)",
+        ),
+        (flow, "filter: $open[0].", "sku", "`sku`: a string or null"),
+        (mapping, "not_null(", "note", "`note`: a string or null"),
+        (mapping, "item: ", "sku", "`sku`: a string or null"),
+    ] {
+        assert_eq!(hover(path, before, word), says, "{path}: {before}{word}");
+    }
+    assert!(hover(flow, "&& ", "length").ends_with("Here it gives a whole number from 0 on"));
     assert!(hover(mapping, "email: ", "not_null").ends_with("Here it gives a string or null"));
-    assert_eq!(hover(mapping, "item: ", "sku"), "`sku`: a string or null");
     assert_eq!(client.leave(), Some(0));
 }
 

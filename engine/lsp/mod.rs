@@ -355,3 +355,41 @@ fn abilities() -> Value {
         "serverInfo": { "name": "crossdock", "version": env!("CARGO_PKG_VERSION") },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_cancelled_while_it_waits_is_refused() {
+        let mut output: Vec<u8> = Vec::new();
+        let (ask, _asked) = channel();
+        let mut server = Server {
+            output: &mut output,
+            root: None,
+            session: None,
+            view: None,
+            ask,
+            looking: false,
+            changed: None,
+            waiting: VecDeque::new(),
+            shut_down: false,
+            broken: None,
+        };
+        for message in [
+            json!({ "jsonrpc": "2.0", "id": "stays", "method": "textDocument/hover" }),
+            json!({ "jsonrpc": "2.0", "id": "late", "method": "textDocument/hover" }),
+            json!({ "jsonrpc": "2.0", "method": "$/cancelRequest", "params": { "id": "late" } }),
+            json!({ "jsonrpc": "2.0", "method": "$/cancelRequest", "params": { "id": "unheard" } }),
+        ] {
+            assert!(server.take(Heard::Came(Incoming::Message(message))));
+        }
+        let waiting: Vec<Value> = server.waiting.iter().map(|one| one["id"].clone()).collect();
+        assert_eq!(waiting, ["stays"]);
+        drop(server);
+        let mut told = BufReader::new(&output[..]);
+        let refusal = json!({ "jsonrpc": "2.0", "id": "late", "error": { "code": -32_800, "message": "cancelled" } });
+        assert_eq!(wire::read(&mut told), Incoming::Message(refusal));
+        assert_eq!(wire::read(&mut told), Incoming::End);
+    }
+}

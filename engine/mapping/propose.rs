@@ -260,15 +260,12 @@ fn fixed(at: At<'_>) -> Option<String> {
 /// The expression that makes the target's type of a field, and how well the types go together; `None` if they cannot.
 fn converted(leaf: &Leaf<'_>, to: At<'_>) -> Option<(String, f64)> {
     let path = leaf.path.clone();
-    let plain = |types: Vec<&'static str>| types;
     let known = |at: At<'_>| -> Vec<&'static str> {
         let all = ["string", "number", "integer", "boolean", "array", "object"];
         let types = at.all_types();
-        plain(
-            all.into_iter()
-                .filter(|name| types.contains(name))
-                .collect(),
-        )
+        all.into_iter()
+            .filter(|name| types.contains(name))
+            .collect()
     };
     let (has, wants) = (known(leaf.at), known(to));
     if has.is_empty() || wants.is_empty() {

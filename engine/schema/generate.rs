@@ -133,7 +133,7 @@ impl<'s> Parts<'s> {
                     let Some(alternatives) = alternatives else {
                         continue;
                     };
-                    open.extend(choices.pick(alternatives).map(|value| one.with(value)));
+                    open.extend(choices.pick(alternatives).map(|value| one.below(value)));
                 }
                 parts.push(one);
             }
@@ -197,8 +197,8 @@ fn object(parts: &Parts<'_>, choices: &mut Choices, depth: usize) -> Value {
         let named = at.raw().get("properties").and_then(Value::as_object);
         for (name, value) in named.into_iter().flatten() {
             match fields.iter_mut().find(|(known, _)| known == name) {
-                Some((_, all)) => all.push(at.with(value)),
-                None => fields.push((name, vec![at.with(value)])),
+                Some((_, all)) => all.push(at.below(value)),
+                None => fields.push((name, vec![at.below(value)])),
             }
         }
         let needed = at.raw().get("required").and_then(Value::as_array);
@@ -214,7 +214,7 @@ fn object(parts: &Parts<'_>, choices: &mut Choices, depth: usize) -> Value {
     }
     let other = parts.0.iter().find_map(|at| {
         let other = at.raw().get("additionalProperties")?;
-        Some(at.with(other))
+        Some(at.below(other))
     });
     for name in required {
         if !object.contains_key(name) {
@@ -259,13 +259,13 @@ fn list(parts: &Parts<'_>, choices: &mut Choices, depth: usize) -> Value {
         .iter()
         .filter_map(|at| {
             let items = at.raw().get("items").filter(|items| items.is_object())?;
-            Some(at.with(items))
+            Some(at.below(items))
         })
         .collect();
     let mut items: Vec<Value> = Vec::new();
     for nth in 0..least + more {
         let place = usize::try_from(nth).unwrap_or(usize::MAX);
-        let made = match tuple.and_then(|(at, tuple)| Some(at.with(tuple.get(place)?))) {
+        let made = match tuple.and_then(|(at, tuple)| Some(at.below(tuple.get(place)?))) {
             Some(at) => value(vec![at], choices, depth + 1),
             None if each.is_empty() => Value::String(word(choices)),
             None => value(each.clone(), choices, depth + 1),

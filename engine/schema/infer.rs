@@ -181,9 +181,9 @@ pub(crate) struct Text<'s> {
     pub(crate) format: Option<&'s str>,
     /// One of these.
     pub(crate) values: Option<Rc<[Rc<str>]>>,
-    /// A number in digits.
+    /// Which number it is, if it is one. A computed text is one for sure, written as JSON writes it.
     pub(crate) number: Option<Box<Range>>,
-    /// Made of other values: what it looks like nobody has declared.
+    /// Made of other values, whatever comes: what it looks like nobody has declared.
     pub(crate) computed: bool,
 }
 
@@ -629,7 +629,7 @@ impl<'s> Text<'s> {
             format: self.format.filter(|format| other.format == Some(format)),
             values,
             number,
-            computed: self.computed || other.computed,
+            computed: self.computed && other.computed,
         }
     }
 

@@ -6,8 +6,8 @@ use crate::schema::Schemas;
 
 pub(crate) mod fields;
 
-/// How many references in a row are followed.
-const REFERENCES_MAX: usize = 32;
+/// How many schemas are looked at for one place: references may go round in a circle.
+const PARTS_MAX: usize = 33;
 
 /// A schema within a named schema of the project.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +43,11 @@ impl<'s> At<'s> {
     /// does not understand, so that nothing is certain.
     pub(crate) fn parts(self) -> Option<Vec<At<'s>>> {
         let mut parts = Vec::new();
+        let mut looked_at = 0;
         let mut open = vec![self];
         while let Some(at) = open.pop() {
-            if parts.len() > REFERENCES_MAX {
+            looked_at += 1;
+            if looked_at > PARTS_MAX {
                 return None;
             }
             let object = match at.value {
@@ -315,4 +317,39 @@ pub(crate) fn references(schemas: &Schemas, base: &str, value: &Value) -> Vec<St
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_certain_where_references_go_round_in_a_circle() {
+        let draft_7 = "http://json-schema.org/draft-07/schema#";
+        let a_b_a = json!({"a": {"$ref": "#/definitions/b"}, "b": {"$ref": "#/definitions/a"}});
+        let schemas = Schemas::default();
+        for root in [
+            json!({"$schema": draft_7, "$ref": "#"}),
+            json!({"$schema": draft_7, "$ref": "#/definitions/a", "definitions": a_b_a}),
+            json!({"$ref": "#"}),
+        ] {
+            let at = At {
+                schemas: &schemas,
+                root: &root,
+                base: "a",
+                value: &root,
+            };
+            assert!(at.parts().is_none(), "{root}");
+        }
+        let root = json!({"$schema": draft_7, "$ref": "#/definitions/c", "definitions": {"c": {"type": "string"}}});
+        let at = At {
+            schemas: &schemas,
+            root: &root,
+            base: "a",
+            value: &root,
+        };
+        assert_eq!(at.parts().map(|parts| parts.len()), Some(1));
+    }
 }

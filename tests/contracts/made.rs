@@ -30,7 +30,7 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("qtyN: int(1..99)", "to_string(qtyN)", "qtyN: str"),
     ("qtyN: num(0..)", "round(qtyN)", "qtyN: int"),
     ("qtyN: /^[0-9]{1,5}$/", "decimal(qtyN)", "qtyN: int"),
-    ("qtyN: /^[0-9]{1,5}$/", "to_number(qtyN)", "qtyN: num"),
+    ("qtyN: /^[0-9]{1,5}$/", "decimal(qtyN)", "qtyN: num"),
     (
         "priceN: /^[0-9]+\\.[0-9]{2}$/",
         "minor_units(decimal(priceN))",
@@ -176,7 +176,7 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("noteN?: str", "if(noteN, trim(noteN))", "noteN?: str"),
     (
         "noteN: str",
-        "upper(substring(noteN, `0`, `3`))",
+        "substring(noteN, `0`, `3`)",
         "noteN: str(0..3)",
     ),
     ("noteN: str", "split(noteN, ';')[?@]", "noteN: [str(1..)]"),

@@ -527,7 +527,7 @@ steps:
 account: /^[0-9]{6}$/
 name: str(1..60)
 vat?: str(0..20)
-country: str(2..2)
+country: /^[A-Za-z]{2}$/
 credit_limit: /^[0-9]+$/
 active: one Y N
 email?: str

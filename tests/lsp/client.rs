@@ -142,7 +142,7 @@ impl Client {
     }
 
     fn tell(&mut self, method: &str, parameters: Value) {
-        // What is told from here on counts.
+        // What was told until now is taken in first. It goes on to count until the server tells something else.
         if let Some(uri) = parameters["textDocument"]["uri"].as_str() {
             let uri = uri.to_owned();
             self.take_all();

@@ -108,7 +108,8 @@ impl<'s> State<'s> {
         for (name, is) in &mut self.variables {
             let root = Root::Free(name.clone());
             *is = narrow::about(is.clone(), facts, &root);
-            if let Some(start) = self.trail.variables.get_mut(name) {
+            let remade = self.trail.makes(name);
+            if let Some(start) = self.trail.variables.get_mut(name).filter(|_| !remade) {
                 start.is = Grown::of(is.clone());
             }
         }
@@ -122,15 +123,17 @@ impl<'s> State<'s> {
         self.trail.moves.push(step);
     }
 
+    /// A variable is made anew, or nothing is known of it any more.
     fn bind(&mut self, name: &str, is: Option<(Type<'s>, Move)>) {
-        self.trail.variables.remove(name);
         match is {
             Some((is, step)) => {
                 self.variables.insert(name.to_owned(), is);
+                // What it began with stays: the moves until then, and this one, may need it.
                 self.trail.moves.push(step);
             }
             None => {
                 self.variables.remove(name);
+                self.trail.variables.remove(name);
             }
         }
     }
@@ -520,4 +523,65 @@ pub(crate) fn sink(cx: &mut Cx<'_>, entry: &Entry<'_>, name: &str) {
 /// The mapping with this name.
 fn mapping_named(cx: &Cx<'_>, name: &str) -> Option<Arc<Mapping>> {
     cx.known.library.mappings.get(name).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::{File, Findings};
+    use crate::expression::Tables;
+
+    const SCHEMA: &str = r#"{"type": "object", "required": ["code"], "properties": {"code": {"type": "string", "minLength": 1}}}"#;
+
+    /// How many made-up messages get to a place, and that the variable is a text there.
+    fn arriving_texts(state: &State<'_>, tables: &Tables) -> usize {
+        let around = Around {
+            tables,
+            keys: Vec::new(),
+        };
+        let customer = Expression::compile("$customer").unwrap();
+        let focus = trial::Focus::default();
+        state.trail.search(&around, &focus, &mut |tried| {
+            let scope = trial::scope(tried.message, tables).unwrap();
+            let value = customer.evaluate(&scope).unwrap();
+            assert_eq!(value.type_name(), "string");
+            false
+        })
+    }
+
+    #[test]
+    fn a_variable_may_be_made_of_what_it_was_before() {
+        let files = [("a".to_owned(), File::new("schemas/a.json", SCHEMA))];
+        let schemas = Schemas::load(&files, &mut Findings::new());
+        let tables = Tables::new();
+        let mut state = State::of(&schemas, "a").unwrap();
+        // As an answer that is called `customer` leaves it.
+        let answer = source::body(At::named(&schemas, "a").unwrap(), Some("customer"));
+        state
+            .variables
+            .insert("customer".to_owned(), answer.clone());
+        let start = Start {
+            schema: schemas.get("a").unwrap(),
+            is: Grown::of(answer),
+        };
+        state.trail.variables.insert("customer".to_owned(), start);
+        let code = Rc::new(Expression::compile("$customer.code").unwrap());
+        let is = {
+            let mut infer = Infer::new(code.text(), &state.variables, &tables);
+            infer.node(code.root(), &state.body)
+        };
+        let step = Move::Variable("customer".to_owned(), code);
+        state.bind("customer", Some((is, step)));
+        assert!(arriving_texts(&state, &tables) > 0);
+        // What a later condition says of it is said of what it is then.
+        let condition = Expression::compile("$customer != `null`").unwrap();
+        let facts = {
+            let mut infer = Infer::new(condition.text(), &state.variables, &tables);
+            infer.node(condition.root(), &state.body);
+            infer.facts(condition.root(), &state.body, true)
+        };
+        assert!(!facts.is_empty());
+        state.knows(&facts);
+        assert!(arriving_texts(&state, &tables) > 0);
+    }
 }

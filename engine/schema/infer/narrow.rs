@@ -8,6 +8,7 @@ use super::shape::{self, Rest, Shape};
 use super::{Kinds, Range, Type, rows};
 use crate::body::Kind;
 use crate::expression::ast::{Comparison, Node, Step, Tree};
+use crate::expression::number::Decimal;
 
 /// What is known about a value.
 #[derive(Clone, Debug)]
@@ -148,6 +149,7 @@ impl<'s> Infer<'_, 's> {
             return Vec::new();
         }
         let greater = matches!(comparison, Comparison::Greater | Comparison::GreaterOrEqual);
+        let strict = matches!(comparison, Comparison::Greater | Comparison::Less);
         let mut all = Vec::new();
         for (side, other, greater) in [(left, right, greater), (right, left, !greater)] {
             let bound = self.quietly(|infer| infer.node(other, current)).number;
@@ -155,9 +157,8 @@ impl<'s> Infer<'_, 's> {
                 && greater
                 && let Some((mut fact, is)) = self.way(list, current)
                 && bound.least.is_some_and(|least| {
-                    least
-                        .compare(crate::expression::number::Decimal::ZERO)
-                        .is_ge()
+                    let order = least.compare(Decimal::ZERO);
+                    if strict { order.is_ge() } else { order.is_gt() }
                 })
             {
                 fact.is = is.truthy();

@@ -52,7 +52,8 @@ fn parsed(text: &str) -> Option<Pattern> {
 }
 
 impl Pattern {
-    /// The numbers that the texts are, if each of them is one written in digits.
+    /// Which numbers the texts are, as far as they are numbers: they have digits, points and signs only. Not every one need be a number:
+    /// `[0-9-]+` takes a date too, and `007` is none as JSON writes them.
     pub(crate) fn number(&self) -> Option<Range> {
         if !self.is_anchored() {
             return None;

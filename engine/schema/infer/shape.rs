@@ -140,7 +140,14 @@ impl<'s> Shape<'s> {
             let Some(object) = at.raw().as_object() else {
                 continue;
             };
-            let lets_in = ["anyOf", "if", "dependentSchemas"];
+            let lets_in = [
+                "anyOf",
+                "oneOf",
+                "if",
+                "dependentSchemas",
+                "additionalProperties",
+                "patternProperties",
+            ];
             if lets_in.iter().any(|word| object.contains_key(*word)) {
                 return false;
             }

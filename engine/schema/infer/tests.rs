@@ -154,6 +154,71 @@ fn types_follow_the_data() {
     check(&schema, "length(lines) > `0`", "true or false", &[]);
 }
 
+#[test]
+fn a_pattern_of_digits_does_not_make_numbers_of_all_its_texts() {
+    let schema = json!({
+        "type": "object", "required": ["code", "day", "count", "known"], "properties": {
+            "code": {"type": "string", "pattern": "^[0-9]{1,5}$"}, "day": {"type": "string", "pattern": "^[0-9-]+$"},
+            "count": {"type": "integer"}, "known": {"type": "boolean"},
+        },
+    });
+    let whole = "a whole number";
+    let or_null = "a whole number or null";
+    check(&schema, "to_number(code)", or_null, &[]);
+    check(&schema, "to_number(day)", or_null, &[]);
+    check(&schema, "to_number(to_string(code))", or_null, &[]);
+    check(&schema, "decimal(code)", whole, &[]);
+    check(&schema, "to_number(to_string(count))", whole, &[]);
+    check(&schema, "to_number(fixed(count, `0`))", whole, &[]);
+    // One side is written as a number, the other need not be.
+    let either = "to_number(if(known, fixed(count, `0`), code))";
+    check(&schema, either, or_null, &[]);
+}
+
+#[test]
+fn a_list_has_items_only_where_its_length_is_above_zero() {
+    let schema = json!({
+        "type": "object", "required": ["tags", "n"], "properties": {
+            "tags": {"type": "array", "items": {"type": "string"}}, "n": {"type": "integer", "minimum": 0},
+        },
+    });
+    for (condition, words) in [
+        ("length(tags) > n", "a string"),
+        ("n < length(tags)", "a string"),
+        ("length(tags) >= `1`", "a string"),
+        ("length(tags) >= n", "a string or null"),
+        ("n <= length(tags)", "a string or null"),
+        ("length(tags) >= `0`", "a string or null"),
+    ] {
+        let expression = format!("if({condition}, tags[0], 'none')");
+        check(&schema, &expression, words, &[]);
+    }
+}
+
+#[test]
+fn fields_that_other_words_let_in_are_not_shut() {
+    let text = json!({"type": "string"});
+    let by_pattern = json!({
+        "type": "object", "required": ["a"], "properties": {"a": text},
+        "patternProperties": {"^x-": {"type": "integer"}}, "unevaluatedProperties": false,
+    });
+    check(&by_pattern, "keys(@)[0] == 'x-1'", "true or false", &[]);
+    let by_the_rest = json!({
+        "type": "object", "properties": {"a": text}, "additionalProperties": true,
+        "unevaluatedProperties": false,
+    });
+    assert_ne!(typed(&by_the_rest, "b").0, "null");
+    // More forms than are kept apart.
+    let forms: Vec<Value> = (0..30)
+        .map(|form| json!({"required": ["kind"], "properties": {"kind": {"const": form}}}))
+        .collect();
+    let many = json!({"type": "object", "oneOf": forms, "unevaluatedProperties": false});
+    assert_ne!(typed(&many, "kind").0, "null");
+    let closed =
+        json!({"type": "object", "properties": {"a": text}, "unevaluatedProperties": false});
+    check(&closed, "b", "null", &["b"]);
+}
+
 /// Whether a value is of a type. Deep parts of recursive schemas are looked at as deep as the value is.
 fn admits(is: &Type<'_>, value: &Value) -> bool {
     match value {
@@ -176,7 +241,9 @@ fn admits(is: &Type<'_>, value: &Value) -> bool {
                     .as_ref()
                     .is_none_or(|all| all.iter().any(|one| **one == **text))
                 && text_is.number.as_ref().is_none_or(|range| {
-                    Decimal::parse(text).is_some_and(|number| !range.whole || range.holds(number))
+                    Decimal::parse(text).map_or(!text_is.computed, |number| {
+                        !range.whole || range.holds(number)
+                    })
                 })
         }
         Value::Array(items) => {
@@ -225,7 +292,7 @@ impl Dice<'_> {
 }
 
 const NAMES: &[&str] = &["a", "b", "c", "d"];
-const TEXTS: &[&str] = &["", "x", "y", "12", "1.5", "2026-11-02", "open"];
+const TEXTS: &[&str] = &["", "x", "y", "12", "007", "1.5", "2026-11-02", "open"];
 
 /// A schema, made up.
 fn schema(dice: &mut Dice<'_>, depth: usize) -> Value {
@@ -244,7 +311,7 @@ fn schema(dice: &mut Dice<'_>, depth: usize) -> Value {
         8 => json!({"anyOf": [schema(dice, depth - 1), schema(dice, depth - 1)]}),
         9 => json!({"allOf": [schema(dice, depth - 1), object(dice, depth)]}),
         10 => {
-            json!({"type": "string", "pattern": dice.one(&["^[0-9]+$", "^-?[0-9]+(\\.[0-9]+)?$", "^[a-z]*$"])})
+            json!({"type": "string", "pattern": dice.one(&["^[0-9]+$", "^[0-9-]+$", "^-?[0-9]+(\\.[0-9]+)?$", "^[a-z]*$"])})
         }
         _ => object(dice, depth),
     }

@@ -49,11 +49,6 @@ impl<'s> At<'s> {
         all
     }
 
-    /// Another schema that stands within this one.
-    pub(crate) fn with(self, value: &'s Value) -> At<'s> {
-        At { value, ..self }
-    }
-
     /// The fields that can stand here, in the order of the schema.
     pub(crate) fn fields(self) -> Vec<Field<'s>> {
         let required = self.required();

@@ -88,6 +88,7 @@ pub(super) fn check<'s>(
         shown: Vec::new(),
         unfit_shown: None,
         any: None,
+        passed: false,
         reached: 0,
     };
     if site.notes.is_empty() && site.unfit == Kinds::NONE && !site.never {
@@ -128,15 +129,20 @@ struct Site<'e, 's> {
     /// For each note a body that shows it.
     shown: Vec<Option<String>>,
     unfit_shown: Option<String>,
-    /// Any body that got here.
+    /// Any body that got here and with which there is a result.
     any: Option<String>,
+    /// Whether it is true with a body that got here.
+    passed: bool,
     reached: usize,
 }
 
 impl<'s> Site<'_, 's> {
+    /// Tries what is suspected. A body with which the condition is true disproves that it never is.
     fn search(&mut self, trail: &Trail<'_>, around: &trial::Around<'_>, focus: &Focus) {
         let (expression, need, notes, unfit) =
             (self.expression, self.need, &self.notes, self.unfit);
+        let never = self.never;
+        let mut passed = false;
         let (shown, unfit_shown, any) = (&mut self.shown, &mut self.unfit_shown, &mut self.any);
         let tables: &Tables = around.tables;
         let bound = is_bound(expression, trail);
@@ -144,15 +150,18 @@ impl<'s> Site<'_, 's> {
             let Some(scope) = trial::scope(tried.message, tables) else {
                 return false;
             };
-            any.get_or_insert_with(|| tried.arrived.to_owned());
             let came = expression.evaluate(&scope);
+            if let Ok(value) = &came {
+                passed |= value.as_bool() == Some(true);
+                any.get_or_insert_with(|| tried.arrived.to_owned());
+            }
             for (note, shown) in notes.iter().zip(shown.iter_mut()) {
                 let shows = match (&note.about, &came) {
                     (About::Argument { .. }, Err(fault)) => {
                         bound && fault.kind == FaultKind::InvalidType && fault.start == note.start
                     }
                     (About::Argument { .. }, Ok(_)) => false,
-                    _ => true,
+                    (_, came) => came.is_ok(),
                 };
                 if shows && shown.is_none() {
                     *shown = Some(tried.arrived.to_owned());
@@ -165,8 +174,19 @@ impl<'s> Site<'_, 's> {
             {
                 *unfit_shown = Some(tried.arrived.to_owned());
             }
-            shown.iter().all(Option::is_some) && (unfit == Kinds::NONE || unfit_shown.is_some())
+            shown.iter().all(Option::is_some)
+                && (unfit == Kinds::NONE || unfit_shown.is_some())
+                && (!never || passed)
         });
+        self.never &= !passed;
+        self.passed = passed;
+    }
+
+    /// Whether a body has shown that the note does not hold: the whole expression is said never to be true, and is.
+    fn is_disproved(&self, note: &Note<'_>) -> bool {
+        let root = self.expression.root();
+        let whole = (note.start, note.end) == (root.start, root.end);
+        self.passed && whole && matches!(note.about, About::NeverEqual { negated: false, .. })
     }
 
     fn told(
@@ -178,6 +198,9 @@ impl<'s> Site<'_, 's> {
     ) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         for (note, shown) in self.notes.iter().zip(&self.shown) {
+            if self.is_disproved(note) {
+                continue;
+            }
             let span = node.span_within(&cx.file, note.start, note.end);
             let told = told::note(note, cx.place(span), shown.as_deref(), None, self.reached);
             found.extend(told);
@@ -278,15 +301,59 @@ impl<'s> Site<'_, 's> {
 
 /// Whether all variables of the expression are made up in a trial.
 fn is_bound(expression: &Expression, trail: &Trail<'_>) -> bool {
-    let made = |name: &String| {
-        trail.variables.contains_key(name)
-            || trail
-                .moves
-                .iter()
-                .any(|step| matches!(step, trial::Move::Variable(bound, _) if bound == name))
-    };
+    let made = |name: &String| trail.variables.contains_key(name) || trail.makes(name);
     expression
         .free_variables()
         .iter()
         .all(|(name, ..)| made(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::{File, Findings};
+    use crate::flow::check::types::trial::Around;
+    use crate::schema::Schemas;
+
+    const SCHEMA: &str = r#"{"type": "object", "required": ["status"], "properties": {"status": {"enum": ["open", "closed"]}}}"#;
+
+    /// Tries a condition of which types say, rightly or not, that it is never true: whether that stands, and whether a body shows it.
+    fn tried(condition: &str) -> (bool, bool) {
+        let files = [("a".to_owned(), File::new("schemas/a.json", SCHEMA))];
+        let schemas = Schemas::load(&files, &mut Findings::new());
+        let state = State::of(&schemas, "a").unwrap();
+        let tables = Tables::new();
+        let expression = Expression::compile(condition).unwrap();
+        let mut infer = Infer::new(expression.text(), &state.variables, &tables);
+        infer.node(expression.root(), &state.body);
+        let mut focus = Focus::default();
+        focus.add(&infer.reads, &infer.hints, &expression);
+        let mut site = Site {
+            expression: &expression,
+            notes: Vec::new(),
+            need: Need::Condition,
+            is: Type::of(Kinds::FALSE),
+            unfit: Kinds::NONE,
+            never: true,
+            shown: Vec::new(),
+            unfit_shown: None,
+            any: None,
+            passed: false,
+            reached: 0,
+        };
+        let around = Around {
+            tables: &tables,
+            keys: Vec::new(),
+        };
+        site.search(&state.trail, &around, &focus);
+        (site.never, site.any.is_some())
+    }
+
+    #[test]
+    fn a_body_with_which_a_condition_is_true_disproves_that_it_never_is() {
+        assert_eq!(tried("status == 'closed'"), (false, true));
+        assert_eq!(tried("status == 'gone'"), (true, true));
+        // It fails with every body: nothing is shown.
+        assert_eq!(tried("abs(status) == `1`"), (true, false));
+    }
 }

@@ -1,5 +1,5 @@
 //! Trying what types suspect: bodies are made up that the contract allows, brought through the steps before, and handed to the place in question. What
-//! nobody can show on a body is no error.
+//! nobody can show on a body is no error; what a body disproves is not told.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -111,6 +111,13 @@ pub(super) struct Around<'a> {
 }
 
 impl Trail<'_> {
+    /// Whether a move makes this variable, so that what it began with is not what it is.
+    pub(super) fn makes(&self, variable: &str) -> bool {
+        let makes =
+            |step: &Move| matches!(step, Move::Variable(name, _) if name.as_str() == variable);
+        self.moves.iter().any(makes)
+    }
+
     /// Makes up messages until `test` has seen enough. Says how many got to the place.
     pub(super) fn search(
         &self,
