@@ -33,11 +33,6 @@ struct Passed {
 
 /// Measures, if both servers are there; without them only who asks for it by name is told.
 pub fn run(lines: &mut Vec<Line>) {
-    let runtime = throughput::runtime();
-    let folder = tempfile::tempdir().expect("a folder");
-    throughput::write_generating_flow(folder.path(), MESSAGES);
-    let alone = runtime.block_on(async { pass(throughput::start(folder.path()).await).await });
-    let folder = tempfile::tempdir().expect("a folder");
     let there = [POSTGRES, RABBITMQ].map(|url| std::net::TcpStream::connect(host(url)).is_ok());
     if there.contains(&false) {
         let named = std::env::args().any(|argument| argument == "cluster");
@@ -47,6 +42,11 @@ pub fn run(lines: &mut Vec<Line>) {
         );
         return;
     }
+    let runtime = throughput::runtime();
+    let folder = tempfile::tempdir().expect("a folder");
+    throughput::write_generating_flow(folder.path(), MESSAGES);
+    let alone = runtime.block_on(async { pass(throughput::start(folder.path()).await).await });
+    let folder = tempfile::tempdir().expect("a folder");
     let shared = runtime.block_on(on_servers(folder.path()));
     let [engine, postgres, rabbitmq] = shared.shares.map(|share| share * 100.0);
     let line = Line::told(

@@ -392,10 +392,15 @@ fn back(rig: &Rig, peaces: &[(&str, u64)], line: &mut Line) -> Result<u64, Strin
         .collect();
     booked.sort_unstable();
     let mut slowest = 0;
-    for (name, peace) in peaces {
+    for (nth, (name, peace)) in peaces.iter().enumerate() {
         let after = booked.iter().filter(|(sent, _)| sent >= peace);
-        // The last trouble may come when there is nothing more to send.
         let Some(first) = after.map(|(_, booked)| booked - peace).min() else {
+            // The last trouble may come when there is nothing more to send.
+            if nth + 1 < peaces.len() {
+                line.wrong.push(format!(
+                    "no order that was sent after `{name}` was ever booked"
+                ));
+            }
             continue;
         };
         slowest = slowest.max(first / 1_000);
