@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::body::Body;
 
+/// How many bytes a key may have: all stores find one of this length again.
+pub const KEY_BYTES_MAX: usize = 512;
+
 /// A message's id: 128 bits, time-ordered (48 bits of milliseconds first), printed as 32 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct MessageId(pub u128);

@@ -9,7 +9,7 @@ use super::Context;
 use crate::body::Body;
 use crate::expression::Expression;
 use crate::failure::{Class, Failure};
-use crate::message::Message;
+use crate::message::{KEY_BYTES_MAX, Message};
 
 /// What the messages of a step wait for. No kind of wait holds a worker, and each outlives the engine.
 pub enum Waiting {
@@ -222,9 +222,6 @@ impl Numbered {
         })
     }
 }
-
-/// How many bytes a key may have.
-pub const KEY_BYTES_MAX: usize = 512;
 
 /// The text that an expression gives for a message, for telling groups of messages apart; a null is a failure.
 pub fn key_of(

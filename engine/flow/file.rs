@@ -37,7 +37,7 @@ pub struct Flow {
     pub source: Option<Held>,
     /// The schema of arriving bodies: its name, or `{ schema, on_breach }`.
     pub accepts: Option<Accepts>,
-    /// Business keys: a name, and an expression over the accepted body. Searchable everywhere.
+    /// Business keys: a name, and an expression over the accepted body. Searchable everywhere. A key is a text or a number of at most 512 bytes; a message with a longer one is an exception.
     pub keys: Option<BTreeMap<String, ExpressionText>>,
     /// How a repeated message is known; it is acknowledged and has no second effect.
     pub once: Option<Once>,

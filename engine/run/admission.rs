@@ -9,7 +9,7 @@ use crate::component::Context;
 use crate::expression::{Scope, Tables};
 use crate::failure::Failure;
 use crate::flow::plan::Plan;
-use crate::message::{Guard, Message, Names};
+use crate::message::{Guard, KEY_BYTES_MAX, Message, Names};
 use crate::step::newest::version_of;
 use crate::store::commit::{Chain, Claim, Sighting};
 use crate::store::versions;
@@ -52,6 +52,13 @@ pub(super) fn find_keys(
                     })
                 });
             match found {
+                Ok(Some(text)) if text.len() > KEY_BYTES_MAX => {
+                    let why = format!(
+                        "the key `{name}` has {} bytes; a key may have at most {KEY_BYTES_MAX}",
+                        text.len()
+                    );
+                    missing.get_or_insert_with(|| Failure::validation(why));
+                }
                 Ok(Some(text)) if !text.is_empty() => {
                     keys.insert(name.clone(), text);
                 }

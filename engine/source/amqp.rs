@@ -6,6 +6,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -31,6 +32,8 @@ const PREFETCH: u16 = 256;
 const BATCH_MAX: usize = 128;
 /// How long the source waits before it looks for its queue again after the connection was lost, in milliseconds.
 const PAUSE_MS: u64 = 200;
+/// How long there may be no connection before the source has failed, is started again, and people are told.
+const LINK_WITHIN: Duration = Duration::from_secs(30);
 /// The longest name of a queue, an exchange and a routing key, in bytes.
 const SHORT_MAX: usize = 255;
 
@@ -171,7 +174,11 @@ impl Source for Taking {
                 let link = tokio::select! {
                     biased;
                     () = cx.stop.cancelled() => break Ok(()),
-                    link = line.link() => link,
+                    link = line.link_within(LINK_WITHIN) => link,
+                };
+                let link = match link {
+                    Ok(link) => link,
+                    Err(failure) => break Err(failure),
                 };
                 match self.take_from(&link, &cx).await {
                     Ok(Left::Stopped) => break Ok(()),

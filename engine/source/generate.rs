@@ -163,10 +163,10 @@ impl Generator {
                 .progress
                 .as_ref()
                 .and_then(|progress| progress.to.clone());
-            match offer(&cx, batch).await {
-                Ok(Offered::Durable) => (made, known) = (made + now, to),
-                Ok(Offered::Stopped) => return Ok(()),
-                Err(_) => (made, known) = read(&cx, &cursor).await?,
+            match offer(&cx, batch).await? {
+                Offered::Durable => (made, known) = (made + now, to),
+                Offered::Stopped => return Ok(()),
+                Offered::Moved => (made, known) = read(&cx, &cursor).await?,
             }
         }
         Ok(())

@@ -15,17 +15,21 @@ pub(super) enum Offered {
     Durable,
     /// The source must stop; nothing of it is durable.
     Stopped,
+    /// The cursor is not where the source thinks, so the source must read it again; nothing of it is durable.
+    Moved,
 }
 
-/// Offers a batch until it is durable. Fails only with `conflict`: the cursor is not where the source thinks, so the source must read it again.
+/// Offers a batch until it is durable. Fails where waiting cannot help: the source has failed then, is started again, and people are told.
 pub(super) async fn offer(cx: &Intake, batch: Batch) -> Result<Offered, Failure> {
-    Ok(match offer_for(cx, batch).await? {
-        Some(_) => Offered::Durable,
-        None => Offered::Stopped,
-    })
+    match offer_for(cx, batch).await {
+        Ok(Some(_)) => Ok(Offered::Durable),
+        Ok(None) => Ok(Offered::Stopped),
+        Err(failure) if failure.class == Class::Conflict => Ok(Offered::Moved),
+        Err(failure) => Err(failure),
+    }
 }
 
-/// Does the same, and gives the verdicts; `None` if the source must stop.
+/// Does the same, and gives the verdicts; `None` if the source must stop. A cursor that is elsewhere is the failure `conflict`.
 pub(super) async fn offer_for(cx: &Intake, batch: Batch) -> Result<Option<Vec<Verdict>>, Failure> {
     let mut wait_ms = FIRST_MS;
     loop {
@@ -34,7 +38,7 @@ pub(super) async fn offer_for(cx: &Intake, batch: Batch) -> Result<Option<Vec<Ve
         }
         let failure = match cx.accept.accept(batch.clone()).await {
             Ok(verdicts) => return Ok(Some(verdicts)),
-            Err(failure) if failure.class == Class::Conflict => return Err(failure),
+            Err(failure) if !may_pass(failure.class) => return Err(failure),
             Err(failure) => failure,
         };
         let pause = failure
@@ -48,6 +52,14 @@ pub(super) async fn offer_for(cx: &Intake, batch: Batch) -> Result<Option<Vec<Ve
         }
         wait_ms = (wait_ms * 2).min(MOST_MS);
     }
+}
+
+/// Whether waiting may help.
+fn may_pass(class: Class) -> bool {
+    !matches!(
+        class,
+        Class::Conflict | Class::TooLarge | Class::Internal | Class::Config
+    )
 }
 
 /// Waits; false if the source must stop.

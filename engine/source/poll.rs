@@ -415,16 +415,16 @@ impl Rounds {
         failpoint::hit("poll-before-commit");
         let offered = offer(cx, batch).await;
         failpoint::hit("poll-committed");
-        match offered {
-            Ok(Offered::Durable) => {
+        match offered? {
+            Offered::Durable => {
                 *memory = Memory {
                     state,
                     known: Some(to),
                 };
                 Ok(Turn::More)
             }
-            Ok(Offered::Stopped) => Ok(Turn::Stop),
-            Err(_) => {
+            Offered::Stopped => Ok(Turn::Stop),
+            Offered::Moved => {
                 *memory = Memory::read(cx).await?;
                 Ok(Turn::More)
             }

@@ -207,10 +207,10 @@ impl Source for Clockwork {
                     .and_then(|progress| progress.to.clone());
                 let offered = offer(&cx, batch).await;
                 failpoint::hit("schedule-committed");
-                known = match offered {
-                    Ok(Offered::Durable) => to,
-                    Ok(Offered::Stopped) => return Ok(()),
-                    Err(_) => cx.accept.cursor(CURSOR).await?,
+                known = match offered? {
+                    Offered::Durable => to,
+                    Offered::Stopped => return Ok(()),
+                    Offered::Moved => cx.accept.cursor(CURSOR).await?,
                 };
             }
         })

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Ready;
-use super::offer::{Offered, offer};
+use super::offer::{Offered, offer, pause_or_stop};
 use crate::component::{Arrival, Batch, Build, Intake, Part, Source, codes};
 use crate::failure::Failure;
 use crate::format::{Decoder, Format, FormatConfig, FormatName, Position};
@@ -25,6 +25,8 @@ pub struct Stdin {
 
 /// How many messages are handed over at once.
 const BATCH_MAX: usize = 128;
+/// The pause after the engine could not take what was read, in milliseconds.
+const PAUSE_MS: u64 = 1_000;
 
 impl Part for Stdin {
     type Ready = Ready;
@@ -127,9 +129,21 @@ async fn hand_over(cx: &Intake, decoder: &mut Decoder) -> Result<bool, Failure> 
             arrivals,
             progress: None,
         };
-        match offer(cx, batch).await? {
+        // What was read cannot be read again.
+        let offered = loop {
+            match offer(cx, batch.clone()).await {
+                Ok(offered) => break offered,
+                Err(failure) => {
+                    tracing::error!(flow = &*cx.flow, %failure, "what was read is kept, and offered again");
+                    if !pause_or_stop(cx, PAUSE_MS).await {
+                        return Ok(false);
+                    }
+                }
+            }
+        };
+        match offered {
             Offered::Durable if goes_on => {}
-            Offered::Durable | Offered::Stopped => return Ok(false),
+            Offered::Durable | Offered::Moved | Offered::Stopped => return Ok(false),
         }
     }
 }
@@ -149,7 +163,8 @@ mod tests {
     async fn check(piped: &[&[u8]], format: FormatName, expect: &[&str]) -> Arc<Fake> {
         let fake = Fake::new();
         let down = Failure::new(Class::Unavailable, "down");
-        fake.state().failing = [Some(down)].into();
+        let never = Failure::new(Class::Internal, "impossible");
+        fake.state().failing = [Some(down), Some(never)].into();
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let cx = fake::intake(&fake, World::real(), std::path::Path::new("."), &listener);
         let (sender, receiver) = mpsc::channel(piped.len().max(1));

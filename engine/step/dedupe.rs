@@ -10,14 +10,12 @@ use crate::component::words::{Duration, ExpressionText};
 use crate::component::{Build, Claimed, Claiming, Context, Part};
 use crate::expression::Expression;
 use crate::failure::Failure;
-use crate::message::Message;
+use crate::message::{KEY_BYTES_MAX, Message};
 
 /// How long a key is kept where nobody says so.
 const KEEP: Duration = Duration {
     ms: 30 * 86_400_000,
 };
-/// How many bytes a key may have.
-const KEY_BYTES_MAX: usize = 512;
 
 /// Lets only the first message with a key go on, over all messages of the flow; repeats end here, counted as filtered by this step. For
 /// whole messages at the door of a flow there is `once`; this is for what steps make, such as the parts of a split.

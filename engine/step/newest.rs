@@ -10,7 +10,7 @@ use crate::component::words::{Duration, ExpressionText};
 use crate::component::{Build, Claimed, Claiming, Context, Part, codes};
 use crate::expression::Expression;
 use crate::failure::Failure;
-use crate::message::Message;
+use crate::message::{KEY_BYTES_MAX, Message};
 
 /// How long a version is kept where nobody says so.
 const KEEP: Duration = Duration {
@@ -20,8 +20,6 @@ const KEEP: Duration = Duration {
 const KEEP_MOST: Duration = Duration {
     ms: 400 * 86_400_000,
 };
-/// How many bytes a key may have.
-const KEY_BYTES_MAX: usize = 512;
 /// How many bytes a version may have.
 const VERSION_BYTES_MAX: usize = 128;
 

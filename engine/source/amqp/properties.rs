@@ -8,6 +8,7 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
+use sha2::{Digest, Sha256};
 
 use crate::body::{Body, Item};
 use crate::component::Arrival;
@@ -19,7 +20,7 @@ use crate::net::listener::inflate::inflate;
 const HEADERS_MAX: usize = 100;
 /// How large all of them together may be.
 const HEADERS_BYTES_MAX: usize = 32 << 10;
-/// How long an id of a delivery may be; a longer one is not looked at.
+/// How long an id of a delivery may be; of a longer one there is a hash.
 const DELIVERY_MAX: usize = 256;
 /// What an unzipped body may have.
 const BODY_MAX: usize = 64 << 20;
@@ -66,7 +67,7 @@ impl Reading {
         Arrival {
             body,
             headers,
-            delivery: delivery.filter(|id| (1..=DELIVERY_MAX).contains(&id.len())),
+            delivery: delivery.filter(|id| !id.is_empty()).map(short),
             identity: None,
             breach,
         }
@@ -133,6 +134,15 @@ fn headers(delivery: &Delivery) -> Vec<(String, String)> {
         }
     }
     headers
+}
+
+/// The id itself, or a hash of one that is too long.
+fn short(id: String) -> String {
+    if id.len() <= DELIVERY_MAX {
+        return id;
+    }
+    let digest = Sha256::digest(&id);
+    format!("sha256:{}", STANDARD.encode(digest))
 }
 
 /// A value of a header as text; none of tables and lists.
@@ -209,5 +219,19 @@ fn open(delivery: &Delivery, headers: &mut Vec<(String, String)>) -> Result<Byte
     match root.get("data") {
         Some(data) => Ok(data.to_bytes()),
         None => Err(Failure::parse("a CloudEvents message without `data`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_id_tells_a_repeat_as_well() {
+        let id = |last: &str| short("a".repeat(DELIVERY_MAX - 1) + last);
+        assert_eq!(id("b"), "a".repeat(DELIVERY_MAX - 1) + "b");
+        assert_eq!(id("bc"), id("bc"));
+        assert_ne!(id("bc"), id("bd"));
+        assert!(id("bc").len() <= DELIVERY_MAX);
     }
 }

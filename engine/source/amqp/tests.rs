@@ -381,6 +381,25 @@ async fn what_the_flow_refuses_goes_where_the_owner_has_said() {
 }
 
 #[tokio::test]
+async fn what_waiting_cannot_mend_fails_the_source_and_stays_in_its_queue() {
+    let site = Site::new().await;
+    let source = declared(&site, "");
+    made(&site, &source).await;
+    let queue = site.name.clone();
+    site.publish("", &queue, with_id("D-1"), b"{}").await;
+    let fake = Fake::new();
+    let never = Failure::new(Class::TooLarge, "nobody finds it again");
+    fake.state().failing = [Some(never)].into();
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let root = std::path::Path::new(".");
+    let cx = fake::intake(&fake, World::real(), root, &listener);
+    let failure = patiently(source.clone().run(cx)).await.unwrap_err();
+    assert_eq!(failure.class, Class::TooLarge);
+    assert_eq!(site.ready(&queue).await, 1);
+    site.end(&[&queue], &[]).await;
+}
+
+#[tokio::test]
 async fn a_queue_that_cannot_be_used_fails_the_source_with_what_to_do() {
     let site = Site::new().await;
     let fails = async |source: &Arc<dyn Source>| {

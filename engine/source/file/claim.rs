@@ -373,16 +373,16 @@ impl Claim {
             arrivals,
             progress: Some(progress),
         };
-        match offer(cx, batch).await {
-            Ok(Offered::Durable) => {
+        match offer(cx, batch).await? {
+            Offered::Durable => {
                 self.known = to;
                 if let Some(state) = state {
                     self.state = state;
                 }
                 Ok(Step::On)
             }
-            Ok(Offered::Stopped) => Ok(Step::Stop),
-            Err(_) => Ok(Step::Moved),
+            Offered::Stopped => Ok(Step::Stop),
+            Offered::Moved => Ok(Step::Moved),
         }
     }
 
