@@ -9,6 +9,7 @@ use lapin::ExchangeKind;
 use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 
+use super::TIMEOUT;
 use super::admission::{Admission, Verdict};
 use crate::component::words;
 use crate::failure::{Class, Failure};
@@ -23,12 +24,12 @@ pub(crate) mod tests;
 
 /// How many letters with `mandatory` may be on their way.
 const RETURNING_WINDOW: usize = 64;
+/// How much longer than for a connection is waited until its exchange was seen: less than the second that a sink adds to its lease.
+const SEEN_AFTER: Duration = Duration::from_millis(500);
 
 /// A broker: what its file says, and its connections, made when they are needed.
 pub struct Broker {
     pub(super) name: Arc<str>,
-    pub(super) owner: Option<String>,
-    pub(super) description: Option<String>,
     pub(super) place: Arc<amqp::Broker>,
     pub(super) timeout: Option<words::Duration>,
     pub(super) concurrency: usize,
@@ -63,16 +64,6 @@ impl Broker {
     /// The name by which flows know it.
     pub fn name(&self) -> &Arc<str> {
         &self.name
-    }
-
-    /// Who answers for it.
-    pub fn owner(&self) -> Option<&str> {
-        self.owner.as_deref()
-    }
-
-    /// What it is.
-    pub fn description(&self) -> Option<&str> {
-        self.description.as_deref()
     }
 
     /// How long a confirm may take, if its file says so.
@@ -125,7 +116,12 @@ impl Broker {
         let (line, publisher) = self.publisher(returns);
         let exchange = letter.exchange.to_string();
         let seen = async { self.see(&line.link_within(timeout).await?, &exchange).await };
-        let outcome = match seen.await {
+        let late = || {
+            let why = format!("the exchange {exchange} was not seen in time");
+            Err(Failure::new(Class::Timeout, why))
+        };
+        let seen = tokio::time::timeout(timeout + SEEN_AFTER, seen).await;
+        let outcome = match seen.unwrap_or_else(|_| late()) {
             Ok(()) => tokio::time::timeout(timeout, publisher.publish(letter)).await,
             // Nothing has left, and nothing will.
             Err(failure) => Ok(Outcome::NotSent(failure)),
@@ -195,7 +191,8 @@ impl Broker {
                 true => RETURNING_WINDOW.min(self.concurrency),
                 false => self.concurrency,
             },
-            ..Manner::default()
+            // Two letters without a confirm, one after the other, end their round before those that have one are given up.
+            confirm_within: self.timeout.unwrap_or(TIMEOUT).std() / 3,
         };
         let slot = match returns {
             true => &mut held.returning,

@@ -13,11 +13,6 @@
 //! What was measured and holds here (lapin 4.12.3): its automatic recovery is never used; a channel belongs to one publisher alone, else
 //! confirms are swapped; delivery tags mean something only on the channel that they came from; every wait has a limit.
 
-#![allow(
-    dead_code,
-    reason = "the source, the sink and the hand-off that use it land one after the other"
-)]
-
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
@@ -98,11 +93,6 @@ impl Broker {
     /// How many addresses it has.
     pub(crate) fn addresses(&self) -> usize {
         self.places.len()
-    }
-
-    /// The virtual host.
-    pub fn virtual_host(&self) -> &str {
-        &self.places[0].uri.vhost
     }
 }
 

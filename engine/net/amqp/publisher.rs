@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -24,6 +24,8 @@ use crate::failure::{Class, Failure};
 
 /// How many letters may be on their way. Measured: with more the broker gets no faster.
 pub const WINDOW: usize = 256;
+/// How long a round takes letters, where they may come back.
+const ROUND_OPEN: Duration = Duration::from_millis(250);
 /// The pause after a channel could not be opened.
 const CHANNEL_PAUSE: Duration = Duration::from_millis(500);
 
@@ -93,12 +95,31 @@ impl Drop for Inner {
     }
 }
 
-type Done = Box<dyn FnOnce(Outcome) + Send>;
+/// Whom to tell.
+enum Done {
+    /// Who waits for it, and may have given up.
+    Asker(oneshot::Sender<Outcome>),
+    Call(Box<dyn FnOnce(Outcome) + Send>),
+}
 
 /// A letter, and whom to tell.
 struct Order {
     letter: Letter,
     done: Done,
+}
+
+impl Order {
+    fn tell(self, outcome: Outcome) {
+        match self.done {
+            Done::Asker(asker) => drop(asker.send(outcome)),
+            Done::Call(call) => call(outcome),
+        }
+    }
+
+    /// Whether nobody waits for it any more: it may be tried elsewhere by now.
+    fn is_given_up(&self) -> bool {
+        matches!(&self.done, Done::Asker(asker) if asker.is_closed())
+    }
 }
 
 impl Publisher {
@@ -119,13 +140,11 @@ impl Publisher {
         }))
     }
 
-    /// Publishes a letter. Waits while the window is full, and then for the confirm.
+    /// Publishes a letter. Waits while the window is full, and then for the confirm. A letter that was not sent when the caller gives up is not
+    /// sent any more.
     pub async fn publish(&self, letter: Letter) -> Outcome {
-        let (told, outcome) = oneshot::channel();
-        let done = move |outcome| {
-            told.send(outcome).ok();
-        };
-        self.send(letter, done).await;
+        let (asker, outcome) = oneshot::channel();
+        self.order(letter, Done::Asker(asker)).await;
         outcome
             .await
             .unwrap_or_else(|_| Outcome::NotSent(stopped()))
@@ -133,10 +152,13 @@ impl Publisher {
 
     /// Gives a letter to be published; `done` is told what became of it, always. Waits while the window is full, not for the confirm.
     pub async fn send(&self, letter: Letter, done: impl FnOnce(Outcome) + Send + 'static) {
-        let done: Done = Box::new(done);
+        self.order(letter, Done::Call(Box::new(done))).await;
+    }
+
+    async fn order(&self, letter: Letter, done: Done) {
         if let Err(mpsc::error::SendError(order)) = self.0.orders.send(Order { letter, done }).await
         {
-            (order.done)(Outcome::NotSent(stopped()));
+            order.tell(Outcome::NotSent(stopped()));
         }
     }
 
@@ -207,7 +229,7 @@ impl Desk {
         }
         self.orders.close();
         while let Some(order) = self.orders.recv().await {
-            (order.done)(Outcome::NotSent(stopped()));
+            order.tell(Outcome::NotSent(stopped()));
         }
     }
 
@@ -221,7 +243,7 @@ impl Desk {
                 link = line.link() => return Some(link),
                 order = self.orders.recv() => {
                     let order = order?;
-                    (order.done)(Outcome::NotSent(self.line.why_down()));
+                    order.tell(Outcome::NotSent(self.line.why_down()));
                 }
             }
         }
@@ -235,7 +257,7 @@ impl Desk {
                 () = self.stop.cancelled() => return,
                 () = &mut end => return,
                 order = self.orders.recv() => match order {
-                    Some(order) => (order.done)(Outcome::NotSent(why.clone())),
+                    Some(order) => order.tell(Outcome::NotSent(why.clone())),
                     None => return,
                 },
             }
@@ -251,10 +273,10 @@ impl Desk {
         let (mut broken, mut ending) = (None, false);
         loop {
             // Where letters may come back, a round is over before the next one begins: only then all that come back have done so.
-            let many = if manner.returns {
-                round.over.len() + flight.len()
+            let room = if manner.returns {
+                round.over.len() + flight.len() < manner.window && round.is_open()
             } else {
-                flight.len()
+                flight.len() < manner.window
             };
             if broken.is_some() && flight.is_empty() {
                 break;
@@ -264,7 +286,7 @@ impl Desk {
                 Some((order, confirmed)) = flight.next(), if !flight.is_empty() => {
                     let outcome = verdict(&order, confirmed, &mut round.returned, &mut broken);
                     if !manner.returns {
-                        (order.done)(outcome);
+                        order.tell(outcome);
                         continue;
                     }
                     round.over.push((order, outcome));
@@ -277,7 +299,7 @@ impl Desk {
                     self.orders.close();
                     ending = true;
                 }
-                order = self.orders.recv(), if broken.is_none() && many < manner.window => match order {
+                order = self.orders.recv(), if broken.is_none() && room => match order {
                     None => {
                         if flight.is_empty() {
                             return Served::Ended;
@@ -290,10 +312,14 @@ impl Desk {
                         round.settle();
                         return Served::Ended;
                     }
+                    Some(order) if order.is_given_up() => {}
                     Some(order) => match (blocked.borrow().clone(), unfit(&order.letter, manner)) {
-                        (Some(reason), _) => (order.done)(Outcome::NotSent(blocks(link, &reason))),
-                        (None, Some(why)) => (order.done)(Outcome::NotSent(why)),
-                        (None, None) => flight.push(deliver(channel, order, manner)),
+                        (Some(reason), _) => order.tell(Outcome::NotSent(blocks(link, &reason))),
+                        (None, Some(why)) => order.tell(Outcome::NotSent(why)),
+                        (None, None) => {
+                            round.began.get_or_insert_with(Instant::now);
+                            flight.push(deliver(channel, order, manner));
+                        }
                     },
                 },
                 _ = blocked.changed() => {}
@@ -315,16 +341,23 @@ enum Served {
 /// Letters that were confirmed while others of the same round were not, and what has come back.
 #[derive(Default)]
 struct Round {
+    began: Option<Instant>,
     over: Vec<(Order, Outcome)>,
     returned: HashMap<String, Failure>,
 }
 
 impl Round {
+    /// Whether it takes letters: not for long, so that the first does not wait for many others.
+    fn is_open(&self) -> bool {
+        self.began.is_none_or(|began| began.elapsed() < ROUND_OPEN)
+    }
+
     fn settle(&mut self) {
+        self.began = None;
         for (order, outcome) in self.over.drain(..) {
             let id = order.letter.properties.message_id().as_ref();
             let back = id.and_then(|id| self.returned.remove(id.as_str()));
-            (order.done)(match (outcome, back) {
+            order.tell(match (outcome, back) {
                 (Outcome::Stored, Some(back)) => Outcome::Unroutable(back),
                 (outcome, _) => outcome,
             });

@@ -427,7 +427,7 @@ async fn why_a_broker_refuses_is_said_with_what_to_do() {
     let six = Broker::new(&["amqps://[::1]:5671/".to_owned()], None, None).unwrap();
     assert_eq!(six.places[0].uri.authority.host, "::1");
     assert_eq!(
-        (six.virtual_host(), &*six.shown()),
+        (&*six.places[0].uri.vhost, &*six.shown()),
         ("/", "amqps://[::1]:5671/")
     );
 }
