@@ -133,7 +133,10 @@ pub async fn connect(file: &Path) -> Result<Option<UnixStream>, Failure> {
         )
     };
     let listens = stream.peer_cred().map_err(of)?.uid();
-    let owner = std::fs::metadata(file).map_err(of)?.uid();
+    // Where the store is on a server there is no such file, only its folder.
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let owned = std::fs::metadata(file).or_else(|_| std::fs::metadata(folder));
+    let owner = owned.map_err(of)?.uid();
     if listens != owner && listens != 0 {
         return Err(Failure::new(
             Class::Forbidden,
@@ -164,6 +167,15 @@ mod tests {
         assert!(came.is_ok() && went.unwrap().is_some());
         drop(listener);
         assert!(!folder.path().join("engine.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn an_engine_whose_store_is_on_a_server_is_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.db");
+        let listener = LocalListener::bind(&file).unwrap();
+        let (came, went) = tokio::join!(listener.accept(), connect(&file));
+        assert!(came.is_ok() && went.unwrap().is_some());
     }
 
     #[tokio::test]
