@@ -139,7 +139,7 @@ impl Shared {
         match (applied, &finished.end.turn) {
             (true, Turn::Wait { due_at_ms, .. } | Turn::Rest { due_at_ms, .. }) => {
                 self.handoff.rests(finished.end.hop);
-                self.bell.due_at(*due_at_ms);
+                self.bell.due_at(self.store.at(*due_at_ms));
             }
             _ => self.settled(finished.end.hop, applied, finished.follow),
         }

@@ -116,18 +116,16 @@ impl Deltas {
 
     /// One row a flow. To be called once, before the transaction is committed.
     pub(super) fn write(&self, connection: &Connection) -> Sql<()> {
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions, superseded)
+        let sql = "INSERT INTO books (flow, received, accepted, duplicates, refused, delivered, filtered, discarded, compensated, in_flight, in_exceptions, superseded)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (flow) DO UPDATE SET
              received = books.received + ?2, accepted = books.accepted + ?3, duplicates = books.duplicates + ?4, refused = books.refused + ?5,
              delivered = books.delivered + ?6, filtered = books.filtered + ?7, discarded = books.discarded + ?8, compensated = books.compensated + ?9,
-             in_flight = books.in_flight + ?10, in_exceptions = books.in_exceptions + ?11, superseded = books.superseded + ?12",
-        )?;
+             in_flight = books.in_flight + ?10, in_exceptions = books.in_exceptions + ?11, superseded = books.superseded + ?12";
         for (flow, counts) in &self.0 {
             if *counts == Counts::default() {
                 continue;
             }
-            statement.execute(params![
+            let params = params![
                 flow,
                 counts.received,
                 counts.accepted,
@@ -140,7 +138,8 @@ impl Deltas {
                 counts.in_flight,
                 counts.in_exceptions,
                 counts.superseded,
-            ])?;
+            ];
+            connection.put(sql, params)?;
         }
         Ok(())
     }
@@ -156,12 +155,8 @@ pub(super) fn swept(connection: &Connection, flow: &str, state: RunState) -> Sql
         RunState::Superseded => "swept_superseded",
         RunState::InFlight | RunState::InException => return Ok(()),
     };
-    connection
-        .prepare_cached(&format!(
-            "UPDATE books SET {column} = {column} + 1 WHERE flow = ?1"
-        ))?
-        .execute([flow])?;
-    Ok(())
+    let sql = format!("UPDATE books SET {column} = {column} + 1 WHERE flow = ?1");
+    connection.put(&sql, [flow])
 }
 
 pub(super) fn kept(connection: &Connection) -> Sql<Vec<Books>> {

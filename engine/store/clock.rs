@@ -49,7 +49,7 @@ pub(super) fn keep(
 /// some time is kept shorter.
 fn set(connection: &Connection, by_ms: i64, now_ms: i64) -> Sql<()> {
     connection.execute(
-        "UPDATE hops SET due_at = due_at + ?1 WHERE due_at IS NOT NULL",
+        "UPDATE hops SET due_at = due_at + ?1, ready_at = ready_at + ?1, announced = CASE WHEN announced > 0 THEN announced + ?1 ELSE announced END",
         [by_ms],
     )?;
     // What took effect keeps its times: nothing is decided by them any more.
@@ -138,7 +138,17 @@ mod tests {
         sample
             .end(vec![done, waits(&waiting, first_hop(&waiting), due_ms)])
             .await;
-        let mut expect = due_ms;
+        let ready = sample.order("C", "1");
+        sample.accept(vec![ready.clone()]).await;
+        let ready_at = async || {
+            let hop = first_hop(&ready).0;
+            let read = sample.store.read(move |connection| {
+                let sql = "SELECT ready_at FROM hops WHERE id = ?1";
+                connection.query_row(sql, [hop], |row| row.get::<i64>(0))
+            });
+            read.await.unwrap()
+        };
+        let (mut expect, ready_ms) = (due_ms, ready_at().await);
         for by_ms in [DAY, -DAY, -DAY, 40 * DAY] {
             clock.set_by(by_ms);
             // The claim is kept for less than 40 days.
@@ -147,6 +157,8 @@ mod tests {
             expect += by_ms;
             let due = sample.store.next_due().await.unwrap().unwrap();
             assert!((due - expect).abs() < 1_000, "{} ms off", due - expect);
+            let moved = ready_at().await - ready_ms - (expect - due_ms);
+            assert!(moved.abs() < 1_000, "what is ready is {moved} ms off");
         }
     }
 

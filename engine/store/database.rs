@@ -199,7 +199,7 @@ impl Connection {
     pub(super) fn end_snapshot(&self) -> Sql<()> {
         match self {
             Connection::Sqlite(connection) => Ok(connection.execute_batch("COMMIT")?),
-            Connection::Postgres(session) => session.put_batch("COMMIT"),
+            Connection::Postgres(session) => session.batch("COMMIT"),
         }
     }
 

@@ -299,7 +299,12 @@ impl Store {
 
     /// What the store's clock shows, in milliseconds since 1970: by it waits end and leases die.
     pub fn now_ms(&self) -> i64 {
-        self.0.clock.now_ms() + self.0.ahead_ms.load(Ordering::Relaxed)
+        self.at(self.0.clock.now_ms())
+    }
+
+    /// What the store's clock shows when the engine's shows this.
+    pub fn at(&self, engines_ms: i64) -> i64 {
+        engines_ms.saturating_add(self.0.ahead_ms.load(Ordering::Relaxed))
     }
 
     /// Whether other engines may use the store at the same time.

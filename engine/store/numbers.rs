@@ -10,7 +10,7 @@ use super::database::{Connection, Sql};
 use super::postgres::begin::{fact, set_fact};
 
 /// How many numbers of runs are set aside at once. What is left of them is given back at a proper end.
-const RUNS: i64 = 1 << 14;
+pub(super) const RUNS: i64 = 1 << 14;
 
 /// How many numbers the region of one start has.
 const REGION_BITS: u32 = 38;

@@ -321,7 +321,8 @@ pub(super) fn handed_before(
         .connection
         .prepare_cached(
             "SELECT runs.id, runs.generation, bodies.body IS NULL OR bodies.body = ?3 FROM runs LEFT JOIN bodies ON bodies.run = runs.id
-             WHERE message = ?1 AND message <> root AND flow = ?2 ORDER BY runs.id DESC LIMIT 1",
+             WHERE message = ?1 AND message <> root AND flow = ?2
+             ORDER BY runs.generation DESC, runs.state = 6, runs.id DESC LIMIT 1",
         )?
         .query_row(
             params![run.message.to_bytes(), run.flow, &run.body[..]],

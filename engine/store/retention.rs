@@ -3,7 +3,7 @@
 
 use super::database::{Connection, Sql, params};
 use super::runs::RunState;
-use super::{books, groups, journeys, notices, versions, waits};
+use super::{books, groups, journeys, notices, numbers, versions, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -102,15 +102,17 @@ fn bodies(
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     let young = looked.iter().any(|(.., young)| *young);
-    let last = looked.last().map_or(0, |(run, ..)| *run);
-    let more = looked.len() >= retention.limit && !young;
+    let last = looked
+        .last()
+        .map_or((0, false), |(run, _, young)| (*run, *young));
+    let full = looked.len() >= retention.limit;
     for (run, old, _) in looked {
         if old {
             connection.put("DELETE FROM bodies WHERE run = ?1", [run])?;
             swept.bodies += 1;
         }
     }
-    Ok(more.then_some(last))
+    Ok(full.then(|| go_on(connection, last, young)).flatten())
 }
 
 fn runs(
@@ -128,24 +130,36 @@ fn runs(
          FROM runs WHERE id > ?1 ORDER BY id LIMIT ?3",
     )?;
     let limit = super::limit(retention.limit);
-    let (mut looked, mut young, mut last, mut old) = (0, false, 0, Vec::new());
+    let (mut looked, mut young, mut last, mut old) = (0, false, (0, false), Vec::new());
     statement.each(params![after, horizon, limit, now_ms], |row| {
         looked += 1;
-        last = row.get(0)?;
-        young |= row.get::<bool>(4)?;
+        last = (row.get(0)?, row.get(4)?);
+        young |= last.1;
         if row.get(5)? {
             let state = RunState::from_number(row.get(2)?);
-            old.push((last, row.get::<String>(1)?, state, row.get::<String>(3)?));
+            old.push((last.0, row.get::<String>(1)?, state, row.get::<String>(3)?));
         }
         Ok(())
     })?;
-    let more = looked >= retention.limit && !young;
+    let full = looked >= retention.limit;
     for (run, flow, state, keys) in old {
         remove(connection, run, &keys)?;
         books::swept(connection, &flow, state)?;
         swept.runs += 1;
     }
-    Ok(more.then_some(last))
+    Ok(full.then(|| go_on(connection, last, young)).flatten())
+}
+
+/// Behind which run the next batch begins, after one that ended with `last` (a run, and whether it is young) and had young ones in it or not.
+/// Where one engine numbers all runs, those behind a young one are younger. Several engines number from blocks of their own: there a part of
+/// a block is passed over, and what is old behind it is looked at.
+fn go_on(connection: &Connection, last: (i64, bool), young: bool) -> Option<i64> {
+    let (run, is_young) = last;
+    match connection {
+        Connection::Sqlite(_) => (!young).then_some(run),
+        Connection::Postgres(_) if is_young => Some(run | (numbers::RUNS - 1)),
+        Connection::Postgres(_) => Some(run),
+    }
 }
 
 fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
@@ -162,6 +176,7 @@ fn remove(connection: &Connection, run: i64, keys: &str) -> Sql<()> {
     for statement in [
         "DELETE FROM claims WHERE run = ?1",
         "DELETE FROM trail WHERE run = ?1",
+        "DELETE FROM guarded WHERE effect IN (SELECT id FROM effects WHERE run = ?1)",
         "DELETE FROM effects WHERE run = ?1",
         "DELETE FROM saga_steps WHERE run = ?1",
         "DELETE FROM sagas WHERE run = ?1",
@@ -212,7 +227,7 @@ fn exceptions(
 mod tests {
     use std::time::Duration;
 
-    use super::super::commit::{Accepted, Leaf};
+    use super::super::commit::{Accepted, First, Leaf};
     use super::super::runs::RunFilter;
     use super::super::sample::*;
     use super::*;
@@ -295,6 +310,27 @@ mod tests {
         sample.clock.advance(Duration::from_millis(DAY as u64));
         assert_eq!(sweep(&sample, 10).await, (1, 0, 0));
         assert_eq!(sample.accept(vec![again]).await, [Accepted::New]);
+    }
+
+    #[tokio::test]
+    async fn what_is_old_goes_behind_young_runs_of_another_engine() {
+        let sample = Sample::on_a_server();
+        let mut old = sample.order("A", "1");
+        // As an engine numbers it that has another block.
+        old.run.0 += 5 * numbers::RUNS;
+        if let First::Hop(hop) = &mut old.first {
+            hop.run = old.run;
+        }
+        sample.accept(vec![old.clone()]).await;
+        let end = over(&old, first_hop(&old), vec![], vec![Leaf::Delivered]);
+        sample.end(vec![end]).await;
+        sample.clock.advance(Duration::from_millis(9 * DAY as u64));
+        let mut young: Vec<_> = ["B", "C"].map(|key| sample.order(key, "1")).into();
+        for order in &mut young {
+            order.received_at_ms = START_MS + 9 * DAY;
+        }
+        sample.accept(young).await;
+        assert_eq!(sweep(&sample, 1).await, (1, 1, 0));
     }
 
     #[tokio::test]

@@ -437,7 +437,7 @@ fn find(connection: &Connection, which: &str) -> Sql<Option<RunRow>> {
     let by = |condition: &str, value: Value<'_>| {
         connection
             .prepare_cached(&format!(
-                "SELECT {} FROM runs WHERE {condition} ORDER BY id DESC LIMIT 1",
+                "SELECT {} FROM runs WHERE {condition} ORDER BY generation DESC, state = 6, id DESC LIMIT 1",
                 columns()
             ))?
             .query_row([value], row)

@@ -161,16 +161,23 @@ impl Leads {
             .await
             .map_err(|_| failed(Error::Late(CONNECT.as_secs())))?
             .map_err(|error| failed(error.into()))?;
+        let lost = CancellationToken::new();
+        let ended = lost.clone();
+        let shown = self.server.shown().to_owned();
+        // The locks of a connection that the server ends are free at once.
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "the connection of the store that leads ended");
+                tracing::warn!(
+                    "the connection to the store {shown} that leads is lost ({error}); another engine may lead"
+                );
             }
+            ended.cancel();
         });
         let settings = super::settings(&self.server.schema, ANSWER.as_secs());
         let (left, leaving) = mpsc::unbounded_channel();
         let line = Arc::new(Line {
             client,
-            lost: CancellationToken::new(),
+            lost,
             held: Plain::default(),
             left,
         });

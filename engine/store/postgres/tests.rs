@@ -467,6 +467,19 @@ async fn the_tables_of_both_databases_are_the_same() {
     assert_eq!(version as usize, migrations::newest());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_leaves_no_transaction_open() {
+    let schema = Schema::new();
+    let store = open(&schema, Use::Alone).unwrap();
+    store.books().await.unwrap();
+    let locks = format!(
+        "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+         JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = '{}' AND mode = 'AccessShareLock'",
+        schema.server().schema()
+    );
+    assert_eq!(schema.count(&locks), 0);
+}
+
 #[tokio::test]
 async fn a_key_that_is_too_long_for_an_index_is_refused_alone() {
     let sample = Sample::on_a_server();
