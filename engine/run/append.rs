@@ -48,8 +48,11 @@ pub(super) async fn lengths(
 }
 
 /// Cuts off what files of this disk have behind their lengths: an engine that died had written it, and what it was for may by now be written
-/// by another engine, to a file of another disk.
+/// by another engine, to a file of another disk. Without other engines it is written here again, and cut off by that.
 pub(super) async fn cut_tails(shared: &Shared, root: &Path) -> Result<(), Failure> {
+    if !shared.store.is_shared() {
+        return Ok(());
+    }
     let known = shared.store.cursors(&shared.lengths, "").await?;
     for (name, length) in known {
         let path = root.join(&name);

@@ -65,6 +65,35 @@ fn another_engine_goes_on_with_a_schedule_and_no_tick_runs_twice() {
     assert!(wrong.is_empty(), "{wrong:?}; {note}");
 }
 
+#[test]
+fn an_engine_on_a_server_is_reached_by_commands_and_cuts_off_what_was_never_committed() {
+    let backing = Backing::on(services());
+    let sandbox = engine(&backing, ORDERS);
+    let running = sandbox.start();
+    post(&sandbox, 0..1);
+    let long = format!("{{\"id\": \"{}\"}}", "x".repeat(600));
+    assert!(sandbox.post("/orders", long.as_bytes()).status < 300);
+    let books = sandbox.books_at_rest(2);
+    assert_eq!(books["all"]["in_exceptions"], 1, "{books}");
+    let shown = sandbox.prints(&["exceptions"]);
+    assert!(shown.contains("a key may have at most 512"), "{shown}");
+    sandbox.prints(&["exceptions", "discard", "1", "--reason", "no order"]);
+    let looks = sandbox.crossdock(&["doctor", "--format", "json"]);
+    let looks = text(&looks.stdout);
+    let listener = looks.lines().find(|look| look.contains("\"listener\""));
+    let listener = listener.unwrap_or_else(|| panic!("{looks}"));
+    assert!(listener.contains("\"ok\""), "{listener}");
+    drop(running);
+    // As a crash between the write and the commit leaves it; another engine may have written it meanwhile, to a file of its own.
+    let committed = sandbox.read_all("out/");
+    assert!(committed.contains("SO-0"), "{committed}");
+    let tail = format!("{committed}{{\"id\": \"SO-2\"}}\n");
+    sandbox.file("out/orders.jsonl", &tail);
+    let running = sandbox.start();
+    assert_eq!(sandbox.read_all("out/"), committed);
+    assert!(running.log().contains("are cut off"), "{}", running.log());
+}
+
 /// Posts orders to an engine.
 fn post(sandbox: &Sandbox, numbers: std::ops::Range<usize>) {
     for n in numbers {
