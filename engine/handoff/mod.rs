@@ -47,11 +47,11 @@ impl Handoff {
         }
     }
 
-    /// Finds the hops that were not over when the last engine ended. Gives their number.
+    /// Finds the hops that were not over when the last engine ended; over a broker they are announced, or the sweep announces them. Gives
+    /// their number.
     pub async fn recover(&self) -> Result<u64, Failure> {
         match &self.broker {
             None => self.local.recover().await,
-            // They are announced, or the sweep announces them.
             Some(broker) => broker.standing().await,
         }
     }
@@ -117,11 +117,15 @@ impl Handoff {
         self.local.give_back(hop);
     }
 
-    /// A taken hop is the next one again after this time. Until then it stays here, and the store knows nothing of it.
-    pub fn put_off(&self, hop: Hop, wait: Duration) {
+    /// A taken hop that another engine may have as well is the next one again after this time; until then it stays here, and the store knows
+    /// nothing of it. Gives the hop back where there are no other engines.
+    pub fn put_off(&self, hop: Hop, wait: Duration) -> Option<Hop> {
         match &self.broker {
-            None => self.local.give_back(hop),
-            Some(broker) => broker.put_off(hop, wait),
+            None => Some(hop),
+            Some(broker) => {
+                broker.put_off(hop, wait);
+                None
+            }
         }
     }
 

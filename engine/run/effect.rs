@@ -400,12 +400,12 @@ impl EffectStage {
 
     /// Somebody else is at the effect.
     async fn busy(&self, hop: Hop, until_ms: i64) {
-        if self.shared.handoff.is_shared() {
-            // Another engine, with a delivery of its own. Were the hop to wait in the store, the other could not end it.
-            let wait_ms = until_ms - self.shared.world.clock.now_ms();
-            let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
-            return self.shared.handoff.put_off(hop, wait);
-        }
+        let wait_ms = until_ms - self.shared.world.clock.now_ms();
+        let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+        // Another engine has a delivery of its own. Were the hop to wait in the store, the other could not end it.
+        let Some(hop) = self.shared.handoff.put_off(hop, wait) else {
+            return;
+        };
         let failure = Failure::new(Class::Unavailable, "another worker is at this effect");
         self.wait(&hop, until_ms, hop.attempt, failure, None).await;
     }

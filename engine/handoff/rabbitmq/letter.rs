@@ -82,6 +82,14 @@ impl Notice {
         }
     }
 
+    /// How many bytes of messages it keeps in memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Notice::Whole(hop) => hop.message.body.len(),
+            Notice::Number(..) => 0,
+        }
+    }
+
     pub(super) fn flow(&self) -> &Arc<str> {
         match self {
             Notice::Whole(hop) => &hop.flow,

@@ -5,7 +5,7 @@
 //! deliver without an acknowledgement. Every hop that is here has its delivery noted in `holding`.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ use topology::{Queues, Stage, Topology};
 pub const BODY_MAX: usize = 64 << 10;
 /// How many hops may wait to be announced; those beyond are found by the sweep.
 const ANNOUNCING_MAX: usize = 4096;
+/// How many bytes their messages may have together, in about.
+const ANNOUNCING_BYTES_MAX: usize = 64 << 20;
 /// How long a start waits for a broker that cannot be reached, before it goes on without.
 pub const START_PATIENCE: Duration = Duration::from_secs(3);
 /// The shortest and the longest time for which a hop that somebody else works on is put off.
@@ -86,7 +88,12 @@ impl Place {
         self.0.shown()
     }
 
-    /// Connects, for one who only looks.
+    /// The broker, for one who looks whether it can be used.
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
+        &self.0
+    }
+
+    /// Connects, and gives what there is, without any engine; with `delete` what is left over is deleted, and the outcome told beside it.
     pub async fn look(
         &self,
         topology: &Topology,
@@ -123,6 +130,8 @@ struct Inner {
     consuming: Line,
     publisher: Publisher,
     announcing: mpsc::Sender<Notice>,
+    /// The bytes of what waits to be announced.
+    announcing_bytes: AtomicUsize,
     holding: Mutex<FxHashMap<HopId, Holding>>,
     /// Hops that were announced by their number a moment ago: their whole announcement, which follows, is no news.
     numbered: Mutex<FxHashSet<HopId>>,
@@ -194,6 +203,7 @@ impl Rabbit {
             publishing,
             consuming,
             announcing,
+            announcing_bytes: AtomicUsize::new(0),
             holding: Mutex::default(),
             numbered: Mutex::default(),
             marks: Marks::default(),
@@ -294,8 +304,14 @@ impl Rabbit {
     }
 
     fn tell(&self, notice: Notice) {
-        if self.0.raised.borrow().is_some() {
-            self.0.announcing.try_send(notice).ok();
+        let (bytes, inner) = (notice.bytes(), &self.0);
+        let waiting = inner.announcing_bytes.load(Ordering::Relaxed);
+        if inner.raised.borrow().is_none() || waiting + bytes > ANNOUNCING_BYTES_MAX {
+            return;
+        }
+        inner.announcing_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if inner.announcing.try_send(notice).is_err() {
+            inner.announcing_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
@@ -422,9 +438,9 @@ impl Inner {
 
     fn over(&self, hop: HopId) {
         self.marks.drop_out(hop);
-        let held = self.holding().remove(&hop);
+        // In this order: what arrives in between is seen to be here already, and not told to a hand-off that still has it as taken.
         self.local.ended(hop);
-        let Some(held) = held else {
+        let Some(held) = self.holding().remove(&hop) else {
             return;
         };
         held.receipts.settle(held.tag, Receipt::Taken);

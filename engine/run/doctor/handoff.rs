@@ -14,10 +14,10 @@ use lapin::types::FieldTable;
 use super::{Look, Looking, Places};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Project;
-use crate::flow::settings::Rabbitmq;
+use crate::handoff::rabbitmq;
 use crate::handoff::rabbitmq::topology::{NAME_DEFAULT, State, Topology};
 use crate::net::amqp::link::Link;
-use crate::net::amqp::{self, Identity, answer};
+use crate::net::amqp::{self, answer};
 use crate::run::supervisor::{broker_of, topology_of};
 use crate::store::reader::{Place, Reader};
 use crate::system::reach::reach_broker;
@@ -31,28 +31,25 @@ pub(super) fn looks<'c>(places: &'c Places, project: &Project) -> Vec<Looking<'c
     let Some(given) = &places.settings.handoff.rabbitmq else {
         return Vec::new();
     };
-    let identity = given.certificate.as_deref().zip(given.key.as_ref());
-    let identity = identity.map(|(certificate, key)| Identity {
-        certificate,
-        key: key.reveal(),
-    });
-    let place = match amqp::Broker::new(&given.urls, given.ca.as_deref(), identity) {
-        Ok(place) => Arc::new(place),
-        Err(why) => {
-            let look = Look::fail(NAME, why, "mend `handoff.rabbitmq` in crossdock.yaml");
+    let place = match broker_of(given) {
+        Ok(place) => place,
+        Err(failure) => {
+            let look = Look::fail(
+                NAME,
+                failure.message,
+                "mend `handoff.rabbitmq` in crossdock.yaml",
+            );
             return vec![Looking::new(NAME, async { vec![look] })];
         }
     };
     let mut looking = Vec::new();
     for nth in 0..given.urls.len() {
-        looking.push(Looking::new(NAME, broker(place.clone(), nth)));
+        looking.push(Looking::new(NAME, broker(place.broker().clone(), nth)));
     }
     let name = given.name.as_deref().unwrap_or(NAME_DEFAULT);
-    looking.push(Looking::new(RIGHTS, rights(place, name)));
-    looking.push(Looking::new(
-        QUEUES,
-        queues(&places.store, given, topology_of(project)),
-    ));
+    looking.push(Looking::new(RIGHTS, rights(place.broker().clone(), name)));
+    let topology = topology_of(project);
+    looking.push(Looking::new(QUEUES, queues(&places.store, place, topology)));
     looking
 }
 
@@ -168,10 +165,10 @@ async fn try_rights(link: &Link, name: &str) -> Result<(), Failure> {
 }
 
 /// Whether the queues that are there are as they must be.
-async fn queues(store: &Place, given: &Rabbitmq, topology: Topology) -> Vec<Look> {
+async fn queues(store: &Place, broker: rabbitmq::Place, topology: Topology) -> Vec<Look> {
     let looked = async {
         let reader = Reader::at(store)?;
-        broker_of(given)?.look(&topology, &reader, false).await
+        broker.look(&topology, &reader, false).await
     };
     let all = match looked.await {
         Ok(all) => all,
