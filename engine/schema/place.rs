@@ -144,11 +144,6 @@ impl<'s> At<'s> {
     /// The names of all properties, if there can be no others.
     pub(crate) fn closed(self) -> Option<Vec<&'s str>> {
         let parts = self.parts()?;
-        let shuts = |object: &Map<String, Value>| {
-            ["additionalProperties", "unevaluatedProperties"]
-                .iter()
-                .any(|word| object.get(*word) == Some(&Value::Bool(false)))
-        };
         let objects: Vec<&'s Map<String, Value>> =
             parts.iter().filter_map(|at| at.value.as_object()).collect();
         // Words that let more properties in, or may.
@@ -165,7 +160,18 @@ impl<'s> At<'s> {
         {
             return None;
         }
-        if !objects.iter().any(|object| shuts(object)) {
+        let no = Some(&Value::Bool(false));
+        let shut = objects
+            .iter()
+            .any(|all| all.get("additionalProperties") == no);
+        // What `additionalProperties` lets in counts as evaluated.
+        let rest = objects
+            .iter()
+            .any(|all| all.contains_key("additionalProperties"));
+        let unevaluated = objects
+            .iter()
+            .any(|all| all.get("unevaluatedProperties") == no);
+        if !shut && (rest || !unevaluated) {
             return None;
         }
         let names = objects
@@ -324,6 +330,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_object_is_closed_only_where_nothing_lets_other_fields_in() {
+        let schemas = Schemas::default();
+        for (words, closed) in [
+            (json!({"additionalProperties": false}), true),
+            (json!({"unevaluatedProperties": false}), true),
+            (
+                json!({"unevaluatedProperties": false, "additionalProperties": true}),
+                false,
+            ),
+            (
+                json!({"unevaluatedProperties": false, "patternProperties": {}}),
+                false,
+            ),
+            (json!({}), false),
+        ] {
+            let mut root = words.clone();
+            root["properties"] = json!({"a": {}});
+            let at = At {
+                schemas: &schemas,
+                root: &root,
+                base: "a",
+                value: &root,
+            };
+            assert_eq!(at.closed(), closed.then(|| vec!["a"]), "{words}");
+        }
+    }
 
     #[test]
     fn nothing_is_certain_where_references_go_round_in_a_circle() {

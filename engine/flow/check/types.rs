@@ -347,6 +347,10 @@ fn answer<'s>(cx: &Cx<'s>, entry: &Entry<'_>, state: &mut State<'s>) {
     let into = into.trim_start_matches('$');
     let schemas = &cx.known.library.schemas;
     let fallback = entry.config.get("fallback").is_some();
+    // A trial has answers before it makes a move: of a variable that was made before nothing is certain.
+    if state.trail.makes(into) {
+        return;
+    }
     if let (Some(schema), Some(at), false) = (
         schemas.get(name),
         At::named(schemas, name),
