@@ -1,4 +1,4 @@
-.PHONY: demo test lint faults faults-mutations soak bench services
+.PHONY: demo test lint api-fuzz deny oidc-check faults faults-mutations soak bench services telemetry-check
 
 demo: ## see it work: 10,000 orders, a stand-in ERP, balanced books
 	cargo run --release --bin crossdock -- demo
@@ -10,6 +10,19 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+api-fuzz: ## schemathesis against the admin API, in a virtual environment below target/: no 5xx, no undocumented answer
+	sh tests/support/api-fuzz.sh
+
+DENY ?= target/tools/bin/cargo-deny
+deny: ## licences, sources and known holes of what the program is built from; fetches the list of advisories
+	@test -x $(DENY) || cargo install --locked --root target/tools cargo-deny
+	$(DENY) check
+
+oidc-check: ## tokens of a real OpenID Connect provider at an API; needs Node, and the npm registry the first time
+	cargo build
+	mkdir -p target/oidc && cp tests/support/oidc/* target/oidc
+	cd target/oidc && npm install --no-audit --no-fund --silent && node check.mjs ../debug/crossdock
 
 SCALE ?= full
 faults: ## harm done to the engine, one line a scenario; ONLY=name plays one, SEED=number repeats one, BACKEND=rabbitmq on RabbitMQ and PostgreSQL
@@ -28,3 +41,6 @@ bench: ## how far we are from the limits of the disk and the CPU, in one run
 
 services: ## install and start RabbitMQ and PostgreSQL where they are not reachable
 	sh tests/support/services.sh
+
+telemetry-check: ## a real Prometheus scrapes a running engine; promtool checks metrics, alert rules and their tests
+	sh tests/support/telemetry.sh

@@ -91,7 +91,6 @@ async fn on_servers(folder: &Path) -> Passed {
             .expect("written above");
         let server = server.server().expect("a server");
         let options = Options {
-            announces: true,
             sharing: Use::Shared,
             ..Options::of(Place::Server(Box::new(server)))
         };

@@ -158,7 +158,7 @@ impl Drop for Editor {
 }
 
 /// Flows and mappings that differ pairwise in names, conditions and expressions, between schemas that many of them share.
-fn write_project(folder: &Path) {
+pub fn write_project(folder: &Path) {
     for kind in ["flows", "mappings", "schemas/in", "schemas/out"] {
         std::fs::create_dir_all(folder.join(kind)).expect("a folder");
     }

@@ -297,6 +297,7 @@ fn end_of(run: &NewRun) -> End {
         run: run.run,
         flow: run.flow.clone(),
         step: hop.step.clone(),
+        revision: None,
         turn: Turn::Over {
             next: Vec::new(),
             doors: Vec::new(),

@@ -1,6 +1,6 @@
 //! What the README's figures come from: one line a measure, `NAME value unit ratio R goal G ok|MISSED`. `cargo bench --bench main NAME` runs
 //! only the group with that name: mapping, durability, throughput, handoff (if there is a RabbitMQ), cluster (if there is a PostgreSQL, too),
-//! absolutes, contracts.
+//! absolutes, contracts, reload.
 #![allow(
     clippy::disallowed_methods,
     reason = "measures look at the disk and the clock themselves"
@@ -17,6 +17,7 @@ mod floor;
 mod handoff;
 mod mapping;
 mod measure;
+mod reload;
 mod throughput;
 
 #[global_allocator]
@@ -26,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Measure = fn(&mut Vec<measure::Line>);
 
 fn main() -> std::process::ExitCode {
-    let groups: [(&str, Measure); 7] = [
+    let groups: [(&str, Measure); 8] = [
         ("mapping", mapping::run),
         ("durability", durability::run),
         ("throughput", throughput::run),
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
         ("cluster", cluster::run),
         ("absolutes", absolutes::run),
         ("contracts", contracts::run),
+        ("reload", reload::run),
     ];
     let wanted: Vec<String> = std::env::args()
         .skip(1)

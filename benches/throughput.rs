@@ -237,6 +237,8 @@ pub async fn start_on(folder: &Path, open: impl FnOnce(&Project, &World) -> Stor
         world,
         store: store.clone(),
         listener,
+        loader: None,
+        watch: None,
     };
     Running {
         engine: Engine::start(start).await.expect("an engine"),

@@ -12,8 +12,9 @@ use crate::expression::{Expression, Scope, Tables};
 use crate::failure::Failure;
 use crate::format::FormatFault;
 use crate::mapping::Mapping;
-use crate::message::Message;
+use crate::message::{Message, MessageId};
 use crate::schema::{Schema, Schemas};
+use crate::source::clients::Clients;
 use crate::system::System;
 use crate::system::admission::Admission;
 use crate::system::broker::Broker;
@@ -22,6 +23,7 @@ use crate::template::{Root, Template};
 use crate::world::Pending;
 use crate::yaml::Node;
 
+pub mod api;
 pub mod codes;
 pub mod common;
 pub mod lifecycle;
@@ -127,6 +129,8 @@ pub struct Library {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// The outside systems that are message brokers, by name.
     pub brokers: BTreeMap<String, Arc<Broker>>,
+    /// Who may call the project's APIs.
+    pub clients: Arc<Clients>,
     /// The names of all flows.
     pub flows: BTreeSet<String>,
     /// The project's folder: what relative paths of files are relative to.
@@ -366,6 +370,10 @@ pub trait Source: Send + Sync {
     fn look(&self) -> Pending<'_, Result<Option<String>, Failure>> {
         Box::pin(std::future::ready(Ok(None)))
     }
+    /// What it offers to callers, if it is an API.
+    fn api(&self) -> Option<&api::Api> {
+        None
+    }
     /// The folders in which it makes, moves or removes files, below the project's.
     fn folders(&self) -> Vec<String> {
         Vec::new()
@@ -389,6 +397,10 @@ pub struct Arrival {
     pub identity: Option<String>,
     /// Why it is not worth decoding further (a broken line of a file): stored as an exception.
     pub breach: Option<Failure>,
+    /// The message's id, where the source tells it to the sender.
+    pub id: Option<MessageId>,
+    /// Whether another body with a known `delivery` is refused, instead of taken for a repeat.
+    pub strict: bool,
 }
 
 /// Arrivals and the source's progress, committed together.
@@ -429,6 +441,8 @@ pub trait Accept: Send + Sync {
     fn accept(&self, batch: Batch) -> Pending<'_, Result<Vec<Verdict>, Failure>>;
     /// Counts deliveries whose sender could not be verified: nothing of them is stored.
     fn turned_away(&self, _count: u64) {}
+    /// Notes who has called an API: kept with the next commit.
+    fn called(&self, _calls: Vec<api::Calls>) {}
     /// Waits until the engine has room. Sources that pull call it before they pull.
     fn room(&self) -> Pending<'_, ()>;
     /// The value of a cursor of this source.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossdock::flow;
+use crossdock::flow::plan::Project;
 use crossdock::flow::workspace::{Texts, View, Workspace};
 use crossdock::world::World;
 use crossdock::world::env::FixedEnvironment;
@@ -153,6 +154,11 @@ fn addresses_that_cannot_be_told_are_told_at_their_places() {
 }
 
 #[test]
+fn apis_that_nobody_can_call_well_are_told_at_their_places() {
+    check("apis");
+}
+
+#[test]
 fn databases_that_cannot_be_written_to_are_told_at_their_places() {
     check("databases");
 }
@@ -288,10 +294,12 @@ fn a_comma_in_braces_is_one_mistake() {
 }
 
 /// The revision of a flow in a project.
+fn loaded(folder: &Path, variables: &[(&str, &str)]) -> Project {
+    flow::load(folder, &world(variables)).project.unwrap()
+}
+
 fn revision(folder: &Path, flow: &str, variables: &[(&str, &str)]) -> String {
-    let loaded = flow::load(folder, &world(variables));
-    let project = loaded.project.unwrap();
-    project.plans[flow].revision.to_string()
+    loaded(folder, variables).plans[flow].revision.to_string()
 }
 
 #[test]
@@ -328,11 +336,19 @@ fn a_revision_is_the_content_of_a_flow_and_all_that_it_names() {
         now(&[("HOST", "one.example"), ("TOKEN", "2")]),
         "a secret does not count"
     );
-    assert_ne!(
+    assert_eq!(
         first,
         now(&[("HOST", "two.example"), ("TOKEN", "1")]),
-        "another variable does"
+        "nor does a system: all runs meet it as it is now"
     );
+    // What tells whether the flow must be started anew knows both.
+    let print = |host: &str, token: &str| {
+        let project = loaded(folder.path(), &[("HOST", host), ("TOKEN", token)]);
+        (project.plans["a"].prints.whole, project.revision)
+    };
+    let (was, of) = print("one.example", "1");
+    assert!(print("one.example", "2").0 != was && print("one.example", "2").1 == of);
+    assert!(print("two.example", "1").0 != was && print("two.example", "1").1 != of);
     for (path, text, counts) in [
         ("flows/a.yaml", format!("# a comment\n{flow}"), false),
         ("tables/unused.csv", "k,v\nx,y\n".to_owned(), false),
@@ -390,7 +406,7 @@ fn every_code_is_shown_by_a_golden_project() {
     .map(str::to_owned)
     .into();
     for name in [
-        "broken", "more", "slips", "misuse", "sagas", "policies", "types", "tests",
+        "broken", "more", "slips", "misuse", "sagas", "policies", "types", "tests", "apis",
     ] {
         let text = fs::read_to_string(golden().join(format!("{name}.expected.json"))).unwrap();
         let list: Vec<Value> = serde_json::from_str(&text).unwrap();

@@ -1,6 +1,7 @@
 //! The broker and the database that tests start for themselves: they keep what they have over `kill -9`, lose it when they are robbed, and leave nothing behind.
 
 mod engines;
+mod outages;
 mod refusals;
 
 use std::net::TcpStream;

@@ -17,7 +17,7 @@ use crossdock::component::{
 };
 use crossdock::expression::Expression;
 use crossdock::failure::{Class, Failure};
-use crossdock::flow::plan::{Action, Node, OnFailure, Once, Plan, Project};
+use crossdock::flow::plan::{Action, Node, OnFailure, Once, Plan, Prints, Project};
 use crossdock::flow::settings::Settings;
 use crossdock::message::Message;
 use crossdock::net::listener::Listener;
@@ -206,6 +206,8 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
     let plan = Plan {
         flow: Arc::from("orders"),
         revision: Arc::from("1"),
+        prints: Prints::default(),
+        tables: Arc::default(),
         high: false,
         description: String::new(),
         source: feed::feed(feed),
@@ -231,6 +233,8 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
         plans: BTreeMap::from([(plan.flow.clone(), Arc::new(plan))]),
         library: Arc::new(Library::default()),
         settings: Settings::default(),
+        parts: BTreeMap::new(),
+        files: Vec::new(),
     };
     let world = World::real();
     let store = Store::open(Options::at(folder.join("store.db")), world.clone()).unwrap();
@@ -241,6 +245,8 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
         world,
         store: store.clone(),
         listener,
+        loader: None,
+        watch: None,
     };
     Rig {
         engine: Engine::start(start).await.unwrap(),

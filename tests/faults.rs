@@ -15,6 +15,7 @@ mod network;
 mod order;
 mod restored;
 mod rig;
+mod toggled;
 mod works;
 
 use std::fmt;
@@ -224,6 +225,7 @@ scenarios! {
         failpoints_neither: failpoints::around_a_send, FAULTS_AND_REDELIVERY;
         five_at_once: copies::five_at_once, FAULTS_AND_REDELIVERY;
         stray_copies: copies::stray, NOTHING;
+        toggled_kills: toggled::kills, FAULTS;
         network_erp: network::to_the_erp, FAULTS_AND_REDELIVERY;
         network_storefront: network::from_the_storefront, FAULTS_AND_REDELIVERY;
         erp_ok: erp::ok, NOTHING;

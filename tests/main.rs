@@ -11,6 +11,8 @@
 
 mod support;
 
+mod admin;
+mod apis;
 mod authoring;
 mod cases;
 mod check;
@@ -33,9 +35,13 @@ mod order;
 mod parts;
 mod queues;
 mod reference;
+mod reload;
 mod sagas;
+mod security;
 mod sql;
 mod storage;
 mod systems;
+mod telemetry;
 mod tidy;
+mod toggles;
 mod waiting;

@@ -149,6 +149,8 @@ pub async fn rig(root: &Path, target: &Arc<Target>) -> Rig {
         world,
         store: store.clone(),
         listener: Listener::bind("127.0.0.1:0").await.unwrap(),
+        loader: None,
+        watch: None,
     };
     Rig {
         engine: Engine::start(start).await.unwrap(),

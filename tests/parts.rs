@@ -40,8 +40,8 @@ enum Outside {
     File,
     /// A system answers at `/items`.
     System,
-    /// Somebody posts until each delivery is acknowledged.
-    Posts,
+    /// Somebody posts to this path until each delivery is acknowledged.
+    Posts(&'static str),
 }
 
 /// The kinds that are held to the promises elsewhere, or have no outside of their own to test: `amqp` beside a broker (`queues`), standard
@@ -61,7 +61,14 @@ fn sources() -> Vec<Subject> {
             "webhook",
             "{ path: /hook, verify: none, delivery_id: X-Id }",
             200,
-            Outside::Posts,
+            Outside::Posts("/hook"),
+            true,
+        ),
+        subject(
+            "api",
+            "{ path: /hook, version: v1, clients: anyone, rate: 1000000/s }",
+            200,
+            Outside::Posts("/v1/hook"),
             true,
         ),
         subject(
@@ -146,7 +153,7 @@ impl Bench {
         let mut library = Library::default();
         let mut items = None;
         match subject.outside {
-            Outside::Nothing | Outside::Posts => {}
+            Outside::Nothing | Outside::Posts(_) => {}
             Outside::File => {
                 fs::create_dir(root.path().join("inbox")).unwrap();
                 let lines: String = (1..=subject.messages)
@@ -207,11 +214,15 @@ impl Bench {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let cx = fake::intake(&self.fake, World::real(), self.root.path(), &listener);
         let running = tokio::spawn(self.source(subject).run(cx.clone()));
-        let posts = matches!(subject.outside, Outside::Posts).then(|| {
+        let path = match subject.outside {
+            Outside::Posts(path) => Some(path),
+            _ => None,
+        };
+        let posts = path.map(|path| {
             let (listener, count) = (listener.clone(), subject.messages);
             tokio::spawn(async move {
                 for number in 0..count {
-                    while !post(&listener, number).await {
+                    while !post(&listener, path, number).await {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 }
@@ -260,9 +271,9 @@ impl At {
 }
 
 /// Posts a delivery; true if it is acknowledged.
-async fn post(listener: &Listener, number: usize) -> bool {
+async fn post(listener: &Listener, path: &str, number: usize) -> bool {
     let request = format!(
-        "POST /hook HTTP/1.1\r\nhost: x\r\nx-id: d{number}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+        "POST {path} HTTP/1.1\r\nhost: x\r\nx-id: d{number}\r\nidempotency-key: d{number}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
     );
     let Ok(mut stream) = TcpStream::connect(listener.local_addr()).await else {
         return false;
@@ -270,7 +281,7 @@ async fn post(listener: &Listener, number: usize) -> bool {
     let mut answer = Vec::new();
     stream.write_all(request.as_bytes()).await.is_ok()
         && stream.read_to_end(&mut answer).await.is_ok()
-        && answer.starts_with(b"HTTP/1.1 200")
+        && (answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.1 202"))
 }
 
 fn down() -> Option<Failure> {

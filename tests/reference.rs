@@ -44,6 +44,13 @@ fn the_reference_pages_are_fresh() {
 }
 
 #[test]
+fn the_document_of_the_admin_api_is_fresh() {
+    let document = crossdock::admin::routes::document();
+    let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
+    fresh("docs/reference", vec![("admin-api.openapi.json", text)]);
+}
+
+#[test]
 fn the_schemas_for_editors_are_fresh() {
     fresh(editor::FOLDER, editor::all());
 }
@@ -262,6 +269,10 @@ fn flow_around(role: &str, example: &str) -> String {
     let sink = "sinks:\n  nowhere-else: { discard: {} }\n";
     let keys = "keys: { order: orderNumber }\nonce: { key: order }\n";
     match role {
+        // An API must say what it takes; that stands beside its source.
+        "source" if example.contains("\n  api:") => {
+            format!("flow: example\n{example}accepts: canonical/order.v1\n{keys}{sink}")
+        }
         "source" => format!("flow: example\n{example}{keys}{sink}"),
         "step" => format!(
             "flow: example\nsource: {{ stdin: {{ format: jsonl }} }}\n{keys}steps:\n{}{sink}",

@@ -160,6 +160,8 @@ async fn start(root: &Path) -> (Engine, Store, SocketAddr) {
         world,
         store: store.clone(),
         listener,
+        loader: None,
+        watch: None,
     };
     (Engine::start(start).await.unwrap(), store, address)
 }

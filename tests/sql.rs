@@ -77,6 +77,8 @@ impl Scene {
             world,
             store: store.clone(),
             listener,
+            loader: None,
+            watch: None,
         };
         let before = store.books().await.unwrap();
         let before = before.first().map_or(0, |books| books.counts.received);

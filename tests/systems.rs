@@ -13,7 +13,7 @@ use crossdock::component::{
     Verdict as Accepted,
 };
 use crossdock::failure::{Class, Failure};
-use crossdock::flow::plan::{Action, Node, Plan, Project};
+use crossdock::flow::plan::{Action, Node, Plan, Prints, Project};
 use crossdock::flow::settings::Settings;
 use crossdock::message::Message;
 use crossdock::net::listener::Listener;
@@ -22,7 +22,7 @@ use crossdock::store::books::Counts;
 use crossdock::store::exceptions::{ExceptionFilter, ExceptionRow};
 use crossdock::store::systems::SystemRow;
 use crossdock::store::{Options, Store};
-use crossdock::system::admission::{Admission, Rules, Verdict};
+use crossdock::system::admission::{Admission, Rules};
 use crossdock::system::maintenance::Maintenance;
 use crossdock::world::clock::{Clock, StillClock};
 use crossdock::world::random::SeededRandom;
@@ -144,19 +144,19 @@ impl Effect for Target {
             }
             match self.play(request) {
                 Attempt::NotApplied(failure) if failure.class == Class::Auth => {
-                    pass.ends(Verdict::of(&failure));
+                    pass.failed(&failure);
                     Attempt::Held(failure)
                 }
                 Attempt::NotApplied(failure) => {
-                    pass.ends(Verdict::of(&failure));
+                    pass.failed(&failure);
                     Attempt::NotApplied(failure)
                 }
                 Attempt::Unknown(failure) => {
-                    pass.ends(Verdict::of(&failure));
+                    pass.failed(&failure);
                     Attempt::Unknown(failure)
                 }
                 other => {
-                    pass.ends(Verdict::Good);
+                    pass.answered();
                     other
                 }
             }
@@ -214,6 +214,8 @@ async fn rig_with(
         plans,
         library: Arc::new(Library::default()),
         settings,
+        parts: BTreeMap::new(),
+        files: Vec::new(),
     };
     let world = World {
         clock: clock.clone(),
@@ -228,6 +230,8 @@ async fn rig_with(
         world,
         store: store.clone(),
         listener,
+        loader: None,
+        watch: None,
     };
     Rig {
         engine: Engine::start(start).await.unwrap(),
@@ -260,6 +264,8 @@ fn plan(name: &Arc<str>, target: &Arc<Target>, feed: mpsc::Receiver<Offer>) -> P
     Plan {
         flow: name.clone(),
         revision: Arc::from("1"),
+        prints: Prints::default(),
+        tables: Arc::default(),
         high: target.high,
         description: String::new(),
         source: feed::feed(feed),

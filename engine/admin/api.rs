@@ -1,41 +1,46 @@
-//! The paths of the API, `/api/v1/..`, and what is behind each. A path names a noun, a `:word` behind it what is done with it.
+//! What the API is asked to do: the bodies of its requests. Who asks is never in them. The command line writes them, and the paths read them.
 
-use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
-use super::shown;
-use crate::failure::{Class, Failure};
 use crate::run::again::Again;
-use crate::run::desk::{Desk, Verb, Which};
+use crate::run::desk::{Verb, Which};
 use crate::run::replay::NewList;
-use crate::store::exceptions::{ExceptionFilter, ExceptionId};
-use crate::store::replays::{ReplayId, ReplayState};
 
 /// What `POST /exceptions:act` takes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Act {
     /// Which exceptions.
     pub which: Which,
     /// What is done.
     pub verb: Verb,
-    /// Who does it.
+    /// Who does it; the engine takes it from elsewhere.
+    #[serde(skip)]
     pub who: String,
     /// Only count.
     #[serde(default)]
     pub dry_run: bool,
 }
 
+/// What `POST /exceptions/{id}:act` takes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActOnOne {
+    /// What is done.
+    pub verb: Verb,
+}
+
 /// What `POST /runs:again` takes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunsAgain {
-    /// The runs.
+    /// The runs, at most 1,000.
     pub runs: Vec<i64>,
     /// How.
     pub how: Again,
-    /// Who does it.
+    /// Who does it; the engine takes it from elsewhere.
+    #[serde(skip)]
     pub who: String,
     /// Why.
     #[serde(default)]
@@ -46,112 +51,75 @@ pub struct RunsAgain {
 }
 
 /// What `POST /replays` takes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MakeList {
     /// The list.
     pub list: NewList,
-    /// Who does it.
+    /// Who does it; the engine takes it from elsewhere.
+    #[serde(skip)]
     pub who: String,
     /// Only count.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// Answers a question, or has something done.
-pub(super) async fn answer(
-    desk: &Desk,
-    method: &Method,
-    uri: &Uri,
-    body: &[u8],
-) -> Result<Value, Failure> {
-    let path = uri.path().strip_prefix("/api/v1/").ok_or_else(unknown)?;
-    let segments: Vec<&str> = path.split('/').collect();
-    if *method == Method::POST {
-        return act(desk, &segments, body).await;
-    }
-    let store = desk.store();
-    match segments[..] {
-        ["status"] => Ok(json!({
-            "version": env!("CARGO_PKG_VERSION"), "revision": desk.revision(), "process": std::process::id(),
-        })),
-        ["exceptions"] => {
-            let rows = store.exceptions(ExceptionFilter::default()).await?;
-            Ok(rows.iter().map(shown::exception).collect())
-        }
-        ["exceptions", id] => {
-            let id = ExceptionId(id.parse().map_err(|_| unknown())?);
-            let found = store.exception(id).await?.ok_or_else(unknown)?;
-            Ok(shown::whole_exception(&found))
-        }
-        ["issues"] => Ok(store.issues().await?.iter().map(shown::issue).collect()),
-        ["books"] => {
-            let books = store.books().await?;
-            let flows: Map<String, Value> = books
-                .iter()
-                .map(|flow| (flow.flow.to_string(), shown::counts(&flow.counts)))
-                .collect();
-            Ok(json!({ "flows": flows }))
-        }
-        ["replays"] => {
-            let lists = store.replays(100).await?;
-            Ok(lists.iter().map(shown::replay).collect())
-        }
-        ["replays", id] => {
-            let id = ReplayId(id.parse().map_err(|_| unknown())?);
-            let found = store.replay(id).await?.ok_or_else(unknown)?;
-            Ok(shown::replay(&found))
-        }
-        _ => Err(unknown()),
-    }
+/// What `POST /project:reload`, `:rollback` and `:lift` take.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deploy {
+    /// Of a rollback: to this revision, or the beginning of one; without it to the one before. Of a lift: which one.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// Who does it; the engine takes it from elsewhere.
+    #[serde(skip)]
+    pub who: String,
+    /// Why.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
-async fn act(desk: &Desk, segments: &[&str], body: &[u8]) -> Result<Value, Failure> {
-    match segments {
-        ["exceptions:act"] => {
-            let wish: Act = wish(body)?;
-            let report = desk
-                .act(&wish.which, &wish.verb, &wish.who, wish.dry_run)
-                .await?;
-            Ok(json!(report))
-        }
-        ["runs:again"] => {
-            let wish: RunsAgain = wish(body)?;
-            let why = wish.why.as_deref();
-            let receipts = desk
-                .again(&wish.runs, &wish.how, &wish.who, why, wish.dry_run)
-                .await?;
-            Ok(json!(receipts))
-        }
-        ["replays"] => {
-            let wish: MakeList = wish(body)?;
-            Ok(json!(desk.list(&wish.list, &wish.who, wish.dry_run).await?))
-        }
-        ["replays", which] => {
-            let (id, word) = which.split_once(':').ok_or_else(unknown)?;
-            let id = id.parse().map_err(|_| unknown())?;
-            let to = state(word).ok_or_else(unknown)?;
-            Ok(json!(desk.turn_list(id, to).await?))
-        }
-        _ => Err(unknown()),
-    }
+/// What `POST /canary:share` takes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryShare {
+    /// How many of 10,000 keys.
+    pub share: u32,
 }
 
-/// The state into which a word brings a list.
-fn state(word: &str) -> Option<ReplayState> {
-    match word {
-        "pause" => Some(ReplayState::Paused),
-        "resume" => Some(ReplayState::Running),
-        "abort" => Some(ReplayState::Aborted),
-        _ => None,
-    }
+/// What `POST /canary:promote` and `:stop` take.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryEnd {
+    /// Why.
+    pub why: String,
 }
 
-fn wish<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body)
-        .map_err(|error| Failure::validation(format!("what was asked for cannot be read: {error}")))
+/// What `POST /tokens` takes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MakeToken {
+    /// Its name, for people and for the audit log: no other valid token has it.
+    pub name: String,
+    /// What it may do: `viewer`, `business`, `operator`, `engineer`, `approver`, `auditor`, `admin`.
+    pub roles: Vec<String>,
+    /// For which flows: names, with `*` for any letters. Nothing here: all, and what belongs to no flow.
+    #[serde(default)]
+    pub flows: Vec<String>,
+    /// For how many seconds it is valid.
+    pub valid_seconds: u64,
 }
 
-fn unknown() -> Failure {
-    Failure::new(Class::NotFound, "there is nothing at this path")
+/// A token that was made. It is shown this once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MadeToken {
+    /// Its name.
+    pub name: String,
+    /// The token.
+    pub token: String,
+    /// Until when it is valid, in milliseconds since 1970.
+    pub expires_at_ms: i64,
 }

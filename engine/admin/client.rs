@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::authenticate::AS;
 use crate::failure::{Class, Failure};
 use crate::net::local;
 
@@ -38,30 +39,33 @@ impl Client {
 
     /// Asks for something, below `/api/v1`.
     pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
-        self.ask(Method::GET, path, Bytes::new()).await
+        self.ask(Method::GET, path, "somebody", Bytes::new()).await
     }
 
-    /// Has something done, below `/api/v1`.
+    /// Has something done in somebody's name, below `/api/v1`.
     pub async fn post<T: DeserializeOwned>(
         &mut self,
         path: &str,
+        who: &str,
         wish: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(wish)
             .map_err(|error| Failure::internal(format!("a wish cannot be written: {error}")))?;
-        self.ask(Method::POST, path, Bytes::from(body)).await
+        self.ask(Method::POST, path, who, Bytes::from(body)).await
     }
 
     async fn ask<T: DeserializeOwned>(
         &mut self,
         method: Method,
         path: &str,
+        who: &str,
         body: Bytes,
     ) -> Result<T, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(format!("/api/v1{path}"))
             .header("host", "engine")
+            .header(AS, who.as_bytes())
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|error| Failure::internal(format!("a wish cannot be written: {error}")))?;
@@ -85,10 +89,24 @@ impl Client {
             });
         }
         let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let class = problem["title"].as_str().and_then(Class::from_name);
+        let class = problem["code"].as_str().and_then(Class::from_name);
         let detail = problem["detail"].as_str().unwrap_or("the engine refused");
         Err(Failure::new(class.unwrap_or(Class::Internal), detail))
     }
+}
+
+/// A text as one segment of a path.
+pub fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                segment.push(char::from(byte));
+            }
+            other => segment.push_str(&format!("%{other:02X}")),
+        }
+    }
+    segment
 }
 
 fn lost(error: &hyper::Error) -> Failure {

@@ -1,147 +1,235 @@
-//! The door into a running engine: an API over a socket of this machine, for the command line. Only this module knows the API's status codes;
-//! what is asked for is done at the desk.
+//! The doors into a running engine: one API, over a socket of this machine for the command line, and over the network for those who have a
+//! token. Only this module knows the API's status codes; what is asked for is done at the desk.
 
-use std::convert::Infallible;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::component::words::Rate;
 use crate::failure::{Class, Failure};
+use crate::net::certified::Certified;
 use crate::net::local::LocalListener;
 use crate::run::desk::Desk;
+use crate::store::audit::{Acting, ActorKind, Entry};
+use crate::world::clock::Clock;
 
+mod acts;
 pub mod api;
+mod asker;
+mod authenticate;
+mod changes;
 pub mod client;
+mod guard;
+mod listen;
+mod problem;
+mod read;
+pub mod rights;
+pub mod routes;
 pub mod shown;
+mod stops;
+mod throttle;
+pub mod tokens;
+mod views;
 
-/// How large what is asked for may be: an edited body and what stands around it.
-const BODY_BYTES_MAX: usize = 40 << 20;
-/// How many connections there may be at once; more wait.
-const CONNECTIONS_MAX: usize = 64;
-/// How long the head of a request may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause after the system could not give a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use authenticate::{Known, Peer};
+use changes::Changes;
+use throttle::Throttle;
 
-/// The door of a running engine. It is open until `close`.
+/// How many requests may be under way at once; more are answered 503.
+const REQUESTS_MAX: usize = 64;
+/// How many refusals are written into the audit log at once, and then a second; what is beyond is counted.
+const DENIALS: (f64, f64) = (20.0, 0.5);
+/// How often a token may ask at once, as a multiple of what it may a second.
+const BURST: f64 = 2.0;
+/// How often the end of the audit log is written to the engine's log.
+const HEAD_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Where the API listens on the network.
+pub struct Network {
+    /// Host and port.
+    pub address: String,
+    /// The files of the certificate and of its key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether another address than loopback may be without TLS, because something before it has it.
+    pub plain_http: bool,
+    /// How often a token may ask.
+    pub rate: Rate,
+}
+
+/// The doors of a running engine. They are open until `close`.
 pub struct Admin {
+    door: Arc<Door>,
+    address: Option<SocketAddr>,
+}
+
+/// What both doors share.
+struct Door {
+    desk: Desk,
+    known: Known,
+    rate: Throttle,
+    places: Arc<Semaphore>,
+    denials: Throttle,
+    /// How many refusals were not written down since one last was.
+    unwritten: AtomicU64,
+    changes: Changes,
     stop: CancellationToken,
     open: TaskTracker,
 }
 
 impl Admin {
-    /// Opens the door of the engine that has the store in this file.
-    pub fn open(store: &Path, desk: Desk) -> Result<Admin, Failure> {
-        let listener = LocalListener::bind(store)?;
-        let admin = Admin {
+    /// Opens the doors of the engine that has the store in this file.
+    ///
+    /// Fails with class `config` if the network's address is taken, is not this machine's alone and has no TLS, or the certificate is none.
+    pub async fn open(
+        store: &Path,
+        desk: Desk,
+        network: Option<Network>,
+    ) -> Result<Admin, Failure> {
+        let per_second = network.as_ref().map_or(1.0, |network| {
+            f64::from(network.rate.count) * 1000.0 / network.rate.per_ms as f64
+        });
+        let door = Arc::new(Door {
+            desk,
+            known: Known::new(),
+            rate: Throttle::new((per_second * BURST).max(1.0), per_second),
+            places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            denials: Throttle::new(DENIALS.0, DENIALS.1),
+            unwritten: AtomicU64::new(0),
+            changes: Changes::new(),
             stop: CancellationToken::new(),
             open: TaskTracker::new(),
-        };
-        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
-        let (stop, open) = (admin.stop.clone(), admin.open.clone());
-        admin.open.spawn(async move {
-            loop {
-                let place = tokio::select! {
-                    () = stop.cancelled() => return,
-                    place = places.clone().acquire_owned() => place,
-                };
-                let stream = tokio::select! {
-                    () = stop.cancelled() => return,
-                    stream = listener.accept() => stream,
-                };
-                match stream {
-                    Ok(stream) => {
-                        let (desk, stop) = (desk.clone(), stop.clone());
-                        open.spawn(async move {
-                            serve(stream, desk, stop).await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the engine's socket gave no connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
         });
-        Ok(admin)
+        let socket = LocalListener::bind(store)?;
+        let router = routes::router(&door);
+        let mut address = None;
+        if let Some(network) = network {
+            let certified = network
+                .tls
+                .as_ref()
+                .map(|(certificate, key)| Certified::load(certificate, key))
+                .transpose()?;
+            let listener = listen::bind(&network).await?;
+            address = listener.local_addr().ok();
+            let tls = certified.as_ref().map(Certified::server);
+            if let Some(certified) = certified {
+                door.open.spawn(certified.keep(door.stop.clone()));
+            }
+            let serving = listen::over_net(door.clone(), listener, tls, router.clone());
+            door.open.spawn(serving);
+        }
+        door.open
+            .spawn(listen::over_socket(door.clone(), socket, router));
+        door.open.spawn(heads(door.clone()));
+        Ok(Admin { door, address })
+    }
+
+    /// Where it listens on the network, if it does.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// Takes no more, and lets what is under way be answered.
     pub async fn close(self) {
-        self.stop.cancel();
-        self.open.close();
-        self.open.wait().await;
+        self.door.stop.cancel();
+        self.door.open.close();
+        self.door.open.wait().await;
     }
 }
 
-async fn serve(stream: tokio::net::UnixStream, desk: Desk, stop: CancellationToken) {
-    let answer = service_fn(|request: Request<Incoming>| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(answered(&desk, request).await) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+impl Door {
+    fn clock(&self) -> &dyn Clock {
+        &*self.desk.world().clock
+    }
+
+    /// Somebody who is known may not do this.
+    fn denied(&self, acting: &Acting, what: &str, why: String) {
+        self.write_down(acting.clone(), what, why);
+    }
+
+    /// Somebody who is not known was turned away.
+    fn refused(&self, peer: Peer, request: &Arc<str>, what: &str, code: &str) {
+        let acting = Acting {
+            actor: Arc::from("unknown"),
+            kind: ActorKind::Unknown,
+            via: peer.via(),
+            source: peer.source(),
+            request: Some(request.clone()),
+        };
+        self.write_down(acting, what, code.to_owned());
+    }
+
+    fn write_down(&self, acting: Acting, what: &str, why: String) {
+        let taken = self.denials.take("", self.clock().steady_ms());
+        if taken.is_err() || self.stop.is_cancelled() {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+            return;
         }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection to the engine's socket ended early");
+        let more = match self.unwritten.swap(0, Ordering::Relaxed) {
+            0 => String::new(),
+            more => format!("; {more} refusals before were not written down"),
+        };
+        let entry = Entry {
+            acting,
+            action: "api.request".into(),
+            target_kind: "path",
+            target: what.to_owned(),
+            reason: None,
+            outcome: "denied",
+            detail: Some(format!("{why}{more}")),
+        };
+        let desk = self.desk.clone();
+        self.open.spawn(async move {
+            if let Err(failure) = desk.tell(entry).await {
+                tracing::warn!(%failure, "a refusal was not written into the audit log");
+            }
+        });
     }
-}
 
-async fn answered(desk: &Desk, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    let answer = match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(body) => api::answer(desk, &head.method, &head.uri, &body.to_bytes()).await,
-        Err(error) => Err(Failure::new(
-            Class::TooLarge,
-            format!("what was asked for could not be read: {error}"),
-        )),
-    };
-    let (status, kind, body) = match answer {
-        Ok(value) => (200, "application/json", value),
-        Err(failure) => {
-            let status = status(failure.class);
-            let problem = serde_json::json!({
-                "type": "about:blank", "title": failure.class.name(), "status": status, "detail": failure.message,
-            });
-            (status, "application/problem+json", problem)
+    /// Whether what made somebody known still does.
+    async fn still_known(&self, actor: &rights::Actor) -> bool {
+        if actor.acting.kind != ActorKind::Token {
+            return true;
         }
-    };
-    Response::builder()
-        .status(status)
-        .header("content-type", kind)
-        .body(Full::new(Bytes::from(body.to_string())))
-        .unwrap_or_else(|_| Response::new(Full::default()))
+        let now_ms = self.desk.store().now_ms();
+        match self.desk.store().tokens().await {
+            Ok(tokens) => tokens.iter().any(|token| {
+                // Another one may have its name by now.
+                let same = Some(token.expires_at_ms) == actor.until_ms;
+                same && token.name == *actor.acting.actor && token.is_valid(now_ms)
+            }),
+            // Who cannot be asked about is heard a little longer.
+            Err(_) => true,
+        }
+    }
 }
 
-/// The status that a failure has in the API.
-fn status(class: Class) -> u16 {
-    match class {
-        Class::Validation | Class::Parse | Class::Mapping => 422,
-        Class::NotFound => 404,
-        Class::Conflict | Class::Duplicate => 409,
-        Class::Forbidden | Class::Auth => 403,
-        Class::TooLarge => 413,
-        Class::Throttled => 429,
-        Class::Unavailable | Class::Timeout => 503,
-        _ => 500,
+/// Writes the end of the audit log to the engine's log once a day, so that it is known outside of the store.
+async fn heads(door: Arc<Door>) {
+    loop {
+        match door.desk.store().audit_head().await {
+            Ok(Some(head)) => tracing::info!("audit log: head {head}"),
+            Ok(None) => {}
+            Err(failure) => tracing::debug!(%failure, "the audit log could not be read"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HEAD_EVERY) => {}
+            () = door.stop.cancelled() => return,
+        }
     }
+}
+
+/// An address that others can reach needs TLS.
+fn open_to_others(address: SocketAddr) -> Failure {
+    Failure::new(
+        Class::Config,
+        format!(
+            "the admin API would listen at {address}, which others can reach, without TLS: give `admin.tls` a certificate, listen at 127.0.0.1, or say `admin.plain_http: true` if a proxy before it has TLS"
+        ),
+    )
 }

@@ -1,12 +1,16 @@
 //! `crossdock journey KEY`: where is order 1001? All runs that share a key, over all flows, on one timeline.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::{FINDINGS, GOOD, ProjectArguments, Terminal, reader, runs, table, wait_for, written};
 use crate::failure::Failure;
+use crate::run::toggles;
+use crate::store::reader::Reader;
 use crate::store::runs::{RunDetail, RunState};
+use crate::world::clock::{Clock, SystemClock};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -41,9 +45,10 @@ impl Journey {
             }
             Ok(details)
         })?;
+        let stopped = wait_for(stopped(&reader, &details))?;
         written(writeln!(
             terminal.out,
-            "{}\n",
+            "{}{stopped}\n",
             sentence(&self.key, &details)
         ))?;
         runs::list(&found, false, terminal)?;
@@ -58,6 +63,20 @@ impl Journey {
         ))?;
         Ok(GOOD)
     }
+}
+
+/// What people have stopped, where it waits.
+async fn stopped(reader: &Reader, details: &[RunDetail]) -> Result<String, Failure> {
+    let Some(hop) = details.iter().flat_map(|run| &run.hops).next() else {
+        return Ok(String::new());
+    };
+    let now_ms = SystemClock.now_ms();
+    let (flow, step) = (Arc::from(&*hop.flow), Arc::from(&*hop.step));
+    let toggles = reader.stopped_at(flow, step).await?.into_iter();
+    let toggles = toggles.filter(|toggle| !toggle.is_over(now_ms));
+    Ok(toggles
+        .map(|toggle| format!("; {} is {}", toggle.target, toggles::told(&toggle)))
+        .collect())
 }
 
 /// The answer in a sentence: what it waits for, or that it is done.

@@ -13,9 +13,12 @@ use crate::world::World;
 use crate::world::env::Overlay;
 
 mod against;
+mod apis;
+mod audit;
 mod backup;
 pub mod batch;
 mod books;
+mod canary;
 mod catalog;
 mod check;
 mod demo;
@@ -25,15 +28,20 @@ mod exceptions;
 mod explain;
 mod graph;
 mod journey;
+mod log;
 mod lsp;
 mod manual;
 mod map;
 mod new;
 mod office;
+mod plan;
 mod propose;
+mod reload;
 mod replay;
 mod replays;
 mod restore;
+mod revisions;
+mod rollback;
 mod run;
 mod runs;
 mod schema;
@@ -41,6 +49,8 @@ mod simulate;
 mod systems;
 mod table;
 mod test;
+mod toggles;
+mod token;
 mod topology;
 
 /// Good.
@@ -81,6 +91,26 @@ struct Arguments {
 enum Command {
     /// Run the project until it is told to stop (SIGTERM or Ctrl-C)
     Run(run::Run),
+    /// What would a reload change? Flows added, changed, removed; systems; what waits for the next start
+    Plan(plan::Plan),
+    /// Let the running engine load the project from its files, if it is sound
+    Reload(reload::Reload),
+    /// Which revisions ran when, by whose will, and what is different between two of them
+    Revisions(revisions::Revisions),
+    /// Withdraw the revision that runs: the one before it runs in its place, also after a restart
+    Rollback(rollback::Rollback),
+    /// Try another revision on a share of the messages; then let it run for all, or stop it
+    Canary(canary::Canary),
+    /// Accept messages and let them wait: at a flow, at a step of it, or for a system
+    Pause(toggles::Pause),
+    /// Accept nothing new at a flow, and let what is in flight wait
+    Disable(toggles::Disable),
+    /// Accept nothing new at a flow, and finish what is in flight
+    Drain(toggles::Drain),
+    /// Let go on what was paused, disabled or drained
+    Resume(toggles::Resume),
+    /// What is stopped, by whom, why and until when
+    Toggles(toggles::Toggles),
     /// Find every mistake in the project, without running it
     Check(check::Check),
     /// What does a finding mean, and what is right?
@@ -91,6 +121,8 @@ enum Command {
     Map(map::Map),
     /// Draw the project's flows
     Graph(graph::Graph),
+    /// Every API with its version, what is on its way out, and who still calls it; the OpenAPI document
+    Apis(apis::Apis),
     /// Who owns what, who depends on whom, what is deprecated and still used
     Catalog(catalog::Catalog),
     /// Make a new project that runs
@@ -119,6 +151,10 @@ enum Command {
     Topology(topology::Topology),
     /// Is everything there that the engine needs? Store, disk, systems, certificates, credentials; and what to do
     Doctor(doctor::Doctor),
+    /// Make, list and revoke tokens for the admin API
+    Token(token::Token),
+    /// Who did what, when and why; and whether that log is as it was written
+    Audit(audit::Audit),
     /// Copy the store into a file, beside the engine that runs on it
     Backup(backup::BackUp),
     /// Put a backup in the place of the store; what may have been done since is asked for, not repeated
@@ -217,10 +253,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
     match command {
         Command::Run(run) => run.run(terminal),
+        Command::Plan(plan) => plan.run(terminal),
+        Command::Reload(reload) => reload.run(terminal),
+        Command::Revisions(revisions) => revisions.run(terminal),
+        Command::Rollback(rollback) => rollback.run(terminal),
+        Command::Canary(canary) => canary.run(terminal),
+        Command::Pause(pause) => pause.run(terminal),
+        Command::Disable(disable) => disable.run(terminal),
+        Command::Drain(drain) => drain.run(terminal),
+        Command::Resume(resume) => resume.run(terminal),
+        Command::Toggles(toggles) => toggles.run(terminal),
         Command::Check(check) => check.run(terminal),
         Command::Test(test) => test.run(terminal),
         Command::Map(map) => map.run(terminal),
         Command::Graph(graph) => graph.run(terminal),
+        Command::Apis(apis) => apis.run(terminal),
         Command::Catalog(catalog) => catalog.run(terminal),
         Command::New(new) => new.run(terminal),
         Command::Lsp(lsp) => lsp.run(terminal),
@@ -236,6 +283,8 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Systems(systems) => systems.run(terminal),
         Command::Topology(topology) => topology.run(terminal),
         Command::Doctor(doctor) => doctor.run(terminal),
+        Command::Token(token) => token.run(terminal),
+        Command::Audit(audit) => audit.run(terminal),
         Command::Backup(backup) => backup.run(terminal),
         Command::Restore(restore) => restore.run(terminal),
         Command::Demo(arguments) => demo::run_demo(&arguments, terminal),

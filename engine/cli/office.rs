@@ -3,13 +3,17 @@
 use clap::Args;
 
 use super::{ProjectArguments, absolute, run};
-use crate::admin::api::{Act, MakeList, RunsAgain};
-use crate::admin::client::Client;
+use crate::admin::api::{Act, Deploy, MadeToken, MakeList, MakeToken, RunsAgain};
+use crate::admin::client::{Client, segment};
+use crate::admin::tokens;
 use crate::failure::Failure;
 use crate::flow;
 use crate::run::again::Receipt;
+use crate::run::deploy::Deployed;
 use crate::run::desk::{Desk, Report, Verb, Which};
 use crate::run::replay::Listed;
+use crate::run::toggles::{Toggled, Toggling};
+use crate::store::audit::Acting;
 use crate::store::postgres::begin::Use;
 use crate::store::reader::{Place, Reader};
 use crate::store::replays::ReplayState;
@@ -59,7 +63,6 @@ impl Office {
         };
         let options = Options {
             sharing,
-            announces: sharing == Use::Shared,
             ..Options::of(place)
         };
         let store = Store::open(options, world.clone())?;
@@ -87,18 +90,22 @@ impl Office {
                     who,
                     dry_run,
                 };
-                client.post("/exceptions:act", &wish).await
+                client.post("/exceptions:act", &wish.who, &wish).await
             }
-            Office::Store(desk) => desk.act(&which, &verb, &who, dry_run).await,
+            Office::Store(desk) => {
+                let desk = desk.of(Acting::user(&who));
+                desk.act(&which, &verb, &who, dry_run).await
+            }
         }
     }
 
     /// Does runs again.
     pub(super) async fn again(&mut self, wish: RunsAgain) -> Result<Vec<Receipt>, Failure> {
         match self {
-            Office::Engine(client) => client.post("/runs:again", &wish).await,
+            Office::Engine(client) => client.post("/runs:again", &wish.who, &wish).await,
             Office::Store(desk) => {
                 let why = wish.why.as_deref();
+                let desk = desk.of(Acting::user(&wish.who));
                 desk.again(&wish.runs, &wish.how, &wish.who, why, wish.dry_run)
                     .await
             }
@@ -108,13 +115,21 @@ impl Office {
     /// Freezes a filter into a list.
     pub(super) async fn list(&mut self, wish: MakeList) -> Result<Listed, Failure> {
         match self {
-            Office::Engine(client) => client.post("/replays", &wish).await,
-            Office::Store(desk) => desk.list(&wish.list, &wish.who, wish.dry_run).await,
+            Office::Engine(client) => client.post("/replays", &wish.who, &wish).await,
+            Office::Store(desk) => {
+                let desk = desk.of(Acting::user(&wish.who));
+                desk.list(&wish.list, &wish.who, wish.dry_run).await
+            }
         }
     }
 
     /// Pauses a list, lets it go on, or ends it.
-    pub(super) async fn turn_list(&mut self, id: i64, to: ReplayState) -> Result<bool, Failure> {
+    pub(super) async fn turn_list(
+        &mut self,
+        id: i64,
+        to: ReplayState,
+        who: &str,
+    ) -> Result<bool, Failure> {
         let word = match to {
             ReplayState::Paused => "pause",
             ReplayState::Running => "resume",
@@ -123,9 +138,66 @@ impl Office {
         match self {
             Office::Engine(client) => {
                 let path = format!("/replays/{id}:{word}");
-                client.post(&path, &serde_json::json!({})).await
+                client.post(&path, who, &serde_json::json!({})).await
             }
-            Office::Store(desk) => desk.turn_list(id, to).await,
+            Office::Store(desk) => desk.of(Acting::user(who)).turn_list(id, to).await,
+        }
+    }
+
+    /// Withdraws what runs in favour of another revision.
+    pub(super) async fn roll_back(&mut self, wish: Deploy) -> Result<Deployed, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/project:rollback", &wish.who, &wish).await,
+            Office::Store(desk) => {
+                let why = wish.why.unwrap_or_default();
+                let desk = desk.of(Acting::user(&wish.who));
+                desk.roll_back(wish.revision.as_deref(), &wish.who, &why, wish.dry_run)
+                    .await
+            }
+        }
+    }
+
+    /// Lets a revision run again that was withdrawn.
+    pub(super) async fn lift(&mut self, wish: Deploy) -> Result<Deployed, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/project:lift", &wish.who, &wish).await,
+            Office::Store(desk) => {
+                let which = wish.revision.unwrap_or_default();
+                let desk = desk.of(Acting::user(&wish.who));
+                desk.lift(&which, &wish.who, wish.why.as_deref()).await
+            }
+        }
+    }
+
+    /// Stops targets, or lets them go on.
+    pub(super) async fn toggle(&mut self, wish: Toggling) -> Result<Vec<Toggled>, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/toggles", &wish.who, &wish).await,
+            Office::Store(desk) => desk.of(Acting::user(&wish.who)).toggle(&wish).await,
+        }
+    }
+
+    /// Makes a token.
+    pub(super) async fn make_token(
+        &mut self,
+        wish: &MakeToken,
+        who: &str,
+    ) -> Result<MadeToken, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/tokens", who, wish).await,
+            Office::Store(desk) => tokens::make(&desk.of(Acting::user(who)), wish, who).await,
+        }
+    }
+
+    /// Revokes a token.
+    pub(super) async fn revoke_token(&mut self, name: &str, who: &str) -> Result<(), Failure> {
+        match self {
+            Office::Engine(client) => {
+                let path = format!("/tokens/{}:revoke", segment(name));
+                let _: bool = client.post(&path, who, &serde_json::json!({})).await?;
+                Ok(())
+            }
+            Office::Store(desk) => tokens::end(&desk.of(Acting::user(who)), name).await,
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 
-use super::office::Office;
+use super::office::{Actor, Office};
 use super::{FINDINGS, GOOD, ProjectArguments, Terminal, reader, table, wait_for, written};
 use crate::admin::shown;
 use crate::failure::Failure;
@@ -59,6 +59,8 @@ struct Named {
     replay: i64,
     #[command(flatten)]
     project: ProjectArguments,
+    #[command(flatten)]
+    actor: Actor,
 }
 
 impl Replays {
@@ -183,8 +185,9 @@ fn receipt(item: &ReplayItem) -> String {
 impl Named {
     fn turn(&self, to: ReplayState, terminal: &mut Terminal) -> Result<u8, Failure> {
         let done = wait_for(async {
+            let who = self.actor.name(&self.project.world()?);
             let mut office = Office::open(&self.project).await?;
-            let done = office.turn_list(self.replay, to).await;
+            let done = office.turn_list(self.replay, to, &who).await;
             office.close().await;
             done
         })?;

@@ -9,6 +9,8 @@ use serde_json::json;
 use super::office::Actor;
 use super::{GOOD, ProjectArguments, Terminal, absolute, backup, run, table, written};
 use crate::failure::Failure;
+use crate::store::postgres::restored;
+use crate::store::reader::Place;
 use crate::store::restore::{self, Restored, Wish};
 
 #[derive(Args)]
@@ -16,6 +18,7 @@ use crate::store::restore::{self, Restored, Wish};
   crossdock restore /backups/crossdock-2026-11-21.db
   crossdock restore /backups/moved.db --resume             the engine was stopped before that backup: nothing is in doubt
   crossdock restore --mark --as-of 2026-11-21T09:00:00Z    the store was put back in another way (a snapshot of the disk)
+  crossdock restore --mark                                 the store is on PostgreSQL, and its server's tools have put it back
 
 What a restore means:
   - messages accepted after the backup are not in it: have their senders send them again
@@ -29,9 +32,9 @@ pub(super) struct Restore {
     #[arg(required_unless_present = "mark")]
     file: Option<PathBuf>,
     /// The store is in its place already: only mark what is in doubt
-    #[arg(long, conflicts_with_all = ["file", "resume"], requires = "as_of")]
+    #[arg(long, conflicts_with = "file")]
     mark: bool,
-    /// As of when the copy is, where it does not say so itself
+    /// As of when the copy is, where it does not say so itself; a store on PostgreSQL knows when its last message came
     #[arg(long, value_name = "TIME")]
     as_of: Option<jiff::Timestamp>,
     /// Nothing was done after the backup: go on where it stopped
@@ -49,7 +52,7 @@ pub(super) struct Restore {
 impl Restore {
     pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
         let world = self.project.world()?;
-        let store = run::store_path(&self.project.project, &world)?;
+        let (place, store) = run::store_place(&self.project.project, &world)?;
         let root = absolute(&self.project.project);
         let who = self.actor.name(&world);
         let wish = Wish {
@@ -60,14 +63,29 @@ impl Restore {
             who: &who,
             now_ms: world.clock.now_ms(),
         };
-        let restored = match &self.file {
-            Some(file) => {
+        let restored = match (&self.file, &place) {
+            (Some(file), Place::File(_)) => {
                 let mut said = backup::progress(&mut terminal.err);
                 restore::restore(&absolute(file), &wish, &mut said)?
             }
-            None => restore::mark_in_place(&wish)?,
+            (None, Place::File(_)) if self.as_of.is_none() => {
+                return Err(Failure::config(
+                    "say as of when the store is: `crossdock restore --mark --as-of TIME`",
+                ));
+            }
+            (None, Place::File(_)) => restore::mark_in_place(&wish)?,
+            (None, Place::Server(server)) => {
+                let life = i64::try_from(world.random.next() >> 1).unwrap_or(0);
+                restored::mark(server, &wish, life)?
+            }
+            (Some(_), Place::Server(server)) => {
+                return Err(Failure::config(format!(
+                    "the store is {}: put it back with its server's tools, then run `crossdock restore --mark` (docs/operating/backup.md)",
+                    server.shown()
+                )));
+            }
         };
-        let shown = store.display().to_string();
+        let shown = place.shown();
         if self.json {
             written(writeln!(terminal.out, "{}", as_json(&restored, &shown)))?;
         } else {

@@ -1,31 +1,44 @@
 //! `crossdock run`: loads the project, opens the store, starts the engine, and waits for the word to stop.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::dry::Dry;
+use super::log::Log;
 use super::{
     BROKEN, FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, UNREACHABLE, absolute, wait_for,
 };
-use crate::admin::Admin;
+use crate::admin::{Admin, Network};
+use crate::component::words::Rate;
 use crate::diagnostic::render;
 use crate::failure::{Class, Failure};
-use crate::flow;
 use crate::flow::plan::Project;
-use crate::flow::settings::Settings;
+use crate::flow::settings::{AdminApi, LISTEN_DEFAULT, Settings};
+use crate::flow::stamp::Stamp;
+use crate::flow::{self, Loader};
 use crate::net::listener::Listener;
 use crate::run::doctor::Places;
+use crate::run::reload::short;
 use crate::run::supervisor::{Engine, Start};
+use crate::run::telemetry::serve::Watchers;
 use crate::store::postgres::begin::Use;
+use crate::store::postgres::witness::folder_beside;
 use crate::store::reader::Place;
 use crate::store::{Options, Store};
+use crate::world::env::machine;
 use crate::world::{World, disk, failpoint};
 
-const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 const STORE_DEFAULT: &str = ".crossdock/store.db";
+/// How often each token may ask.
+const ADMIN_RATE_DEFAULT: Rate = Rate {
+    count: 50,
+    per_ms: 1_000,
+};
 const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 /// How long an engine whose store is broken may take to end.
 const BROKEN_DRAIN: Duration = Duration::from_secs(2);
@@ -36,12 +49,17 @@ const BROKEN_DRAIN: Duration = Duration::from_secs(2);
   crossdock run --project flows/live --env-file secrets.env
   crossdock run --flow orders --dry samples/orders.jsonl      what would be sent for these; nothing is
 
+The project is loaded anew when its files change, on SIGHUP and by `crossdock reload`: what is in flight ends under the revision that it
+has, what comes runs under the new one, and a project with a mistake is refused while the last good one runs on.
 Stops on SIGTERM or Ctrl-C: sources first, then every stage finishes what it has taken, at most `limits.drain`.
 A project whose sources all end (stdin, generate) stops by itself when everything is done.
 Exit codes: 0 stopped, 1 a sample of --dry failed, 69 what it needs cannot be reached now (the store's server), 74 the disk of the store failed, 78 the project, its store or its broker must be changed first")]
 pub(super) struct Run {
     #[command(flatten)]
     project: ProjectArguments,
+    /// Do not load the project anew when its files change: only on SIGHUP and `crossdock reload`
+    #[arg(long)]
+    no_watch: bool,
     #[command(flatten)]
     dry: Dry,
 }
@@ -49,9 +67,11 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
         let world = self.project.world()?;
-        log_to_stderr(&world);
+        let _log = Log::to_stderr(&world);
         let root = absolute(&self.project.project);
-        let loaded = flow::load(&root, &world);
+        let watch = (!self.no_watch).then(|| Stamp::of(&root));
+        let mut loader = Loader::new(&root, &world);
+        let loaded = loader.load();
         if !loaded.findings.is_empty() {
             let color = terminal.color;
             render::text(&loaded.findings, &mut terminal.err, color).ok();
@@ -68,7 +88,7 @@ impl Run {
         if self.dry.is_wanted() {
             return self.dry.run(&project, &world, terminal);
         }
-        wait_for(serve(project, root, world, terminal))
+        wait_for(serve(project, root, world, (loader, watch), terminal))
     }
 }
 
@@ -76,19 +96,24 @@ async fn serve(
     project: Project,
     root: PathBuf,
     world: World,
+    (loader, watch): (Loader, Option<Stamp>),
     terminal: &mut Terminal,
 ) -> Result<u8, Failure> {
-    let settings = project.settings.clone();
-    let (flows, revision) = (project.plans.len(), project.revision.clone());
+    // From the first moment on: without it the signal ends the process.
+    let hangups = signal(SignalKind::hangup()).ok();
+    let (settings, flows) = (project.settings.clone(), project.plans.len());
     let (place, door) = placed(&root, &settings)?;
+    let network = settings.admin.as_ref().map(|admin| network(&root, admin));
     let shown = place.shown();
     let brokered = settings.handoff.rabbitmq.is_some();
     let options = Options {
-        announces: brokered,
         sharing: if brokered { Use::Shared } else { Use::Alone },
+        witness: Some(folder_beside(&door)),
+        who: who(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT)),
         ..Options::of(place)
     };
     let starting = async {
+        let watchers = watchers(&settings).await?;
         let store = Store::open(options, world.clone())?;
         failpoint::hit("start-store-open");
         let listener = Listener::bind(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT)).await?;
@@ -99,24 +124,76 @@ async fn serve(
             world,
             store,
             listener,
+            loader: Some(loader),
+            watch,
         };
-        Ok((Engine::start(start).await?, address))
+        let engine = Engine::start(start).await?;
+        if let Some(watchers) = &watchers {
+            watchers.started(engine.telemetry());
+        }
+        match Admin::open(&door, engine.desk(), network).await {
+            Ok(admin) => Ok((engine, admin, address, watchers)),
+            Err(failure) => {
+                engine.stop(BROKEN_DRAIN).await;
+                Err(failure)
+            }
+        }
     };
-    let (engine, address) = match starting.await {
+    let (engine, admin, address, watchers) = match starting.await {
         Ok(begun) => begun,
         Err(failure) => {
             terminal.fail(&failure);
             return Ok(code_of(failure.class));
         }
     };
-    let admin = Admin::open(&door, engine.desk())?;
-    let recovered = engine.recovered().clone();
+    say_started(terminal, &engine, flows, address, &shown);
+    say_doors(terminal, &admin, watchers.as_ref());
+    let drain = settings
+        .limits
+        .drain
+        .map_or(DRAIN_DEFAULT, |drain| drain.std());
+    let ended = until_stopped(engine, admin, hangups, drain, terminal).await;
+    if let Some(watchers) = watchers {
+        watchers.close().await;
+    }
+    ended
+}
+
+/// Where else it can be reached.
+fn say_doors(terminal: &mut Terminal, admin: &Admin, watchers: Option<&Watchers>) {
+    if let Some(address) = admin.address() {
+        writeln!(terminal.err, "crossdock: admin API at {address}").ok();
+    }
+    if let Some(watchers) = watchers {
+        let address = watchers.address();
+        let said = format!("crossdock: metrics and health at http://{address}");
+        writeln!(terminal.err, "{said}").ok();
+    }
+}
+
+/// The listener of those who watch, where there is to be one: before the engine starts, so that they see it start.
+async fn watchers(settings: &Settings) -> Result<Option<Watchers>, Failure> {
+    match &settings.telemetry.metrics {
+        Some(metrics) => Watchers::listen(&metrics.listen).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The first line: what runs, where, and what was found.
+fn say_started(
+    terminal: &mut Terminal,
+    engine: &Engine,
+    flows: usize,
+    address: SocketAddr,
+    shown: &str,
+) {
+    let (recovered, revision) = (engine.recovered(), engine.revision());
     writeln!(
         terminal.err,
         "crossdock {}: {flows} {}, revision {}, http://{address}, store {}, recovered {} messages in flight",
         env!("CARGO_PKG_VERSION"),
         if flows == 1 { "flow" } else { "flows" },
-        revision.get(..12).unwrap_or(&revision),
+        short(&revision),
         shown,
         recovered.hops,
     )
@@ -124,23 +201,20 @@ async fn serve(
     for (flow, step, hops) in &recovered.homeless {
         writeln!(terminal.err, "crossdock: {hops} messages wait for `{flow}` / `{step}`, which the project no longer has; they are kept").ok();
     }
-    let drain = settings
-        .limits
-        .drain
-        .map_or(DRAIN_DEFAULT, |drain| drain.std());
-    until_stopped(engine, admin, drain, terminal).await
 }
 
 /// Waits for the word to stop, or for the end of all work, and stops. Gives the exit code.
 async fn until_stopped(
     engine: Engine,
     admin: Admin,
+    hangups: Option<Signal>,
     drain: Duration,
     terminal: &mut Terminal,
 ) -> Result<u8, Failure> {
     let asked = tokio::select! {
         () = asked_to_stop() => true,
         () = engine.finished() => false,
+        () = reloads(&engine, hangups) => false,
         failure = engine.breaks() => {
             // Nothing can be finished any more. A new start reads the truth, so whoever watches over this process may start it at once.
             writeln!(terminal.err, "crossdock: ended, because {}", failure.message).ok();
@@ -177,9 +251,35 @@ fn code_of(class: Class) -> u8 {
     }
 }
 
+/// Loads the project anew at each SIGHUP, for ever.
+async fn reloads(engine: &Engine, hangups: Option<Signal>) {
+    if let Some(mut hangups) = hangups {
+        while hangups.recv().await.is_some() {
+            engine.reload("SIGHUP").await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// The admin API on the network, as the settings have it.
+fn network(root: &Path, admin: &AdminApi) -> Network {
+    let tls = admin.tls.as_ref();
+    Network {
+        address: admin.address().to_owned(),
+        tls: tls.map(|tls| (root.join(&tls.certificate), root.join(&tls.key))),
+        plain_http: admin.plain_http,
+        rate: admin.rate.unwrap_or(ADMIN_RATE_DEFAULT),
+    }
+}
+
+/// How people call this engine among others: its machine, and the port that it listens on.
+fn who(listen: &str) -> String {
+    let port = listen.rsplit(':').next().unwrap_or(listen);
+    format!("{}:{port}", machine())
+}
+
 /// SIGTERM or Ctrl-C.
 async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else {
         tokio::signal::ctrl_c().await.ok();
         return;
@@ -240,24 +340,4 @@ pub(super) fn places(root: &Path, settings: Settings) -> Result<Places, Failure>
 
 fn below(root: &Path, path: Option<&str>) -> PathBuf {
     root.join(path.unwrap_or(STORE_DEFAULT))
-}
-
-fn log_to_stderr(world: &World) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let filter = world
-        .env
-        .get("CROSSDOCK_LOG")
-        .unwrap_or_else(|| "warn,crossdock=info,lapin=off".to_owned());
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
-    let json = world
-        .env
-        .get("CROSSDOCK_LOG_FORMAT")
-        .is_some_and(|format| format == "json");
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let done = if json {
-        builder.json().try_init()
-    } else {
-        builder.with_target(false).try_init()
-    };
-    done.ok();
 }

@@ -19,8 +19,10 @@ up                   it takes calls
 down                 too many calls failed: messages wait, and one call after the other tries whether it is back
 credentials refused  it refuses the credentials: messages wait; check the system's auth
 maintenance          it is not called now, as its file says: messages wait
+paused               a person has stopped it: messages wait until `crossdock resume system:NAME`
 
-Messages that wait lose no attempt. This is what the engine last wrote down; it writes at every change")]
+Messages that wait lose no attempt. This is what the engine last wrote down; it writes at every change.
+Where several engines share the store, the worst is shown that one of them has seen within 20 s, with the engines that see it so where they differ")]
 pub(super) struct Systems {
     #[command(flatten)]
     project: ProjectArguments,
@@ -54,8 +56,15 @@ impl Systems {
             return Ok(GOOD);
         }
         let now_ms = SystemClock.now_ms();
-        let rows: Vec<_> = systems.iter().map(|system| row(system, now_ms)).collect();
-        written(table::columns(&mut terminal.out, &COLUMNS, &rows))?;
+        let mut columns = COLUMNS.to_vec();
+        let mut rows: Vec<_> = systems.iter().map(|system| row(system, now_ms)).collect();
+        if systems.iter().any(|system| !system.others.is_empty()) {
+            columns.push("seen so by");
+            for (row, system) in rows.iter_mut().zip(&systems) {
+                row.push(seen_by(system));
+            }
+        }
+        written(table::columns(&mut terminal.out, &columns, &rows))?;
         Ok(GOOD)
     }
 }
@@ -81,8 +90,26 @@ fn row(system: &SystemRow, now_ms: i64) -> Vec<String> {
     ]
 }
 
+/// The engines that see it so, where others do not.
+fn seen_by(system: &SystemRow) -> String {
+    if system.others.is_empty() {
+        return "all".to_owned();
+    }
+    let all = system.seen_by.len() + system.others.len();
+    format!(
+        "{} of {all}: {}",
+        system.seen_by.len(),
+        system.seen_by.join(", ")
+    )
+}
+
 fn as_json(system: &SystemRow) -> serde_json::Value {
     let state = &system.state;
+    let others: Vec<_> = system
+        .others
+        .iter()
+        .map(|(engine, state)| json!({ "engine": engine, "state": state }))
+        .collect();
     json!({
         "system": state.name,
         "state": state.health,
@@ -92,5 +119,7 @@ fn as_json(system: &SystemRow) -> serde_json::Value {
         "waiting": system.waiting,
         "oldest_ms": system.oldest_at_ms,
         "reason": state.reason,
+        "engines": system.seen_by,
+        "other_engines": others,
     })
 }

@@ -72,6 +72,7 @@ codes! {
     FLOW_CYCLE = "flow-cycle", "Flows hand over to each other in a circle";
 
     BAD_ADDRESS = "bad-address", "An address to listen at is not of the form host:port";
+    OPEN_ADMIN = "open-admin", "The admin API would be reached by others without TLS, or shares the address of the webhooks";
     BAD_TABLE = "bad-table", "A cross-reference table cannot be read";
     UNKNOWN_PROCESS = "unknown-process", "A flow names a process that the project does not have";
     UNKNOWN_TARGET_FIELD = "unknown-target-field", "A mapping sets a field that the schema of its target does not have";

@@ -110,7 +110,7 @@ pub enum ParameterKind {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Accepts {
-    /// The schema's name; a body that breaks it becomes an exception.
+    /// The schema's name; a body that breaks it becomes an exception, or is refused by an `api`.
     Name(String),
     /// The schema, and what happens to a body that breaks it.
     Contract(Contract),
@@ -122,7 +122,7 @@ pub enum Accepts {
 pub struct Contract {
     /// The schema's name.
     pub schema: String,
-    /// What happens to a body that breaks it. Default `exception`.
+    /// What happens to a body that breaks it. Default `exception`; of an `api`: `refuse`.
     pub on_breach: Option<OnBreach>,
 }
 

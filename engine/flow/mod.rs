@@ -12,12 +12,14 @@ pub mod graph;
 mod many;
 mod memory;
 pub mod notify;
+pub mod openapi;
 pub mod plan;
 mod project;
 pub mod reference;
 mod revision;
 pub mod settings;
 pub(crate) mod shapes;
+pub mod stamp;
 mod substitute;
 pub mod test;
 mod told;
@@ -25,13 +27,18 @@ pub mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::diagnostic::Findings;
 use crate::failure::Failure;
 use crate::schema::Schemas;
+use crate::source::clients::Clients;
 use crate::world::World;
 use crate::yaml::Node;
 use plan::Project;
+
+/// The folders of a project.
+pub const TOPS: [&str; 6] = folder::Folder::TOPS;
 
 /// What loading a project gives.
 pub struct Loaded {
@@ -48,6 +55,41 @@ pub fn load(root: &Path, world: &World) -> Loaded {
     project::load(root, world, &Variant::default())
 }
 
+/// Loads the project that these files are, each with its path below the project's folder, as it ran before: types are not followed again. Of
+/// the folder itself nothing is read but what `${file:..}` names. Variables come from the world's environment. With `clients` it is these that may
+/// call its APIs, whatever the files say.
+pub fn load_files(
+    root: &Path,
+    world: &World,
+    files: BTreeMap<String, Vec<u8>>,
+    clients: Option<Arc<Clients>>,
+) -> Loaded {
+    project::load_files(root, world, files, clients)
+}
+
+/// Loads the project in a folder again and again; what has not changed since is not worked out again.
+pub struct Loader {
+    root: PathBuf,
+    world: World,
+    memory: memory::Memory,
+}
+
+impl Loader {
+    /// For the project in this folder.
+    pub fn new(root: &Path, world: &World) -> Loader {
+        Loader {
+            root: root.to_owned(),
+            world: world.clone(),
+            memory: memory::Memory::default(),
+        }
+    }
+
+    /// As `load`.
+    pub fn load(&mut self) -> Loaded {
+        project::load_again(&self.root, &self.world, &mut self.memory)
+    }
+}
+
 /// Changes what a file says, by its path in the project.
 pub type Edit<'a> = &'a (dyn Fn(&str, &mut Node) + Sync);
 
@@ -62,6 +104,8 @@ pub struct Variant<'a> {
     pub edit: Option<Edit<'a>>,
     /// The schemas, where they have been compiled before.
     pub schemas: Option<Schemas>,
+    /// Who may call APIs, instead of those that the settings name.
+    pub clients: Option<Arc<Clients>>,
     /// Types are not followed: what they say of this project is known.
     pub untyped: bool,
 }

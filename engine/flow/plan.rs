@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::component::common::RetryRule;
 use crate::component::waiting::Waiting;
 use crate::component::{Append, Claiming, Effect, Library, Pure};
-use crate::expression::Expression;
+use crate::diagnostic::File;
+use crate::expression::{Expression, Tables};
 use crate::failure::Class;
 use crate::schema::Schema;
 use crate::sink::Stream;
@@ -23,14 +24,59 @@ pub struct Project {
     pub library: Arc<Library>,
     /// What `crossdock.yaml` says, with defaults filled in.
     pub settings: super::settings::Settings,
+    /// What there is beside the flows, `system erp` or `setting store`, to tell what has changed. It is in memory only.
+    pub parts: BTreeMap<String, Print>,
+    /// The files that it was made of.
+    pub files: Vec<Arc<File>>,
 }
+
+impl Project {
+    /// It runs where the other one does: the settings that say so are those of the other one.
+    pub fn runs_where(&mut self, other: &Project) {
+        let (settings, theirs) = (&mut self.settings, &other.settings);
+        settings.listen.clone_from(&theirs.listen);
+        settings.admin = theirs.admin.clone();
+        settings.store = theirs.store.clone();
+        settings.handoff = theirs.handoff.clone();
+        settings.telemetry = theirs.telemetry.clone();
+        settings.apis = theirs.apis.clone();
+        for name in SETTINGS_OF_THE_PLACE {
+            let part = format!("setting {name}");
+            self.parts.remove(&part);
+            let print = other.parts.get(&part);
+            self.parts.extend(print.map(|print| (part, *print)));
+        }
+    }
+}
+
+/// Settings that say where an engine runs, and who may call its APIs, not what it does: engines of one project may differ in them, and they are
+/// those of now whatever revision runs.
+pub(super) const SETTINGS_OF_THE_PLACE: [&str; 6] =
+    ["listen", "admin", "store", "handoff", "telemetry", "apis"];
+
+/// A hash of all that the behaviour of a flow depends on, systems and secrets too. It is in memory only.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prints {
+    /// Of the whole flow.
+    pub whole: Print,
+    /// Of its source alone: whether it has to be started anew.
+    pub source: Print,
+}
+
+/// Tells two states of something apart.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Print(pub(super) [u8; 32]);
 
 /// A checked flow.
 pub struct Plan {
     /// The flow's name.
     pub flow: Arc<str>,
-    /// A hash of the flow and all that it refers to.
+    /// A hash of the flow and of what it refers to, as far as it is the same wherever the project runs: no systems, and no secrets.
     pub revision: Arc<str>,
+    /// What its behaviour depends on, to tell whether that has changed.
+    pub prints: Prints,
+    /// The cross-reference tables that expressions look into.
+    pub tables: Arc<Tables>,
     /// Whether it is of high criticality: it keeps a share of everything under overload.
     pub high: bool,
     /// What it is for.
@@ -187,6 +233,15 @@ impl Plan {
     /// The node with this id.
     pub fn node(&self, id: &str) -> Option<usize> {
         self.nodes.iter().position(|node| &*node.id == id)
+    }
+
+    /// Whether a node runs together with the one before it: no message ever stands there, unless a person has sent it there.
+    pub fn fuses(&self, node: usize) -> bool {
+        let inner = matches!(
+            self.nodes[node].action,
+            Action::Pure(_) | Action::Flow(_) | Action::Discard | Action::Route(_)
+        );
+        inner && node > 0
     }
 
     /// The saga that a node belongs to.

@@ -10,8 +10,8 @@ use super::check::{Known, Source, across, settings, types};
 use super::folder::{Folder, TEXT_BYTES_MAX};
 use super::many::{each, each_kept};
 use super::memory::Memory;
-use super::plan::{Plan, Project};
-use super::revision::{self, Hash};
+use super::plan::{Plan, Print, Project};
+use super::revision;
 use super::settings::Settings;
 use super::substitute::{self, Values};
 use super::test::Tested;
@@ -19,8 +19,9 @@ use super::workspace::Texts;
 use super::{Loaded, Variant, codes, told};
 use crate::diagnostic::{Diagnostic, File, Findings, Place, Severity, Span, closest};
 use crate::failure::Failure;
+use crate::source::clients::Clients;
 use crate::world::{World, disk};
-use crate::yaml;
+use crate::yaml::{self, Node};
 use reach::Reach;
 
 pub(super) mod govern;
@@ -40,14 +41,35 @@ pub(super) fn load(root: &Path, world: &World, variant: &Variant<'_>) -> Loaded 
         folder.work = files.clone();
     }
     let looked = hold(folder, parsed, None, variant, &mut findings);
-    let files = looked.folder.len();
-    let findings = looked.told(findings, world);
-    let project = (!findings.has_errors()).then(|| assemble(looked));
-    Loaded {
-        project,
-        findings,
-        files,
-    }
+    looked.loaded(findings, world)
+}
+
+/// Loads a project of files; see [`super::load_files`].
+pub(super) fn load_files(
+    root: &Path,
+    world: &World,
+    files: BTreeMap<String, Vec<u8>>,
+    clients: Option<Arc<Clients>>,
+) -> Loaded {
+    let mut findings = Findings::new();
+    let mut folder = Folder::of(files, &mut findings);
+    (folder.root, folder.work) = (root.to_owned(), root.to_owned());
+    let parsed = Parsed::of(&folder, root, world, None, &mut findings);
+    let variant = Variant {
+        untyped: true,
+        clients,
+        ..Variant::default()
+    };
+    let looked = hold(folder, parsed, None, &variant, &mut findings);
+    looked.loaded(findings, world)
+}
+
+/// Loads a project once more; see [`super::Loader`].
+pub(super) fn load_again(root: &Path, world: &World, memory: &mut Memory) -> Loaded {
+    let mut findings = Findings::new();
+    let folder = Folder::read(root, &Texts::new(), Some(memory), &mut findings);
+    memory.forget(&folder);
+    look(folder, root, world, Some(memory), &mut findings).loaded(findings, world)
 }
 
 /// What a project is, whatever is wrong with it.
@@ -61,6 +83,18 @@ pub(super) struct Looked {
 }
 
 impl Looked {
+    /// The project, if nothing is wrong with it, and what is told of it.
+    fn loaded(self, findings: Findings, world: &World) -> Loaded {
+        let files = self.folder.len();
+        let findings = self.told(findings, world);
+        let project = (!findings.has_errors()).then(|| assemble(self));
+        Loaded {
+            project,
+            findings,
+            files,
+        }
+    }
+
     /// What is told of all that was found, and what the project's own rules say.
     pub(super) fn told(&self, findings: Findings, world: &World) -> Findings {
         let mut findings = told::once(findings);
@@ -71,7 +105,7 @@ impl Looked {
 
     /// What tests are about; nothing while a flow cannot be loaded.
     pub(super) fn tested(&self) -> Option<Tested<'_>> {
-        let plans = self.checked.iter().map(|flow| flow.plan.as_ref());
+        let plans = self.checked.iter().map(|flow| flow.plan.as_deref());
         let plans: Option<Vec<&Plan>> = plans.collect();
         Some(Tested {
             plans: plans?.into_iter().map(|plan| (&*plan.flow, plan)).collect(),
@@ -103,16 +137,18 @@ fn hold(
     let (settings, known, hashes) =
         named::known(&folder, &parsed, memory.as_deref_mut(), variant, findings);
     let flows: Vec<&Source> = parsed.flows.iter().flatten().collect();
+    let reach = Reach::of(&folder, &parsed, &known.library.schemas);
+    let check = |source: &Source| {
+        Arc::new(stamped(
+            flow::check(&known, source),
+            source,
+            &reach,
+            &hashes,
+        ))
+    };
     let checked = match memory {
-        None => each(
-            &flows,
-            |source, _| Arc::new(flow::check(&known, source)),
-            findings,
-        ),
-        Some(memory) => {
-            let reach = Reach::of(&folder, &parsed, &known.library.schemas);
-            memory.flows.check(&folder, &flows, &reach, &known)
-        }
+        None => each(&flows, |source, _| check(source), findings),
+        Some(memory) => memory.flows.check(&folder, &flows, &reach, check),
     };
     for flow in &checked {
         for finding in flow.findings.iter() {
@@ -343,59 +379,73 @@ fn file_names(flows: &[Arc<Checked>], findings: &mut Findings) {
     }
 }
 
-/// The project, with the revisions of its flows.
+/// The project, with its revision.
 fn assemble(looked: Looked) -> Project {
     let Looked {
         folder,
         settings,
         known,
         checked,
-        parsed,
         hashes,
+        ..
     } = looked;
-    let reach = Reach::of(&folder, &parsed, &known.library.schemas);
-    let sources = parsed.flows.iter().flatten();
+    let mut all = hashes.all();
     let mut plans = BTreeMap::new();
-    let mut all: BTreeMap<String, Hash> = BTreeMap::new();
-    all.insert("settings".to_owned(), hashes.settings);
-    for (checked, source) in checked.into_iter().zip(sources) {
-        // Nobody else has it: there is no memory where a project is assembled.
-        let Some((mut plan, secrets)) =
-            Arc::into_inner(checked).and_then(|flow| Some((flow.plan?, flow.secrets)))
-        else {
-            continue;
-        };
-        let parts = parts_of(source, &secrets, &reach, &hashes);
-        plan.revision = Arc::from(revision::of_parts(&parts));
-        all.insert(
-            format!("flow {}", plan.flow),
-            revision::of_bytes(plan.revision.as_bytes()),
-        );
-        plans.insert(plan.flow.clone(), Arc::new(plan));
+    for checked in checked {
+        let Some(plan) = &checked.plan else { continue };
+        let hash = revision::of_bytes(plan.revision.as_bytes());
+        all.insert(format!("flow {}", plan.flow), hash);
+        plans.insert(plan.flow.clone(), plan.clone());
     }
     Project {
         revision: Arc::from(revision::of_parts(&all)),
         plans,
         library: Arc::new(known.library),
         settings,
+        parts: hashes.prints(),
+        files: folder.all().cloned().collect(),
     }
 }
 
-/// The hashes of all that a flow's behaviour depends on.
-fn parts_of(
+/// A checked flow, its plan with its revision and its prints.
+fn stamped(
+    mut checked: Checked,
     source: &Source,
-    secrets: &[Span],
     reach: &Reach<'_>,
     hashes: &named::Hashes,
-) -> BTreeMap<String, Hash> {
-    let mut parts = BTreeMap::new();
-    parts.insert("flow".to_owned(), revision::of_tree(&source.node, secrets));
-    // The settings' defaults hold in every flow.
-    parts.insert("settings".to_owned(), hashes.settings);
-    for (noun, name) in reach.from(source).things {
-        if let Some(hash) = hashes.of(noun, &name) {
-            parts.insert(format!("{} {name}", noun.word()), hash);
+) -> Checked {
+    let secrets = std::mem::take(&mut checked.secrets);
+    let Some(plan) = checked.plan.as_mut().and_then(Arc::get_mut) else {
+        return checked;
+    };
+    let parts = |nodes: &[Option<&Node>], secrets: &[Span], whole: bool| {
+        let mut parts = BTreeMap::new();
+        parts.insert("defaults".to_owned(), hashes.defaults);
+        for (nth, node) in nodes.iter().flatten().enumerate() {
+            parts.insert(format!("at {nth}"), revision::of_tree(node, secrets));
+            for (noun, name) in reach.from(node).things {
+                let hash = match whole {
+                    true => hashes.print_of(noun, &name),
+                    false => hashes.of(noun, &name),
+                };
+                parts.extend(hash.map(|hash| (format!("{} {name}", noun.word()), hash)));
+            }
+        }
+        parts
+    };
+    let (whole, node) = (Some(&source.node), &source.node);
+    plan.revision = Arc::from(revision::of_parts(&parts(&[whole], &secrets, false)));
+    // Some formats read by the schema of what arrives.
+    let begins = [node.get("flow"), node.get("source"), node.get("accepts")];
+    let mut all = [parts(&[whole], &[], true), parts(&begins, &[], true)];
+    if plan.source_kind == "api" {
+        // Who may call is no part of a revision: a key that is replaced or revoked counts for all at once.
+        let apis = hashes.each_setting.get("apis").copied();
+        for parts in &mut all {
+            parts.extend(apis.map(|hash| ("apis".to_owned(), hash)));
         }
     }
-    parts
+    let [whole, begins] = all.map(|parts| Print(revision::hash_of(&parts)));
+    (plan.prints.whole, plan.prints.source) = (whole, begins);
+    checked
 }

@@ -14,6 +14,7 @@ use crate::component::common::Common;
 use crate::component::{self, Kind};
 use crate::diagnostic::Code;
 use crate::system::file::SystemFile;
+use crate::world::metrics::words;
 use crate::{expression, mapping, schema, source, step, system, yaml};
 
 /// How deep tables follow fields of fields.
@@ -30,7 +31,39 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("tests.md", tests()),
         ("functions.md", expression::functions::reference()),
         ("diagnostics.md", diagnostics()),
+        ("metrics.md", metrics()),
     ]
+}
+
+/// The page of metrics.
+fn metrics() -> String {
+    let mut page = "# Metrics\n\nWhat `/metrics` serves ([telemetry](../operating/telemetry.md)). *Of*: `engine` numbers are of one engine, and engines are summed; \
+`store` numbers are the same on all engines that share a store, so the largest is taken (`max by (flow) (..)`), not the sum; `process` numbers are of the \
+operating system's process. A label has at most 500 values; all further ones are `_other`.\n\n| metric | kind | labels | of | says |\n| --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for word in words::ALL {
+        let kind = match word.kind {
+            words::Kind::Counter => "counter",
+            words::Kind::Gauge => "gauge",
+            words::Kind::Histogram(_) => "histogram",
+        };
+        let of = match word.of {
+            words::Of::Engine => "engine",
+            words::Of::Store => "store",
+            words::Of::Process => "process",
+        };
+        let labels: Vec<String> = word.labels.iter().map(|one| format!("`{one}`")).collect();
+        put(
+            &mut page,
+            format_args!(
+                "| `{}` | {kind} | {} | {of} | {} |\n",
+                word.full_name(),
+                labels.join(" "),
+                word.help
+            ),
+        );
+    }
+    page
 }
 
 /// Every code that a check can give, by name.

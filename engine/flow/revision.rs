@@ -25,15 +25,20 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
-/// The revision that parts with these names and hashes make.
-pub(crate) fn of_parts(parts: &BTreeMap<String, Hash>) -> String {
+/// The hash of parts with these names and hashes.
+pub(crate) fn hash_of(parts: &BTreeMap<String, Hash>) -> Hash {
     let mut hash = Sha256::new();
     for (name, part) in parts {
         text(&mut hash, b'n', name);
         hash.update(part);
     }
-    let hash: Hash = hash.finalize().into();
-    hash.iter()
+    hash.finalize().into()
+}
+
+/// The revision that parts with these names and hashes make.
+pub(crate) fn of_parts(parts: &BTreeMap<String, Hash>) -> String {
+    hash_of(parts)
+        .iter()
         .take(DIGITS / 2)
         .map(|byte| format!("{byte:02x}"))
         .collect()

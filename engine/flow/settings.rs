@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::component::common::Retry;
-use crate::component::words::{Duration, Secret, Size};
+use crate::component::words::{Duration, Rate, Secret, Size};
 use crate::flow::notify::Notify;
+use crate::source::clients::Apis;
 use crate::store::postgres::{SCHEMA_DEFAULT, Server};
 
 /// The project's settings. No file means all defaults, on loopback.
@@ -16,6 +17,8 @@ use crate::store::postgres::{SCHEMA_DEFAULT, Server};
 pub struct Settings {
     /// Where webhooks and health checks are served. Default `127.0.0.1:8080`; port 0 takes any free port.
     pub listen: Option<String>,
+    /// The admin API over the network, for those who have a token. Nothing here: it is only at the engine's socket, for the command line.
+    pub admin: Option<AdminApi>,
     /// Where durable state lives.
     pub store: Store,
     /// How messages pass from step to step. Nothing here: within the engine, over the store.
@@ -28,6 +31,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// How bad findings of `crossdock check` are in this project, by code, each with the reason.
     pub check: BTreeMap<String, Judged>,
+    /// Who may call the project's APIs (the source `api`).
+    pub apis: Apis,
     /// Who is told of new issues, of systems that go down and of sources that fail: once a cause, not once a message.
     pub notify: Vec<Notify>,
     /// Which system owns an entity, or fields of it: a schema's name (without a version it holds for all of them), and a system, several, or
@@ -35,7 +40,94 @@ pub struct Settings {
     pub authority: BTreeMap<String, Authority>,
     /// What the project requires beyond what must be right.
     pub policies: Policies,
+    /// What is told to those who watch the engine. Nothing here: nothing is served and nothing is sent.
+    pub telemetry: Telemetry,
 }
+
+/// What is told to those who watch the engine.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Metrics for Prometheus and health, on a port of their own.
+    pub metrics: Option<Watched>,
+    /// Traces for a collector of OpenTelemetry.
+    pub otlp: Option<Otlp>,
+}
+
+/// Which share of traces is exported where nobody says so.
+pub const SAMPLE_DEFAULT: f64 = 0.1;
+
+/// Where traces go: OTLP over HTTP, as JSON.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Otlp {
+    /// The collector, such as `http://127.0.0.1:4318`; traces go to `/v1/traces` below it.
+    pub endpoint: String,
+    /// Headers of each request to it: credentials, mostly, from `${env:..}`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// Which share of new traces is exported, from 0 to 1. A message whose sender names a trace follows the sender's choice, and what
+    /// fails is always exported. Default 0.1.
+    #[schemars(range(min = 0, max = 1))]
+    pub sample: Option<f64>,
+}
+
+/// Where metrics and health are served.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Watched {
+    /// Where `/metrics` and `/healthz` are served, such as `127.0.0.1:9464`; port 0 takes any free port. Not the address at which senders
+    /// reach the webhooks: who can reach this one sees the names of flows and systems, and how much goes on, without a password.
+    pub listen: String,
+}
+
+/// The admin API over the network.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminApi {
+    /// Host and port. Default `127.0.0.1:8081`; never those of `listen`. An address that others can reach needs `tls`.
+    pub listen: Option<String>,
+    /// The certificate to serve with.
+    pub tls: Option<ServerTls>,
+    /// An address that others can reach may be without TLS, because a proxy before it has it. Default false.
+    pub plain_http: bool,
+    /// How often each token may ask, and twice that at once. Default `50/s`.
+    pub rate: Option<Rate>,
+}
+
+/// A server's certificate. The files are looked at every 10 s; a new pair that fits is used from then on.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// The file of the certificate and of those that it comes from: PEM, below the project's folder or absolute.
+    pub certificate: String,
+    /// The file of its private key: PEM.
+    pub key: String,
+}
+
+impl AdminApi {
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        self.listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT)
+    }
+
+    /// Whether others would reach it without TLS, as far as the address tells.
+    pub fn is_open(&self) -> bool {
+        let address = self.address();
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let loopback = match host.parse::<std::net::IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => host == "localhost",
+        };
+        !loopback && self.tls.is_none() && !self.plain_http
+    }
+}
+
+/// Where webhooks are served where nobody says so.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+/// Where the admin API listens where nobody says so.
+const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:8081";
 
 /// Which system owns an entity.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

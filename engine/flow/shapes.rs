@@ -48,7 +48,7 @@ impl Role {
     /// Kinds of the language that this version does not have.
     pub(crate) fn later(self) -> &'static [&'static str] {
         match self {
-            Role::Source => &["api", "kafka", "nats", "mqtt", "redis", "sql", "mail"],
+            Role::Source => &["kafka", "nats", "mqtt", "redis", "sql", "mail"],
             Role::Step => &[],
             Role::Sink => &["kafka", "nats", "mqtt", "redis", "mail", "reply"],
         }
@@ -154,7 +154,7 @@ pub(crate) fn fields_of(role: Role, kind: &str) -> Vec<&'static str> {
 /// Keys of the language, beside a kind, that this version does not have.
 pub(crate) const COMMON_LATER: &[&str] = &["durable"];
 /// Keys of the language, in `crossdock.yaml`, that this version does not have.
-pub(crate) const SETTINGS_LATER: &[&str] = &["hand_off", "auth", "telemetry"];
+pub(crate) const SETTINGS_LATER: &[&str] = &["hand_off", "auth"];
 
 #[cfg(test)]
 mod tests {

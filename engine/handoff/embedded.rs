@@ -6,20 +6,21 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use super::Hop;
+use super::{Hop, Station};
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::commit::HopId;
-use crate::world::failpoint;
+use crate::store::toggles::Toggle;
 
 mod queue;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use queue::{Next, Queue, Way};
+use queue::Way;
+use state::{Look, Place, State, weight};
 
 /// How much the hand-off holds in memory; what is beyond stays in the store.
 #[derive(Clone, Copy, Debug)]
@@ -53,29 +54,10 @@ struct Inner {
     state: Mutex<State>,
     /// Something has left.
     left: Notify,
+    /// Hops have come for which there is no taker.
+    wanted: Notify,
     /// Who is told of hops that were to be fetched and are not in the store any more.
     gone: OnceLock<Box<dyn Fn(HopId) + Send + Sync>>,
-}
-
-#[derive(Default)]
-struct State {
-    places: FxHashMap<HopId, Spot>,
-    queues: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Queue>>,
-    bytes: usize,
-    /// How many of `places` are held.
-    held: usize,
-    /// The numbers of flows, and what there is of each.
-    flows: FxHashMap<Arc<str>, u32>,
-    loads: Vec<Load>,
-    /// The queues that are shut: few, and usually none.
-    shut: Vec<(Arc<str>, Arc<str>)>,
-}
-
-/// Where a hop is, and of which flow it is.
-#[derive(Clone, Copy, Debug)]
-struct Spot {
-    place: Place,
-    flow: u32,
 }
 
 /// Hops of one flow.
@@ -126,21 +108,6 @@ pub enum Full {
     FlowAll,
 }
 
-/// Where a hop is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In a queue, with its message.
-    Queued,
-    /// Ready, and only the store has its message.
-    Stored,
-    /// With a taker.
-    Taken,
-    /// In the store, until its time comes.
-    Waiting,
-    /// In the store, until its turn comes.
-    Held,
-}
-
 impl Embedded {
     /// A hand-off over this store. To be followed by `recover`, before anything is announced or taken.
     pub fn new(store: Store, limits: Limits) -> Embedded {
@@ -149,6 +116,7 @@ impl Embedded {
             limits,
             state: Mutex::default(),
             left: Notify::new(),
+            wanted: Notify::new(),
             gone: OnceLock::new(),
         }))
     }
@@ -159,23 +127,25 @@ impl Embedded {
         let mut found = 0;
         let mut state = self.0.state();
         for hop in standing {
-            if state.places.contains_key(&hop.hop) {
+            if state.place(hop.hop).is_some() {
                 continue;
             }
             found += 1;
-            let flow = state.flow(&hop.flow);
+            let at = Station::of(&hop.flow, &hop.revision, &hop.step);
+            let unit = state.number(at);
             if hop.held {
-                state.put(hop.hop, flow, Place::Held);
+                state.put(hop.hop, unit, Place::Held);
             } else if hop.waits {
-                state.put(hop.hop, flow, Place::Waiting);
+                state.put(hop.hop, unit, Place::Waiting);
             } else {
-                state.put(hop.hop, flow, Place::Stored);
-                let queue = state.queue(&hop.flow, &hop.step);
+                state.put(hop.hop, unit, Place::Stored);
+                let queue = state.queue(at);
                 queue
                     .lane(Way::of_attempt(hop.attempt))
                     .stored
                     .push_back(hop.hop);
                 queue.came.notify_one();
+                self.0.wants(&mut state, at);
             }
         }
         Ok(found)
@@ -183,55 +153,68 @@ impl Embedded {
 
     /// A hop is ready: its commit is durable, or the store has released it.
     pub fn announce(&self, hop: Hop) {
-        let limits = self.0.limits;
         let mut state = self.0.state();
         match state.place(hop.hop) {
             None | Some(Place::Waiting | Place::Held) => {}
             Some(Place::Queued | Place::Stored | Place::Taken) => return,
         }
-        let (id, size) = (hop.hop, weight(&hop));
-        let flow = state.flow(&hop.flow);
-        let room = state.bytes + size <= limits.bytes_max;
-        let queue = state.queue(&hop.flow, &hop.step);
-        // What cannot be taken now needs no memory.
-        let room = room && !queue.shut;
-        let lane = queue.lane(Way::of(&hop));
-        let held = room && lane.stored.is_empty() && !lane.fetching;
-        let place = if held && lane.ready.len() < limits.queued_max {
-            lane.ready.push_back(hop);
-            queue.came.notify_one();
-            state.bytes += size;
-            Place::Queued
-        } else {
-            lane.stored.push_back(id);
-            queue.came.notify_one();
-            Place::Stored
-        };
-        state.put(id, flow, place);
+        self.0.enqueue(&mut state, hop);
     }
 
-    /// Takes up to `max` hops that are ready for a step, in the order in which they came; waits until there is one. A taker that goes
+    /// Takes up to `max` hops that are ready at a station, in the order in which they came; waits until there is one. A taker that goes
     /// away while it waits has taken nothing.
-    pub async fn take(&self, flow: &str, step: &str, max: usize) -> Vec<Hop> {
-        self.take_with(flow, step, max, usize::MAX).await
+    pub async fn take(&self, at: Station<'_>, max: usize) -> Vec<Hop> {
+        self.take_with(at, max, usize::MAX).await
     }
 
     /// Takes as `take` does, and at most so many repeats among them.
-    pub async fn take_with(&self, flow: &str, step: &str, max: usize, repeats: usize) -> Vec<Hop> {
-        let came = self.0.state().queue(flow, step).came.clone();
+    pub async fn take_with(&self, at: Station<'_>, max: usize, repeats: usize) -> Vec<Hop> {
+        let came = self.0.state().queue(at).came.clone();
         loop {
             let came = came.notified();
-            let look = self.0.state().look(flow, step, max.max(1), repeats);
+            let look = self.0.state().look(at, max.max(1), repeats);
             match look {
                 Look::Taken(hops) => return hops,
                 Look::Fetch(way) => {
-                    self.fetch(flow, step, way).await;
+                    self.fetch(at, way).await;
                     continue;
                 }
                 Look::Nothing => {}
             }
             came.await;
         }
+    }
+
+    /// There are takers for a revision of a flow from now on, or there are none: then it is told by `wanted` when hops come for it.
+    pub fn serve(&self, flow: &str, revision: &str, served: bool) {
+        self.0.state().serve(flow, revision, served);
+        self.0.wanted.notify_one();
+    }
+
+    /// Waits for hops of a revision that has no takers; gives the flow and the revision. Each is named once until it is served.
+    pub async fn wanted(&self) -> (Arc<str>, Arc<str>) {
+        loop {
+            if let Some(wanted) = self.0.state().wanted() {
+                return wanted;
+            }
+            self.0.wanted.notified().await;
+        }
+    }
+
+    /// What has no takers is told by `wanted` once more: it may have some now.
+    pub fn ask_again(&self) {
+        self.0.state().ask_again();
+        self.0.wanted.notify_one();
+    }
+
+    /// As `wanted`, if there is one now.
+    pub fn wanted_now(&self) -> Option<(Arc<str>, Arc<str>)> {
+        self.0.state().wanted()
+    }
+
+    /// How many hops there are of a revision of a flow.
+    pub fn many(&self, flow: &str, revision: &str) -> usize {
+        self.0.state().many(flow, revision)
     }
 
     /// A taken hop is over: its end is durable, or the store no longer has it.
@@ -244,8 +227,8 @@ impl Embedded {
     /// announce it again, at once.
     pub fn waits(&self, hop: HopId) {
         let mut state = self.0.state();
-        let flow = state.places.get(&hop).map_or(NOBODY, |spot| spot.flow);
-        state.put(hop, flow, Place::Waiting);
+        let unit = state.number_of(hop);
+        state.put(hop, unit, Place::Waiting);
         drop(state);
         self.0.left.notify_waiters();
     }
@@ -254,21 +237,22 @@ impl Embedded {
     /// `announce` if it is ready, by `ended` if it does not come to be, and by nothing if it is held.
     pub fn holds(&self, hop: HopId) {
         let mut state = self.0.state();
-        let flow = state.places.get(&hop).map_or(NOBODY, |spot| spot.flow);
-        state.put(hop, flow, Place::Held);
+        let unit = state.number_of(hop);
+        state.put(hop, unit, Place::Held);
     }
 
     /// A hop is ready, and only the store has its message: it is fetched in its turn.
-    pub fn announce_stored(&self, flow: &str, step: &str, hop: HopId) {
+    pub fn announce_stored(&self, at: Station<'_>, hop: HopId) {
         let mut state = self.0.state();
-        if state.places.contains_key(&hop) {
+        if state.place(hop).is_some() {
             return;
         }
-        let number = state.flow(flow);
-        state.put(hop, number, Place::Stored);
-        let queue = state.queue(flow, step);
+        let unit = state.number(at);
+        state.put(hop, unit, Place::Stored);
+        let queue = state.queue(at);
         queue.lane(Way::First).stored.push_back(hop);
         queue.came.notify_one();
+        self.0.wants(&mut state, at);
     }
 
     /// A taker could not end what it has taken: the hop is the next one again. Of several the last is given back first, so that they keep
@@ -278,13 +262,16 @@ impl Embedded {
         if !matches!(state.place(hop.hop), Some(Place::Taken | Place::Waiting)) {
             return;
         }
-        let flow = state.flow(&hop.flow);
-        state.put(hop.hop, flow, Place::Queued);
+        let (flow, revision, step) = (hop.flow.clone(), hop.revision.clone(), hop.step.clone());
+        let at = Station::of(&flow, &revision, &step);
+        let unit = state.number(at);
+        state.put(hop.hop, unit, Place::Queued);
         state.bytes += weight(&hop);
-        let queue = state.queue(&hop.flow, &hop.step);
+        let queue = state.queue(at);
         let came = queue.came.clone();
         queue.lane(Way::of(&hop)).ready.push_front(hop);
         came.notify_one();
+        self.0.wants(&mut state, at);
     }
 
     /// Who is told of hops that were to be fetched and are not in the store any more.
@@ -292,19 +279,22 @@ impl Embedded {
         self.0.gone.set(Box::new(told)).ok();
     }
 
-    /// Forgets the hops of a step that nobody has taken: whoever announced them does so again.
+    /// Forgets the hops of a step that nobody has taken, whatever their revision: whoever announced them does so again.
     pub(super) fn withdraw(&self, flow: &str, step: &str) -> Vec<HopId> {
         let mut state = self.0.state();
-        let queue = state.queue(flow, step);
-        let mut gone = Vec::new();
-        let mut bytes = 0;
-        for way in [Way::First, Way::Again] {
-            let lane = queue.lane(way);
-            for hop in lane.ready.drain(..) {
-                bytes += weight(&hop);
-                gone.push(hop.hop);
+        let queues = state.at_step(flow, step);
+        let revisions: Vec<Arc<str>> = queues.map(|(revision, _)| revision.clone()).collect();
+        let (mut gone, mut bytes) = (Vec::new(), 0);
+        for revision in revisions {
+            let queue = state.queue(Station::of(flow, &revision, step));
+            for way in [Way::First, Way::Again] {
+                let lane = queue.lane(way);
+                for hop in lane.ready.drain(..) {
+                    bytes += weight(&hop);
+                    gone.push(hop.hop);
+                }
+                gone.extend(lane.stored.drain(..));
             }
-            gone.extend(lane.stored.drain(..));
         }
         state.bytes = state.bytes.saturating_sub(bytes);
         gone.retain(|hop| {
@@ -326,45 +316,41 @@ impl Embedded {
             .ok();
     }
 
-    /// Whether the taker of a step takes nothing for a while.
+    /// Whether a taker of a step takes nothing for a while, under whatever revision.
     pub(super) fn is_shut(&self, flow: &str, step: &str) -> bool {
-        self.0.state().queue(flow, step).shut
+        self.0.state().is_shut(flow, step)
+    }
+
+    /// From now on nothing is taken where these stop it, and only there. What was taken before is finished.
+    pub fn hold(&self, toggles: Vec<Toggle>) {
+        self.0.state().hold(toggles);
+        self.0.left.notify_waiters();
     }
 
     /// How many hops are not over: queued, only in the store, taken, waiting or held.
     pub fn in_flight(&self) -> usize {
-        self.0.state().places.len()
+        self.0.state().all()
     }
 
     /// How many of them can go on by themselves: all but those that are held.
     pub fn moving(&self) -> usize {
-        let state = self.0.state();
-        state.places.len() - state.held
+        self.0.state().moving()
     }
 
-    /// How many hops are ready for a step and not taken.
+    /// How many hops are ready for a step and not taken, under whatever revision.
     pub fn ready(&self, flow: &str, step: &str) -> usize {
-        let mut state = self.0.state();
-        state.queue(flow, step).len()
+        let state = self.0.state();
+        state
+            .at_step(flow, step)
+            .map(|(_, queue)| queue.len())
+            .sum()
     }
 
-    /// The taker of a step takes nothing for a while, or takes again. What waits there meanwhile does not count as active.
-    pub fn shut(&self, flow: &str, step: &str, shut: bool) {
-        let mut state = self.0.state();
-        let queue = state.queue(flow, step);
-        if queue.shut == shut {
-            return;
+    /// The taker at a station takes nothing for a while, or takes again. What waits there meanwhile does not count as active.
+    pub fn shut(&self, at: Station<'_>, shut: bool) {
+        if self.0.state().shut(at, shut) {
+            self.0.left.notify_waiters();
         }
-        queue.shut = shut;
-        if shut {
-            state.shut.push((Arc::from(flow), Arc::from(step)));
-        } else {
-            state
-                .shut
-                .retain(|(of, at)| !(**of == *flow && **at == *step));
-        }
-        drop(state);
-        self.0.left.notify_waiters();
     }
 
     /// What there is of a flow, and of all flows together.
@@ -403,19 +389,18 @@ impl Embedded {
         }
     }
 
-    /// Brings hops of a step from the store into its queue. If the caller goes away in the middle, they stay in the store.
-    async fn fetch(&self, flow: &str, step: &str, way: Way) {
+    /// Brings hops of a station from the store into its queue. If the caller goes away in the middle, they stay in the store.
+    async fn fetch(&self, at: Station<'_>, way: Way) {
         let wanted = {
             let mut state = self.0.state();
-            let lane = state.queue(flow, step).lane(way);
+            let lane = state.queue(at).lane(way);
             let many = lane.stored.len().min(self.0.limits.fetched_max.max(1));
             lane.fetching = true;
             lane.stored.drain(..many).collect::<Vec<_>>()
         };
         let mut fetch = Fetch {
             inner: &self.0,
-            flow,
-            step,
+            at,
             way,
             wanted,
         };
@@ -437,7 +422,13 @@ impl Embedded {
                 }
             }
             Err(failure) => {
-                tracing::warn!("hops of {flow}/{step} could not be fetched: {failure}");
+                if !self.0.store.has_said(&failure) {
+                    tracing::warn!(
+                        "hops of {}/{} could not be fetched: {failure}",
+                        at.flow,
+                        at.step
+                    );
+                }
                 drop(fetch);
                 tokio::time::sleep(FETCH_PAUSE).await;
             }
@@ -451,8 +442,7 @@ const FETCH_PAUSE: Duration = Duration::from_millis(500);
 /// Hops on their way from the store. What is not filled in when it goes is still to be fetched.
 struct Fetch<'a> {
     inner: &'a Inner,
-    flow: &'a str,
-    step: &'a str,
+    at: Station<'a>,
     way: Way,
     wanted: Vec<HopId>,
 }
@@ -470,12 +460,15 @@ impl Fetch<'_> {
                 continue;
             }
             match Hop::from_store(hop) {
+                Ok(hop) if hop.station() != self.at => {
+                    // Whoever announced it did not know its revision.
+                    self.inner.enqueue(&mut state, hop);
+                }
                 Ok(hop) => {
                     state.bytes += weight(&hop);
-                    let flow = state.flow(self.flow);
-                    state.put(id, flow, Place::Queued);
-                    let queue = state.queue(self.flow, self.step);
-                    queue.lane(self.way).ready.push_back(hop);
+                    let unit = state.number(self.at);
+                    state.put(id, unit, Place::Queued);
+                    state.queue(self.at).lane(self.way).ready.push_back(hop);
                 }
                 Err(failure) => tracing::error!("hop {} stays where it is: {failure}", id.0),
             }
@@ -487,13 +480,18 @@ impl Fetch<'_> {
 impl Drop for Fetch<'_> {
     fn drop(&mut self) {
         let mut state = self.inner.state();
-        let queue = state.queue(self.flow, self.step);
+        let queue = state.queue(self.at);
         let lane = queue.lane(self.way);
+        let left = !self.wanted.is_empty();
         for hop in self.wanted.drain(..).rev() {
             lane.stored.push_front(hop);
         }
         lane.fetching = false;
         queue.came.notify_one();
+        if left {
+            // Its takers may have gone while it was on its way.
+            self.inner.wants(&mut state, self.at);
+        }
     }
 }
 
@@ -501,160 +499,38 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// What a taker sees.
-enum Look {
-    Taken(Vec<Hop>),
-    /// The store has more, and nobody fetches it.
-    Fetch(Way),
-    Nothing,
-}
-
-impl State {
-    fn queue(&mut self, flow: &str, step: &str) -> &mut Queue {
-        if !self
-            .queues
-            .get(flow)
-            .is_some_and(|steps| steps.contains_key(step))
-        {
-            self.queues
-                .entry(Arc::from(flow))
-                .or_default()
-                .insert(Arc::from(step), Queue::default());
-        }
-        self.queues
-            .get_mut(flow)
-            .and_then(|steps| steps.get_mut(step))
-            .expect("it was put there")
-    }
-
-    fn look(&mut self, flow: &str, step: &str, max: usize, repeats: usize) -> Look {
-        let number = self.flow(flow);
-        let queue = self.queue(flow, step);
-        let (mut hops, mut again) = (Vec::new(), 0);
-        while hops.len() < max {
-            match queue.next(again < repeats) {
-                Next::Hop(hop) => {
-                    again += usize::from(Way::of(&hop) == Way::Again);
-                    hops.push(hop);
-                }
-                Next::Fetch(way) if hops.is_empty() => return Look::Fetch(way),
-                Next::Fetch(_) | Next::Nothing => break,
-            }
-        }
-        if hops.is_empty() {
-            return Look::Nothing;
-        }
-        if queue.len() > 0 {
+    /// Puts a ready hop into its queue, or remembers that the store has it.
+    fn enqueue(&self, state: &mut State, hop: Hop) {
+        let limits = self.limits;
+        let (flow, revision, step) = (hop.flow.clone(), hop.revision.clone(), hop.step.clone());
+        let at = Station::of(&flow, &revision, &step);
+        let (id, size) = (hop.hop, weight(&hop));
+        let unit = state.number(at);
+        let room = state.bytes + size <= limits.bytes_max;
+        let queue = state.queue(at);
+        // What cannot be taken now needs no memory.
+        let room = room && !queue.shut;
+        let lane = queue.lane(Way::of(&hop));
+        let held = room && lane.stored.is_empty() && !lane.fetching;
+        let place = if held && lane.ready.len() < limits.queued_max {
+            lane.ready.push_back(hop);
             queue.came.notify_one();
-        }
-        for hop in &hops {
-            self.bytes = self.bytes.saturating_sub(weight(hop));
-            self.put(hop.hop, number, Place::Taken);
-        }
-        if failpoint::strikes("handoff-stray-copy") {
-            let queue = self.queue(flow, step);
-            for hop in &hops {
-                queue.lane(Way::of(hop)).ready.push_back(hop.clone());
-            }
+            state.bytes += size;
+            Place::Queued
+        } else {
+            lane.stored.push_back(id);
             queue.came.notify_one();
-        }
-        Look::Taken(hops)
+            Place::Stored
+        };
+        state.put(id, unit, place);
+        self.wants(state, at);
     }
 
-    /// The number of a flow.
-    fn flow(&mut self, flow: &str) -> u32 {
-        if self.loads.is_empty() {
-            // The first number is nobody's.
-            self.loads.push(Load::default());
-        }
-        if let Some(number) = self.flows.get(flow) {
-            return *number;
-        }
-        let number = u32::try_from(self.loads.len()).unwrap_or(NOBODY);
-        self.flows.insert(Arc::from(flow), number);
-        self.loads.push(Load::default());
-        number
-    }
-
-    fn place(&self, hop: HopId) -> Option<Place> {
-        self.places.get(&hop).map(|spot| spot.place)
-    }
-
-    /// Puts a hop into a place, and counts it there.
-    fn put(&mut self, hop: HopId, flow: u32, place: Place) {
-        if let Some(before) = self.places.insert(hop, Spot { place, flow }) {
-            self.unload(before);
-        }
-        self.load(flow, place);
-    }
-
-    fn remove(&mut self, hop: HopId) {
-        if let Some(spot) = self.places.remove(&hop) {
-            self.unload(spot);
+    /// Hops are ready at a station: if it has no takers, that is said.
+    fn wants(&self, state: &mut State, at: Station<'_>) {
+        if state.wants(at.flow, at.revision) {
+            self.wanted.notify_one();
         }
     }
-
-    fn load(&mut self, flow: u32, place: Place) {
-        self.held += usize::from(place == Place::Held);
-        if self.loads.is_empty() {
-            self.loads.push(Load::default());
-        }
-        let load = &mut self.loads[flow as usize];
-        load.all += 1;
-        load.active += usize::from(place.is_active());
-    }
-
-    fn unload(&mut self, spot: Spot) {
-        self.held -= usize::from(spot.place == Place::Held);
-        let load = &mut self.loads[spot.flow as usize];
-        load.all -= 1;
-        load.active -= usize::from(spot.place.is_active());
-    }
-
-    /// What there is of a flow, and of all flows together, without what stands in queues that are shut.
-    fn loads_of(&mut self, flow: &str) -> (Load, Load) {
-        let number = self.flow(flow);
-        let mut its = self.loads[number as usize];
-        let mut all = Load::default();
-        for load in &self.loads {
-            all.all += load.all;
-            all.active += load.active;
-        }
-        for (of, step) in &self.shut {
-            let queue = self.queues.get(of).and_then(|steps| steps.get(step));
-            let many = queue.map_or(0, Queue::len);
-            all.active = all.active.saturating_sub(many);
-            if **of == *flow {
-                its.active = its.active.saturating_sub(many);
-            }
-        }
-        (its, all)
-    }
-}
-
-impl Place {
-    /// Whether a hop that is here is worked on, or could be.
-    fn is_active(self) -> bool {
-        match self {
-            Place::Queued | Place::Stored | Place::Taken => true,
-            Place::Waiting | Place::Held => false,
-        }
-    }
-}
-
-/// The flow of hops whose flow nobody has said.
-const NOBODY: u32 = 0;
-
-/// About how much memory a hop needs.
-fn weight(hop: &Hop) -> usize {
-    let message = &hop.message;
-    let headers: usize = message
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    let variables: usize = message.variables.values().map(|body| body.len()).sum();
-    256 + message.body.len() + headers + variables
 }

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::message::Message;
-use crate::store::commit::{HopId, RunId, StoredHop};
+use crate::store::commit::{DOOR, HopId, RunId, StoredHop};
+use crate::store::toggles::Toggle;
 
 pub mod embedded;
 pub mod rabbitmq;
 
 use embedded::{Embedded, Full, Load, Share};
 use rabbitmq::Rabbit;
+use rabbitmq::topology::Topology;
 
 /// How often those who wait for what other engines do look again.
 const LOOK: Duration = Duration::from_millis(100);
@@ -65,21 +67,59 @@ impl Handoff {
     }
 
     /// A hop is ready, and only the store has its message.
-    pub fn announce_stored(&self, flow: &str, step: &str, hop: HopId) {
+    pub fn announce_stored(&self, at: Station<'_>, hop: HopId) {
         match &self.broker {
-            None => self.local.announce_stored(flow, step, hop),
-            Some(broker) => broker.announce_stored(flow, step, hop),
+            None => self.local.announce_stored(at, hop),
+            Some(broker) => broker.announce_stored(at, hop),
         }
     }
 
-    /// Takes up to `max` hops that are ready for a step; waits until there is one. A taker that goes away while it waits has taken nothing.
-    pub async fn take(&self, flow: &str, step: &str, max: usize) -> Vec<Hop> {
-        self.local.take(flow, step, max).await
+    /// Takes up to `max` hops that are ready at a station; waits until there is one. A taker that goes away while it waits has taken nothing.
+    pub async fn take(&self, at: Station<'_>, max: usize) -> Vec<Hop> {
+        self.local.take(at, max).await
     }
 
     /// Takes as `take` does, and at most so many repeats among them.
-    pub async fn take_with(&self, flow: &str, step: &str, max: usize, repeats: usize) -> Vec<Hop> {
-        self.local.take_with(flow, step, max, repeats).await
+    pub async fn take_with(&self, at: Station<'_>, max: usize, repeats: usize) -> Vec<Hop> {
+        self.local.take_with(at, max, repeats).await
+    }
+
+    /// There are takers for a revision of a flow from now on, or there are none.
+    pub fn serve(&self, flow: &str, revision: &str, served: bool) {
+        self.local.serve(flow, revision, served);
+    }
+
+    /// Waits for hops of a revision that has no takers; gives the flow and the revision. Each is named once until it is served.
+    pub async fn wanted(&self) -> (Arc<str>, Arc<str>) {
+        self.local.wanted().await
+    }
+
+    /// What has no takers is told by `wanted` once more: it may have some now.
+    pub fn ask_again(&self) {
+        self.local.ask_again();
+    }
+
+    /// As `wanted`, if there is one now.
+    pub fn wanted_now(&self) -> Option<(Arc<str>, Arc<str>)> {
+        self.local.wanted_now()
+    }
+
+    /// Messages may stand at these steps as well from now on; where they could before they can still.
+    pub fn stations(&self, topology: Topology) {
+        if let Some(broker) = &self.broker {
+            broker.stations(topology);
+        }
+    }
+
+    /// The flows and steps at which messages stand and that are no stations here: another engine has a revision that has them.
+    pub fn strays(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let strays = self.broker.as_ref().map(Rabbit::strays);
+        strays.unwrap_or_default().into_iter().collect()
+    }
+
+    /// How many hops of a revision of a flow are with this engine.
+    pub fn many(&self, flow: &str, revision: &str) -> usize {
+        self.local.many(flow, revision)
     }
 
     /// A taken hop is over: its end is durable, or the store no longer has it.
@@ -158,7 +198,7 @@ impl Handoff {
         }
     }
 
-    /// How many hops are ready for a step and not taken.
+    /// How many hops are ready for a step and not taken, under whatever revision.
     pub fn ready(&self, flow: &str, step: &str) -> usize {
         match &self.broker {
             None => self.local.ready(flow, step),
@@ -166,9 +206,15 @@ impl Handoff {
         }
     }
 
-    /// The taker of a step takes nothing for a while, or takes again. What waits there meanwhile does not count as active.
-    pub fn shut(&self, flow: &str, step: &str, shut: bool) {
-        self.local.shut(flow, step, shut);
+    /// The taker at a station takes nothing for a while, or takes again. What waits there meanwhile does not count as active.
+    pub fn shut(&self, at: Station<'_>, shut: bool) {
+        self.local.shut(at, shut);
+    }
+
+    /// From now on nothing is taken where these stop it, and only there. What was taken before is finished, and what waits there does not
+    /// count as active.
+    pub fn hold(&self, toggles: Vec<Toggle>) {
+        self.local.hold(toggles);
     }
 
     /// What there is of a flow, and of all flows together.
@@ -215,6 +261,34 @@ impl Handoff {
     }
 }
 
+/// Where hops stand: at a step of a flow, under one of its revisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station<'a> {
+    /// The flow.
+    pub flow: &'a str,
+    /// The revision; at a door, where there is none yet, the door's name; empty where nobody has said which.
+    pub revision: &'a str,
+    /// The step.
+    pub step: &'a str,
+}
+
+impl<'a> Station<'a> {
+    /// The station of a hop that goes on under this revision.
+    pub fn of(flow: &'a str, revision: &'a str, step: &'a str) -> Station<'a> {
+        let revision = if step == DOOR { DOOR } else { revision };
+        Station {
+            flow,
+            revision,
+            step,
+        }
+    }
+
+    /// The door of a flow.
+    pub fn door(flow: &'a str) -> Station<'a> {
+        Station::of(flow, "", DOOR)
+    }
+}
+
 /// A message at a step, ready to be worked on.
 #[derive(Clone, Debug)]
 pub struct Hop {
@@ -230,8 +304,10 @@ pub struct Hop {
     pub step: Arc<str>,
     /// The number of the attempt to come; the first is 1, and 0 says that it has waited for a time (`Turn::Rest`).
     pub attempt: u32,
-    /// The revision under which the run was accepted.
+    /// The revision of the flow under which it goes on: that under which the run was accepted, unless a person has said otherwise.
     pub revision: Arc<str>,
+    /// Whether a person has said otherwise.
+    pub moved: bool,
     /// Whether the message's bytes are the run's accepted ones, which then need not be stored again.
     pub runs_body: bool,
     /// The message.
@@ -239,6 +315,11 @@ pub struct Hop {
 }
 
 impl Hop {
+    /// Where it stands.
+    pub fn station(&self) -> Station<'_> {
+        Station::of(&self.flow, &self.revision, &self.step)
+    }
+
     /// The hop as the store gave it back.
     pub fn from_store(stored: StoredHop) -> Result<Hop, Failure> {
         Ok(Hop {
@@ -249,6 +330,7 @@ impl Hop {
             step: stored.step.clone(),
             attempt: stored.attempt,
             revision: stored.revision.clone(),
+            moved: stored.moved,
             runs_body: stored.runs_body,
             message: stored.into_message()?,
         })

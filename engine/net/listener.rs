@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Class, Failure};
 use crate::world::Pending;
+use crate::world::metrics::{Metrics, RouteMeter};
 
 mod answer;
 pub mod inflate;
@@ -126,6 +127,12 @@ struct Inner {
     buffered: AtomicUsize,
     stop: CancellationToken,
     serving: Mutex<Option<JoinHandle<()>>>,
+    /// What answers all paths that nothing is registered for.
+    rest: OnceLock<Arc<dyn Receive>>,
+    /// Where requests are counted, under which name.
+    meters: OnceLock<(Metrics, &'static str)>,
+    /// Requests of paths that nobody has registered.
+    unrouted: OnceLock<RouteMeter>,
 }
 
 #[derive(Default)]
@@ -141,8 +148,11 @@ struct Route {
     number: u64,
     method: Method,
     receive: Arc<dyn Receive>,
+    meter: Option<RouteMeter>,
 }
 
+/// Under which name requests of unknown paths are counted.
+const UNROUTED: &str = "_unknown";
 /// For how long a path that is served no more answers 503 instead of 404.
 const GONE: Duration = Duration::from_secs(30);
 /// How many such paths are remembered.
@@ -190,7 +200,41 @@ impl Listener {
             buffered: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             serving: Mutex::new(None),
+            rest: OnceLock::new(),
+            meters: OnceLock::new(),
+            unrouted: OnceLock::new(),
         }))
+    }
+
+    /// Counts its requests from now on, under this name.
+    pub fn measure(&self, metrics: &Metrics, name: &'static str) {
+        self.0.meters.set((metrics.clone(), name)).ok();
+    }
+
+    /// Lets this answer all paths that nothing is registered for, those of health included. To be called once.
+    pub fn answer_rest(&self, receive: Arc<dyn Receive>) {
+        self.0.rest.set(receive).ok();
+    }
+
+    /// Where a path's requests are counted, if they are.
+    fn meter(&self, path: &str) -> Option<RouteMeter> {
+        let (metrics, name) = self.0.meters.get()?;
+        Some(metrics.route(name, path))
+    }
+
+    /// The same for all paths that nobody has registered.
+    fn unrouted(&self) -> Option<&RouteMeter> {
+        let (metrics, name) = self.0.meters.get()?;
+        Some(
+            self.0
+                .unrouted
+                .get_or_init(|| metrics.route(name, UNROUTED)),
+        )
+    }
+
+    /// Why `/healthz/ready` says 503; empty if it says 200.
+    pub fn causes(&self) -> Vec<String> {
+        read(&self.0.unready).clone()
     }
 
     /// Where it listens.
@@ -212,6 +256,7 @@ impl Listener {
                 number,
                 method,
                 receive,
+                meter: self.meter(path),
             });
         drop(routes);
         Registration {
@@ -221,16 +266,14 @@ impl Listener {
         }
     }
 
-    /// Whether something is registered for a binding, written as method and path: `POST /hooks/orders`.
-    pub fn serves(&self, binding: &str) -> bool {
+    /// How many registrations there are for a binding, written as method and path: `POST /hooks/orders`. The last one serves.
+    pub fn registered(&self, binding: &str) -> usize {
         let Some((method, path)) = binding.split_once(' ') else {
-            return false;
+            return 0;
         };
         let routes = read(&self.0.routes);
-        routes
-            .served
-            .get(path)
-            .is_some_and(|served| served.iter().any(|route| route.method == method))
+        let served = routes.served.get(path).into_iter().flatten();
+        served.filter(|route| route.method == method).count()
     }
 
     /// From now on `/healthz/ready` says 200, and unknown paths are 404.

@@ -1,12 +1,16 @@
 //! Clients and servers that parts share. They know nothing of flows.
 
 pub mod amqp;
+pub(crate) mod certified;
 pub(crate) mod http;
+pub mod jwt;
 pub mod listener;
 pub mod local;
 pub(crate) mod mail;
+pub(crate) mod otlp;
 pub(crate) mod sql;
 pub mod tls;
+pub mod trace;
 
 /// Whether a host, as it stands in a URL, is this machine itself.
 pub(crate) fn is_here(host: &str) -> bool {

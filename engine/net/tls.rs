@@ -66,7 +66,7 @@ pub(crate) fn client(
         .map_err(|error| format!("the certificate and its private key do not fit: {error}"))
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let found = found.map_err(|_| "the text is no PEM with certificates".to_owned())?;
     if found.is_empty() {
@@ -99,7 +99,7 @@ pub(crate) fn not_after_ms(der: &[u8]) -> Option<i64> {
 }
 
 /// The first element of a DER text: its tag, its content, and what comes behind it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {

@@ -1,34 +1,41 @@
 //! The way in: arrivals become durable runs, duplicates or exceptions in one commit. Used by sources and by the doors between flows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use super::Shared;
 use super::admission;
+use super::canary::Candidate;
 use super::failing;
 use super::intake;
 use super::stage::panicked;
-use super::turn::DOOR;
+use super::telemetry;
+use super::telemetry::traces::Begun;
 use crate::body::Body;
+use crate::component::api::Calls;
 use crate::component::{Accept, Arrival, Batch, Verdict};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::handoff::embedded::Share;
 use crate::message::{Message, MessageId, Names};
+use crate::source::Ready;
 use crate::store::commit::{
-    Accepted, Changed, Claim, Commit, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
+    Accepted, Changed, Claim, Commit, DOOR, FENCE_FIRST, First, HopId, NewHop, NewRun, RunId,
 };
 use crate::store::envelope::Envelope;
+use crate::world::metrics::FlowMeter;
 use crate::world::{Pending, failpoint, mutation};
 
 /// How long the id of a sender's delivery is remembered after its run has ended: 7 days.
 const DELIVERY_KEEP_MS: i64 = 7 * 86_400_000;
 /// How long before its commit an acknowledgement comes, where a test makes that mistake.
 const EARLY: std::time::Duration = std::time::Duration::from_millis(50);
+/// How many lines about who has called wait for a commit; beyond that they are lost.
+const CALLED_MAX: usize = 10_000;
 /// What a full engine asks its senders to wait.
 const FULL_RETRY_AFTER_MS: u64 = 1_000;
 
@@ -38,8 +45,15 @@ pub(super) struct Gate {
     pub(super) plan: Arc<Plan>,
     /// How many messages the flow may have in flight.
     share: Share,
+    /// The other side, if a canary takes a share.
+    candidate: Option<(Candidate, Arc<Gate>)>,
     /// Deliveries that the source turned away since the last commit: they go into the books with the next.
     turned_away: AtomicU64,
+    pub(super) meter: FlowMeter,
+    /// Who has called, where the flow is an API: noted with the next commit.
+    called: Mutex<Vec<Calls>>,
+    /// Of a webhook: its method and path.
+    binding: Option<String>,
 }
 
 /// What an arrival has become before the commit.
@@ -53,6 +67,12 @@ pub(super) enum Prepared {
 impl Accept for Gate {
     fn turned_away(&self, count: u64) {
         self.turned_away.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn called(&self, calls: Vec<Calls>) {
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = CALLED_MAX.saturating_sub(called.len());
+        called.extend(calls.into_iter().take(room));
     }
 
     fn accept(&self, batch: Batch) -> Pending<'_, Result<Vec<Verdict>, Failure>> {
@@ -87,9 +107,54 @@ impl Gate {
         Gate {
             shared: shared.clone(),
             plan: plan.clone(),
-            share: shared.limits.share(plan),
+            share: shared.live.now().limits.share(plan),
+            candidate: None,
             turned_away: AtomicU64::new(0),
+            meter: shared.world.metrics.flow(&plan.flow),
+            called: Mutex::default(),
+            binding: match &plan.source {
+                Ready::Runs(source) => source.binding(),
+                Ready::Flow => None,
+            },
         }
+    }
+
+    /// The same, with a canary beside it.
+    pub(super) fn beside(self, candidate: Option<Candidate>) -> Gate {
+        let candidate = candidate.map(|candidate| {
+            let other = Gate::of(&self.shared, &candidate.plan);
+            (candidate, Arc::new(other))
+        });
+        Gate { candidate, ..self }
+    }
+
+    /// The side on which a message comes in: the flow's own, or the canary's.
+    pub(super) fn side(&self, message: &Message) -> &Gate {
+        match &self.candidate {
+            Some((candidate, other)) if candidate.takes(&self.plan, message) => other,
+            _ => self,
+        }
+    }
+
+    /// As `side`; what is broken comes in as it always does.
+    fn side_of(&self, arrival: &Arrival) -> &Gate {
+        if self.candidate.is_none() || arrival.breach.is_some() {
+            return self;
+        }
+        let mut message = Message::new(MessageId::default(), 0, Body::new(arrival.body.clone()));
+        message.headers = Arc::new(names(arrival.headers.clone()));
+        self.side(&message)
+    }
+
+    /// The deliveries that were turned away and are in no book yet are told by another gate.
+    pub(super) fn hand_over(&self, to: &Gate) {
+        to.turned_away(self.turned_away.swap(0, Ordering::Relaxed));
+        to.called(self.take_called());
+    }
+
+    fn take_called(&self) -> Vec<Calls> {
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *called)
     }
 
     async fn take_in(&self, batch: Batch) -> Result<Vec<Verdict>, Failure> {
@@ -109,17 +174,23 @@ impl Gate {
         let mut commit = Commit::default();
         let mut refused = Vec::new();
         let mut firsts = Vec::with_capacity(batch.arrivals.len());
+        let mut spans = Vec::with_capacity(batch.arrivals.len());
         for arrival in batch.arrivals {
-            match self.prepare(arrival, now_ms) {
+            let side = self.side_of(&arrival);
+            let (prepared, span) = side.prepare(arrival, now_ms);
+            spans.push(span);
+            match prepared {
                 Prepared::Run(run, message) => {
                     refused.push(None);
                     let first = first_hop(&run).zip(message);
-                    firsts.push(first.map(|(hop, message)| self.first(hop, run.run, message)));
+                    firsts.push(first.map(|(hop, message)| side.first(hop, run.run, message)));
                     commit.accepts.push(*run);
                 }
                 Prepared::Refused(failure) => refused.push(Some(failure)),
             }
         }
+        let calls = self.take_called();
+        commit.calls.clone_from(&calls);
         let forged = self.turned_away.swap(0, Ordering::Relaxed);
         let turned_away = refused.iter().flatten().count() as u64 + forged;
         commit.refused = (turned_away > 0).then(|| (self.plan.flow.clone(), turned_away));
@@ -140,12 +211,42 @@ impl Gate {
             };
             return Ok(refused.into_iter().map(told).collect());
         }
+        let broken = commit.accepts.iter().map(|run| first_hop(run).is_none());
+        let broken: Vec<bool> = broken.collect();
         let made_durable = tokio::spawn(make_durable(self.shared.clone(), commit, firsts));
         let accepted = made_durable
             .await
             .unwrap_or_else(|_| Err(panicked(&self.plan.nodes[0].id)))
-            .inspect_err(|_| self.turned_away(forged))?;
+            .inspect_err(|_| {
+                self.turned_away(forged);
+                self.called(calls);
+            });
+        self.traced(spans, &refused, &accepted);
+        let accepted = accepted?;
+        self.count(turned_away, &accepted, &broken);
         verdicts(refused, accepted)
+    }
+
+    /// The spans of what has come in have ended.
+    fn traced(
+        &self,
+        spans: Vec<Option<Begun>>,
+        refused: &[Option<Failure>],
+        accepted: &Result<Vec<Accepted>, Failure>,
+    ) {
+        let failed = accepted.as_ref().err();
+        for (span, refusal) in spans.into_iter().zip(refused) {
+            let failure = refusal.as_ref().or(failed);
+            let class = failure.map(|failure| failure.class);
+            self.shared.tracer.ends(span, class);
+        }
+    }
+
+    /// What has come in is durable: it counts.
+    fn count(&self, turned_away: u64, accepted: &[Accepted], broken: &[bool]) {
+        self.meter.received.inc_by(turned_away);
+        self.meter.refused.inc_by(turned_away);
+        telemetry::accepted(&self.meter, accepted, broken);
     }
 
     /// The first hop of a run, as the hand-off takes it.
@@ -158,33 +259,39 @@ impl Gate {
             step: self.plan.nodes[0].id.clone(),
             attempt: 1,
             revision: self.plan.revision.clone(),
+            moved: false,
             runs_body: true,
             message,
         }
     }
 
-    fn prepare(&self, arrival: Arrival, now_ms: i64) -> Prepared {
-        let id = self.message_id(arrival.identity.as_deref(), now_ms);
+    fn prepare(&self, arrival: Arrival, now_ms: i64) -> (Prepared, Option<Begun>) {
+        let id = arrival
+            .id
+            .unwrap_or_else(|| self.message_id(arrival.identity.as_deref(), now_ms));
         let mut message = Message::new(id, now_ms, Body::new(arrival.body));
         if !arrival.headers.is_empty() {
-            let headers: Names = arrival
-                .headers
-                .into_iter()
-                .map(|(name, value)| (Arc::from(name), value))
-                .collect();
-            message.headers = Arc::new(headers);
+            message.headers = Arc::new(names(arrival.headers));
         }
+        let (known_by, changed) = match arrival.strict {
+            true => (hash(message.body.bytes()), Changed::Refuse),
+            false => ([0; 16], Changed::Ignore),
+        };
         let delivery = arrival.delivery.or(arrival.identity).map(|key| Claim {
             scope: format!("delivery:{}", self.plan.flow),
             key,
-            hash: [0; 16],
+            hash: known_by,
             keep_ms: DELIVERY_KEEP_MS,
-            changed: Changed::Ignore,
+            changed,
         });
-        match arrival.breach {
+        let binding = self.binding.as_deref();
+        let tracer = &self.shared.tracer;
+        let span = tracer.accepts(&mut message, &self.plan.flow, binding);
+        let prepared = match arrival.breach {
             Some(failure) => Prepared::Run(Box::new(self.broken(message, delivery, failure)), None),
             None => self.admit(message, delivery, true),
-        }
+        };
+        (prepared, span)
     }
 
     /// Checks the contract, finds the keys and makes a run of the message. A message that brings a part down is kept as an exception.
@@ -230,8 +337,7 @@ impl Gate {
         if let Err(failure) = self.find_keys(&mut message) {
             return Prepared::Run(Box::new(self.broken(message, delivery, failure)), None);
         }
-        let tables = &self.shared.project.library.tables;
-        let version = match admission::version(&self.plan, tables, &mut message) {
+        let version = match admission::version(&self.plan, &mut message) {
             Ok(version) => version,
             Err(failure) => {
                 return Prepared::Run(Box::new(self.broken(message, delivery, failure)), None);
@@ -248,7 +354,7 @@ impl Gate {
     }
 
     fn find_keys(&self, message: &mut Message) -> Result<(), Failure> {
-        admission::find_keys(&self.plan, &self.shared.project.library.tables, message)
+        admission::find_keys(&self.plan, message)
     }
 
     fn new_run(&self, message: &Message, delivery: Option<Claim>) -> NewRun {
@@ -309,6 +415,13 @@ impl Gate {
     }
 }
 
+fn names(headers: Vec<(String, String)>) -> Names {
+    let headers = headers.into_iter();
+    headers
+        .map(|(name, value)| (Arc::from(name), value))
+        .collect()
+}
+
 /// Commits what has arrived and announces the first hops of what is new.
 async fn make_durable(
     shared: Arc<Shared>,
@@ -348,6 +461,10 @@ fn verdicts(
         None => match accepted.next() {
             Some(Accepted::New | Accepted::Held(_) | Accepted::Changed(_)) => Ok(Verdict::Accepted),
             Some(Accepted::Duplicate(_)) => Ok(Verdict::Duplicate),
+            Some(Accepted::Refused(_)) => Ok(Verdict::Refused(Failure::new(
+                Class::Duplicate,
+                "this id of a delivery came before with another body; give each its own",
+            ))),
             None => Err(Failure::internal(
                 "the store gave no verdict on a message; it is not acknowledged",
             )),

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use super::accept::hash;
 use super::failing;
-use super::turn::DOOR;
 use crate::component::Context;
-use crate::expression::{Scope, Tables};
+use crate::expression::Scope;
 use crate::failure::Failure;
 use crate::flow::plan::Plan;
 use crate::message::{Guard, KEY_BYTES_MAX, Message, Names};
 use crate::step::newest::version_of;
-use crate::store::commit::{Chain, Claim, Sighting};
+use crate::store::commit::{Chain, Claim, DOOR, Sighting};
 use crate::store::versions;
 
 /// Whether the body keeps to the flow's contract.
@@ -27,15 +26,11 @@ pub(super) fn check_contract(plan: &Plan, message: &Message) -> Result<(), Failu
 }
 
 /// Finds the message's keys. Those that can be had are set, also where one is missing.
-pub(super) fn find_keys(
-    plan: &Plan,
-    tables: &Tables,
-    message: &mut Message,
-) -> Result<(), Failure> {
+pub(super) fn find_keys(plan: &Plan, message: &mut Message) -> Result<(), Failure> {
     let mut keys = Names::clone(&message.keys);
     let mut missing = None;
     if !plan.keys.is_empty() {
-        let scope = Scope::of(message, tables)?;
+        let scope = Scope::of(message, &plan.tables)?;
         for (name, expression) in &plan.keys {
             let found = expression
                 .evaluate(&scope)
@@ -84,17 +79,16 @@ pub(super) fn once(plan: &Plan, message: &Message) -> Option<Claim> {
 }
 
 /// The version by which `once` judges a changed repeat; the message carries it on, so that nothing old has an effect after something newer.
-pub(super) fn version(
-    plan: &Plan,
-    tables: &Tables,
-    message: &mut Message,
-) -> Result<Option<Sighting>, Failure> {
+pub(super) fn version(plan: &Plan, message: &mut Message) -> Result<Option<Sighting>, Failure> {
     let once = plan.once.as_ref();
     let Some((once, expression)) = once.and_then(|once| Some((once, once.version.as_ref()?)))
     else {
         return Ok(None);
     };
-    let cx = Context { tables, step: DOOR };
+    let cx = Context {
+        tables: &plan.tables,
+        step: DOOR,
+    };
     let guard = Guard {
         scope: Arc::from(versions::scope_of_once(&once.scope)),
         key: message.keys.get(&once.key).cloned().unwrap_or_default(),

@@ -5,16 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::admission;
 use super::desk::{Desk, Retry, Verb, said};
 use super::recompute::{Machine, Recomputed, Recorded};
-use super::turn::{DOOR, short_hash};
+use super::reload::short;
+use super::turn::short_hash;
 use crate::body::Body;
 use crate::failure::{Class, Failure};
 use crate::flow::plan::{Plan, Project};
 use crate::message::Message;
-use crate::store::commit::{Commit, NewHop, RunId};
+use crate::store::commit::{Commit, DOOR, NewHop, RunId};
 use crate::store::envelope::Envelope;
 use crate::store::exceptions::ExceptionState;
 use crate::store::replays::{ReplayChange, ReplayId};
@@ -22,7 +24,7 @@ use crate::store::reruns::{Rerun, Rerunning};
 use crate::store::runs::{RunDetail, RunRow, RunState};
 
 /// From where a run is done again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum From {
     /// The same run, from the failed step.
@@ -34,7 +36,7 @@ pub enum From {
 }
 
 /// How a run is done again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Again {
     /// From where.
@@ -48,7 +50,7 @@ pub struct Again {
 }
 
 /// A run that was to be done again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// The run that was named.
     pub run: i64,
@@ -153,7 +155,10 @@ impl Desk {
 
     async fn begin_again(&self, prepared: Prepared) -> Result<Result<RunId, String>, Failure> {
         if let Some(engine) = &self.engine {
-            engine.handoff.room(engine.limits.in_flight()).await;
+            engine
+                .handoff
+                .room(engine.live.now().limits.in_flight())
+                .await;
         }
         let committed = self.go_on(prepared.commit).await?;
         Ok(refusal(&committed).map_or(Ok(prepared.became), Err))
@@ -170,11 +175,6 @@ impl Desk {
         let Some(detail) = self.store.run(&run.0.to_string()).await? else {
             return Ok(Err(told(Rerunning::Gone).unwrap_or_default()));
         };
-        if how.original
-            && let Err(why) = self.has_revision(&detail.row)
-        {
-            return Ok(Err(why));
-        }
         let waiting: Vec<_> = detail
             .exceptions
             .iter()
@@ -186,9 +186,13 @@ impl Desk {
             })
             .collect();
         let never_began = waiting.iter().any(|row| *row.step == *DOOR);
+        let under = match self.plan_again(&detail.row, how).await? {
+            Ok(under) => under,
+            Err(why) => return Ok(Err(why)),
+        };
         if how.from != From::Resume && !never_began {
             return Ok(self
-                .rerun(&detail, how, who, why)
+                .rerun(&detail, under, how, (who, why))
                 .map_err(|failure| said(&failure)));
         }
         if waiting.is_empty() {
@@ -223,49 +227,63 @@ impl Desk {
         }
     }
 
-    /// Whether the revision of the flow under which a run was accepted is the one that is loaded.
-    fn has_revision(&self, row: &RunRow) -> Result<(), String> {
-        let project = self.project.as_deref();
-        let plan = project.and_then(|project| project.plans.get(&*row.flow));
-        if plan.is_some_and(|plan| plan.revision == row.revision) {
-            return Ok(());
+    /// The project, and the plan of it, under which a run is done again: that of now, or that under which it was accepted. The inner error
+    /// says why there is none.
+    async fn plan_again(
+        &self,
+        row: &RunRow,
+        how: &Again,
+    ) -> Result<Result<(Arc<Project>, Arc<Plan>), String>, Failure> {
+        let Some(project) = self.project() else {
+            return Ok(Err(
+                "the project cannot be loaded; `crossdock check` says why".to_owned(),
+            ));
+        };
+        let plan = project.plans.get(&row.flow).cloned();
+        let is_that = plan
+            .as_ref()
+            .is_some_and(|plan| plan.revision == row.revision);
+        if !how.original || is_that {
+            let gone = format!("the project has no flow `{}` any more", row.flow);
+            return Ok(plan.map(|plan| (project, plan)).ok_or(gone));
         }
-        Err(format!(
-            "it was accepted under revision {} of the flow, and that is not loaded; `--revision current` uses the one that is",
-            row.revision.get(..12).unwrap_or(&row.revision)
-        ))
-    }
-
-    /// The project, and the plan of a run's flow in it.
-    fn plan_of(&self, row: &RunRow) -> Result<(&Project, &Arc<Plan>), Failure> {
-        let project = self.project.as_deref().ok_or_else(|| {
-            Failure::config("the project cannot be loaded; `crossdock check` says why")
-        })?;
-        let plan = project.plans.get(&*row.flow).ok_or_else(|| {
-            Failure::config(format!("the project has no flow `{}` any more", row.flow))
-        })?;
-        Ok((project, plan))
+        let short = short(&row.revision);
+        if how.from == From::Resume {
+            return Ok(Err(format!(
+                "it was accepted under revision {short} of the flow, and a step is tried again under the one that runs: `replay rerun` can take the original one"
+            )));
+        }
+        let kept = match &self.works {
+            Some(works) => works.original(&row.flow, &row.revision).await,
+            None => Ok(None),
+        };
+        Ok(match kept {
+            Ok(Some(kept)) => Ok(kept),
+            Ok(None) => Err(format!(
+                "it was accepted under revision {short} of the flow, and that is not loaded, or not kept; `--revision current` uses the one that is"
+            )),
+            Err(failure) => Err(said(&failure)),
+        })
     }
 
     fn rerun(
         &self,
         detail: &RunDetail,
+        (project, plan): (Arc<Project>, Arc<Plan>),
         how: &Again,
-        who: &str,
-        why: Option<&str>,
+        (who, why): (&str, Option<&str>),
     ) -> Result<Prepared, Failure> {
-        let (project, plan) = self.plan_of(&detail.row)?;
         if detail.row.open > detail.row.excepted {
             return Err(Failure::validation(
                 told(Rerunning::UnderWay).unwrap_or_default(),
             ));
         }
         let mut message = message_of(detail)?;
-        admission::check_contract(plan, &message)?;
-        let chains = admission::chains(plan, &message);
+        admission::check_contract(&plan, &message)?;
+        let chains = admission::chains(&plan, &message);
         let mut generation = message.generation;
         let starts = match &how.from {
-            From::Step(step) => arrivals(project, plan, step, detail, message.clone())?,
+            From::Step(step) => arrivals(&project, &plan, step, detail, message.clone())?,
             From::Resume | From::Start => vec![message.clone()],
         };
         if how.as_new {
@@ -293,7 +311,10 @@ impl Desk {
         let rerun = Rerun {
             of: detail.row.run,
             run,
-            revision: plan.revision.clone(),
+            revision: match how.original {
+                true => detail.row.revision.clone(),
+                false => plan.revision.clone(),
+            },
             hops: hops.collect(),
             envelope: how.as_new.then(|| Envelope::write(&message)),
             generation,

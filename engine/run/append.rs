@@ -4,21 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use super::failing;
 use super::replay;
-use super::stage::guarded;
+use super::stage::{Post, guarded};
+use super::telemetry;
 use super::turn::{self, Exchange, Finished};
-use super::walk::{Ended, Walked};
+use super::walk::{Ended, Walked, Walker};
 use super::{Shared, Store, World};
 use crate::component::{Append, Appending, Progress};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::store::commit::Commit;
+use crate::world::metrics::StepMeter;
 use crate::world::{disk, failpoint};
 
 /// Under this name the store keeps how long files may be, whichever flow they are of.
@@ -98,17 +100,19 @@ pub(super) struct AppendStage {
     pub(super) plan: Arc<Plan>,
     pub(super) node: usize,
     pub(super) append: Arc<dyn Append>,
+    pub(super) post: Post,
+    pub(super) meter: StepMeter,
 }
 
 impl AppendStage {
-    /// Works until the engine stops; what it has taken it finishes.
+    /// Works until it is stopped; what it has taken it finishes.
     pub(super) async fn run(self: Arc<Self>) {
         let step = self.plan.nodes[self.node].id.clone();
         loop {
             let hops = tokio::select! {
                 biased;
-                () = self.shared.stop.cancelled() => return,
-                hops = self.shared.handoff.take(&self.plan.flow, &step, self.shared.batch_max) => hops,
+                () = self.post.stop.cancelled() => return,
+                hops = self.shared.handoff.take(self.post.at(&step), self.shared.batch_max) => hops,
             };
             for (path, lines) in self.by_file(hops).await {
                 self.write(&path, lines).await;
@@ -129,7 +133,9 @@ impl AppendStage {
                     continue;
                 }
                 Err(failure) => {
-                    tracing::error!(%failure, "the store could not say what a rerun need not do; it waits");
+                    if !self.shared.store.has_said(&failure) {
+                        tracing::error!(%failure, "the store could not say what a rerun need not do; it waits");
+                    }
                     self.shared.handoff.give_back(hop);
                     continue;
                 }
@@ -149,7 +155,7 @@ impl AppendStage {
                 finished.push((hop, over));
                 continue;
             }
-            let walked = guarded(&self.shared, &self.plan, node, &hop.message, |walker| {
+            let walked = guarded(&self.plan, node, &hop.message, |walker| {
                 let prepared = match walker.takes(node, &hop.message) {
                     Ok(true) => self.append.prepare(&hop.message, &walker.context(node)),
                     Ok(false) => {
@@ -190,21 +196,22 @@ impl AppendStage {
     fn written_before(&self, hop: &Hop) -> Finished {
         let walked = Walked {
             through: vec![self.node],
-            ..self
-                .shared
-                .walker(&self.plan)
-                .walk(None, hop.message.clone())
+            ..Walker::new(&self.plan).walk(None, hop.message.clone())
         };
         let nothing = Exchange::default();
         turn::over(&self.shared, &self.plan, hop, walked, None, &nothing)
     }
 
     async fn write(&self, path: &str, mut lines: Vec<(Hop, Bytes)>) {
-        match self.append_to(path, &mut lines).await {
+        let (began, many) = (Instant::now(), lines.len());
+        let written = self.append_to(path, &mut lines).await;
+        let each = began.elapsed() / u32::try_from(many.max(1)).unwrap_or(u32::MAX);
+        (0..many).for_each(|_| self.meter.took(each));
+        match written {
             Ok(None) => {}
             Ok(Some((progress, file))) => {
                 let finished = lines.into_iter().map(|(hop, _)| {
-                    let walker = self.shared.walker(&self.plan);
+                    let walker = Walker::new(&self.plan);
                     let mut walked = walker.walk(None, hop.message.clone());
                     walked.through.push(self.node);
                     walked
@@ -301,10 +308,7 @@ impl AppendStage {
         let retry = &self.plan.nodes[self.node].retry;
         let retried = failure.class.retried_by_default() && hop.attempt < retry.attempts;
         if !retried {
-            let walked =
-                self.shared
-                    .walker(&self.plan)
-                    .fail(self.node, hop.message.clone(), failure);
+            let walked = Walker::new(&self.plan).fail(self.node, hop.message.clone(), failure);
             return turn::over(
                 &self.shared,
                 &self.plan,
@@ -337,14 +341,22 @@ impl AppendStage {
             progress: progress.map(|progress| (self.shared.lengths.clone(), progress)),
             ..Commit::default()
         };
+        let mut ends = Vec::with_capacity(finished.len());
         for (_, finished) in &finished {
             self.shared.settling(&finished.end);
+            ends.push(telemetry::Ended::of(&finished.end));
             commit.ends.push(finished.end.clone());
         }
         match self.shared.commit(commit).await {
             Ok(committed) => {
-                for (nth, (_, finished)) in finished.into_iter().enumerate() {
+                let (meters, world) = (&self.shared.meters, &self.shared.world);
+                meters.lasted(world, &committed, finished.iter().map(|(hop, _)| hop));
+                for (nth, (hop, finished)) in finished.into_iter().enumerate() {
                     let applied = committed.ends.get(nth).copied().unwrap_or(false);
+                    if applied {
+                        ends[nth].count(&self.meter);
+                        self.shared.tracer.worked(&hop, &ends[nth]);
+                    }
                     self.shared.settled_as(applied, finished);
                 }
             }
@@ -354,7 +366,9 @@ impl AppendStage {
                 } else {
                     "the store refused a commit"
                 };
-                tracing::error!(%failure, "{class}; what was written is cut off and written again");
+                if !self.shared.store.has_said(&failure) {
+                    tracing::error!(%failure, "{class}; what was written is cut off and written again");
+                }
                 for (hop, _) in finished.into_iter().rev() {
                     self.shared.handoff.give_back(hop);
                 }

@@ -6,13 +6,12 @@ use bytes::Bytes;
 use super::admission;
 use super::desk::{Desk, Retry, Verb};
 use super::effect::effect_of;
-use super::turn::DOOR;
 use crate::body::Body;
 use crate::component::Promises;
 use crate::failure::{Class, Failure};
-use crate::flow::plan::{Action, Plan, Project};
+use crate::flow::plan::{Action, Plan};
 use crate::message::Message;
-use crate::store::commit::{EffectId, NewHop};
+use crate::store::commit::{DOOR, EffectId, NewHop};
 use crate::store::decisions::{Admitted, GoOn, How};
 use crate::store::effects::{Amended, EffectRow, EffectStanding};
 use crate::store::envelope::Envelope;
@@ -23,7 +22,7 @@ const CHOOSE: &str = "look at the target, then choose: `--applied` (it took effe
 
 /// How the message goes on; a failure says why it may not, and what may.
 pub(super) fn go_on(desk: &Desk, detail: &ExceptionDetail, verb: &Verb) -> Result<GoOn, Failure> {
-    let project = desk.project.as_deref().ok_or_else(|| {
+    let project = desk.project().ok_or_else(|| {
         Failure::config("the project cannot be loaded, and only it knows how a message goes on; `crossdock check` says why")
     })?;
     let row = &detail.row;
@@ -36,7 +35,6 @@ pub(super) fn go_on(desk: &Desk, detail: &ExceptionDetail, verb: &Verb) -> Resul
     let case = Case {
         desk,
         detail,
-        project,
         plan,
         message: message(detail, verb)?,
     };
@@ -50,7 +48,6 @@ pub(super) fn go_on(desk: &Desk, detail: &ExceptionDetail, verb: &Verb) -> Resul
 struct Case<'a> {
     desk: &'a Desk,
     detail: &'a ExceptionDetail,
-    project: &'a Project,
     plan: &'a Plan,
     message: Message,
 }
@@ -89,9 +86,8 @@ impl Case<'_> {
             ..failure
         };
         admission::check_contract(self.plan, &self.message).map_err(asks)?;
-        let tables = &self.project.library.tables;
-        admission::find_keys(self.plan, tables, &mut self.message).map_err(asks)?;
-        let version = admission::version(self.plan, tables, &mut self.message).map_err(asks)?;
+        admission::find_keys(self.plan, &mut self.message).map_err(asks)?;
+        let version = admission::version(self.plan, &mut self.message).map_err(asks)?;
         if as_new {
             self.raise_generation();
         }
@@ -265,8 +261,10 @@ impl Case<'_> {
         let edited = matches!(verb, Verb::Edit { .. });
         let own_body = edited || !self.detail.runs_body;
         let body = self.message.body.bytes().clone();
+        let moved = self.plan.revision != self.detail.revision;
         GoOn {
             how,
+            revision: moved.then(|| self.plan.revision.clone()),
             hop: NewHop {
                 hop: self.desk.store.next_hop(),
                 run: self.detail.row.run,

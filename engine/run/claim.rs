@@ -64,7 +64,7 @@ impl Stage {
         hop: &Hop,
         commit: &mut Commit,
     ) -> Result<Claimed, Failure> {
-        let walker = self.shared.walker(&self.plan);
+        let walker = Walker::new(&self.plan);
         let id = &self.plan.nodes[self.node].id;
         if !walker.takes(self.node, &hop.message)? {
             return Ok(Claimed::No);
@@ -113,7 +113,7 @@ impl Stage {
                 walked
             }
         };
-        let walked = guarded(&self.shared, &self.plan, self.node, &hop.message, walk);
+        let walked = guarded(&self.plan, self.node, &hop.message, walk);
         let nothing = Exchange::default();
         turn::over(&self.shared, &self.plan, hop, walked, None, &nothing)
     }

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::cases;
+use super::reload::Works;
 use crate::failure::{Class, Failure};
-use crate::flow::plan::Project;
+use crate::flow::plan::{Plan, Project};
 use crate::store::Store;
+use crate::store::audit::{Acting, Entry};
 use crate::store::commit::{Commit, Committed, HopId};
 use crate::store::decisions::{Decided, Decision, Deed};
 use crate::store::exceptions::{ExceptionDetail, ExceptionFilter, ExceptionId, ExceptionState};
 use crate::store::reruns::Rerunning;
+use crate::store::tokens::{Issued, TokenChange};
 use crate::world::World;
 
 /// How many exceptions one commit decides about.
@@ -23,7 +27,7 @@ const TOGETHER_MAX: usize = 200;
 const REFUSALS_MAX: usize = 50;
 
 /// What a person does about exceptions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Verb {
     /// Somebody takes it.
@@ -82,7 +86,7 @@ pub enum Verb {
 }
 
 /// What a retry says of what was sent before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Retry {
     /// Nothing: the ledger knows.
@@ -95,7 +99,7 @@ pub enum Retry {
 }
 
 /// Which exceptions a verb is about.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Which {
     /// These.
@@ -115,7 +119,7 @@ pub struct Which {
 }
 
 /// What became of a verb.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Report {
     /// For how many exceptions it was done, or would be.
@@ -131,7 +135,7 @@ pub struct Report {
 }
 
 /// An exception about which a verb was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// The exception.
     pub exception: i64,
@@ -139,23 +143,40 @@ pub struct Refusal {
     pub why: String,
 }
 
+/// What became of a verb about one exception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acted {
+    /// It is done.
+    Done,
+    /// Something was done about the exception since it was looked at: nothing was changed.
+    Changed,
+    /// It cannot be done, for this reason.
+    Refused(String),
+}
+
 /// Where people act. A clone is the same desk.
 #[derive(Clone)]
 pub struct Desk {
     pub(super) store: Store,
     pub(super) world: World,
-    pub(super) project: Option<Arc<Project>>,
+    /// The project, where no engine runs.
+    alone: Option<Arc<Project>>,
     pub(super) engine: Option<Arc<Shared>>,
+    pub(super) works: Option<Arc<Works>>,
+    /// Who acts, for the audit log; `None`: the engine.
+    pub(super) by: Option<Arc<Acting>>,
 }
 
 impl Desk {
     /// The desk of a running engine.
-    pub(super) fn of_engine(shared: &Arc<Shared>) -> Desk {
+    pub(super) fn of_engine(shared: &Arc<Shared>, works: &Arc<Works>) -> Desk {
         Desk {
             store: shared.store.clone(),
             world: shared.world.clone(),
-            project: Some(shared.project.clone()),
+            alone: None,
             engine: Some(shared.clone()),
+            works: Some(works.clone()),
+            by: None,
         }
     }
 
@@ -164,9 +185,57 @@ impl Desk {
         Desk {
             store,
             world,
-            project: project.map(Arc::new),
+            alone: project.map(Arc::new),
             engine: None,
+            works: None,
+            by: None,
         }
+    }
+
+    /// The same desk, at which this person acts.
+    #[must_use]
+    pub fn of(&self, acting: Acting) -> Desk {
+        Desk {
+            by: Some(Arc::new(acting)),
+            ..self.clone()
+        }
+    }
+
+    /// Writes down what was done or tried beside the store, or was not done.
+    pub async fn tell(&self, entry: Entry) -> Result<(), Failure> {
+        let commit = Commit {
+            audit: vec![entry],
+            ..Commit::default()
+        };
+        self.store.commit(commit).await.map(drop)
+    }
+
+    /// The world in which it stands.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The plans that run, or would, by name.
+    pub fn plans(&self) -> Vec<Arc<Plan>> {
+        let project = self.project();
+        let plans = project.iter().flat_map(|project| project.plans.values());
+        plans.cloned().collect()
+    }
+
+    /// Makes or revokes a token. False if it could not be done.
+    pub async fn change_token(&self, change: TokenChange) -> Result<bool, Failure> {
+        let commit = Commit {
+            tokens: vec![change],
+            by: self.by(),
+            ..Commit::default()
+        };
+        let committed = self.store.commit(commit).await?;
+        Ok(matches!(committed.tokens.first(), Some(Issued::Done(_))))
+    }
+
+    /// Who acts, if it is not the engine.
+    pub(super) fn by(&self) -> Option<Box<Acting>> {
+        self.by.as_deref().cloned().map(Box::new)
     }
 
     /// The store, for reading.
@@ -174,9 +243,17 @@ impl Desk {
         &self.store
     }
 
+    /// The project that runs, or would, if it could be loaded.
+    pub(super) fn project(&self) -> Option<Arc<Project>> {
+        match &self.engine {
+            Some(engine) => Some(engine.live.now().project.clone()),
+            None => self.alone.clone(),
+        }
+    }
+
     /// The project's revision, if it could be loaded.
-    pub fn revision(&self) -> Option<&str> {
-        self.project.as_deref().map(|project| &*project.revision)
+    pub fn revision(&self) -> Option<Arc<str>> {
+        self.project().map(|project| project.revision.clone())
     }
 
     /// Does the verb about these exceptions, each by itself: some may be refused while others are done.
@@ -239,7 +316,10 @@ impl Desk {
             return Ok(());
         }
         if let Some(engine) = &self.engine {
-            engine.handoff.room(engine.limits.in_flight()).await;
+            engine
+                .handoff
+                .room(engine.live.now().limits.in_flight())
+                .await;
         }
         let chosen: Vec<i64> = commit
             .decisions
@@ -254,6 +334,47 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// How many exceptions are chosen.
+    pub async fn count(&self, which: &Which) -> Result<u64, Failure> {
+        match which.filter()? {
+            None => Ok(which.ids.len() as u64),
+            Some(filter) => Ok(self.store.count_exceptions(filter).await?.0),
+        }
+    }
+
+    /// Does the verb about one exception; with a version only if nothing was done about it since.
+    ///
+    /// Fails with class `not_found` if there is no such exception.
+    pub async fn act_on_one(
+        &self,
+        id: i64,
+        verb: &Verb,
+        who: &str,
+        version: Option<u32>,
+    ) -> Result<Acted, Failure> {
+        reasoned(verb)?;
+        if self.store.exception(ExceptionId(id)).await?.is_none() {
+            let why = told(&Decided::Gone).unwrap_or_default();
+            return Err(Failure::new(Class::NotFound, why));
+        }
+        let mut decision = match self.decide(ExceptionId(id), verb, who).await? {
+            Ok(decision) => decision,
+            Err(why) => return Ok(Acted::Refused(why)),
+        };
+        decision.version = version;
+        let commit = Commit {
+            decisions: vec![decision],
+            ..Commit::default()
+        };
+        let committed = self.go_on(commit).await?;
+        let decided = committed.decisions.first().unwrap_or(&Decided::Gone);
+        Ok(match (decided, told(decided)) {
+            (Decided::Changed, _) => Acted::Changed,
+            (_, None) => Acted::Done,
+            (_, Some(why)) => Acted::Refused(why),
+        })
     }
 
     /// The decision that a verb is for an exception; the inner error says why it may not be.
@@ -294,12 +415,14 @@ impl Desk {
             exception: id,
             who: Arc::from(who),
             why: verb.why().map(str::to_owned),
+            version: None,
             deed,
         }))
     }
 
     /// Commits decisions and reruns. Their hops may have to wait for their turn: the hand-off knows of them before.
-    pub(super) async fn go_on(&self, commit: Commit) -> Result<Committed, Failure> {
+    pub(super) async fn go_on(&self, mut commit: Commit) -> Result<Committed, Failure> {
+        commit.by = self.by();
         let Some(engine) = &self.engine else {
             return self.store.commit(commit).await;
         };
@@ -433,6 +556,17 @@ fn reasoned(verb: &Verb) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A reason that says something.
+pub(super) fn reason_of(why: &str) -> Result<&str, Failure> {
+    let why = why.trim();
+    match why.is_empty() {
+        true => Err(Failure::validation(
+            "a reason is missing: say why, so that the next one who looks knows",
+        )),
+        false => Ok(why),
+    }
+}
+
 /// Why the store refused a decision; `None` if it did not.
 pub(super) fn told(decided: &Decided) -> Option<String> {
     match decided {
@@ -448,6 +582,9 @@ pub(super) fn told(decided: &Decided) -> Option<String> {
                 .map(|how| format!(" ({how})"))
                 .unwrap_or_default(),
         )),
+        Decided::Changed => {
+            Some("somebody has done something about it meanwhile: look at it again".to_owned())
+        }
         Decided::Taken(owner) => Some(format!("{owner} has it; `--take-over` takes it from there")),
         Decided::Held(run) => Some(format!(
             "run {} has its key: discard this one, or `retry --as-new` lets it in beside that",

@@ -163,18 +163,10 @@ impl<'a> Rehearsal<'a> {
         course
     }
 
-    fn walker<'p>(&'p self, plan: &'p Plan) -> Walker<'p> {
-        Walker {
-            plan,
-            tables: &self.project.library.tables,
-        }
-    }
-
     /// The door: contract, keys, `once`.
     fn let_in(&mut self, plan: &Plan, mut message: Message, course: &mut Course) -> Walked {
-        let tables = &self.project.library.tables;
         let asked = admission::check_contract(plan, &message)
-            .and_then(|()| admission::find_keys(plan, tables, &mut message));
+            .and_then(|()| admission::find_keys(plan, &mut message));
         let first = plan.flow == self.plan.flow && message.id == message.root;
         if first {
             let keys = message.keys.iter();
@@ -199,13 +191,13 @@ impl<'a> Rehearsal<'a> {
             }
             self.seen.insert(key.clone(), self.count);
         }
-        self.walker(plan).walk(Some(0), message)
+        Walker::new(plan).walk(Some(0), message)
     }
 
     /// A step or sink that is not pure.
     fn stage(&self, plan: &Plan, at: usize, message: Message, course: &mut Course) -> Walked {
         let node = &plan.nodes[at];
-        let walker = self.walker(plan);
+        let walker = Walker::new(plan);
         match walker.takes(at, &message) {
             Ok(true) => {}
             Ok(false) if node.sink => return Walked::default(),
@@ -252,7 +244,7 @@ impl<'a> Rehearsal<'a> {
         message: Message,
         course: &mut Course,
     ) -> Walked {
-        let (node, walker) = (&plan.nodes[at], self.walker(plan));
+        let (node, walker) = (&plan.nodes[at], Walker::new(plan));
         let request = match effect.prepare(&message, &walker.context(at)) {
             Ok(request) => request,
             Err(why) => return walker.fail(at, message, why),

@@ -51,7 +51,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Ok(Some(at_ms)) => shared.bell.due_at(at_ms),
             Ok(None) => {}
             Err(failure) => {
-                tracing::error!(%failure, "the store could not say what is due");
+                if !shared.store.has_said(&failure) {
+                    tracing::error!(%failure, "the store could not say what is due");
+                }
                 shared
                     .bell
                     .due_at(shared.store.now_ms() + STORE_PAUSE.as_millis() as i64);
@@ -97,7 +99,9 @@ async fn follow(shared: &Shared, vigil: &mut Vigil) -> bool {
     }
     vigil.follow(by_ms);
     while let Err(failure) = shared.commit(Commit::default()).await {
-        tracing::error!(%failure, "what waits could not be moved with the clock; trying again");
+        if !shared.store.has_said(&failure) {
+            tracing::error!(%failure, "what waits could not be moved with the clock; trying again");
+        }
         if shared.stop.is_cancelled() {
             break;
         }
@@ -117,7 +121,9 @@ async fn release(shared: &Shared) {
     let released = shared.commit(commit).await;
     failpoint::hit("release-announced");
     if let Err(failure) = released {
-        tracing::error!(%failure, "the store could not release what is due");
+        if !shared.store.has_said(&failure) {
+            tracing::error!(%failure, "the store could not release what is due");
+        }
         shared.world.clock.sleep(STORE_PAUSE).await;
     }
 }

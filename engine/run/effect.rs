@@ -12,9 +12,10 @@ use super::Shared;
 use super::failing;
 use super::guard;
 use super::saga;
-use super::stage::guarded;
+use super::stage::{Post, guarded};
+use super::telemetry;
 use super::turn::{self, Exchange, Finished};
-use super::walk::{Ended, Walked};
+use super::walk::{Ended, Walked, Walker};
 use crate::component::{Answer, Attempt, Effect, Promises, Request};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
@@ -25,6 +26,7 @@ use crate::store::commit::{
     Unannounced,
 };
 use crate::world::failpoint;
+use crate::world::metrics::StepMeter;
 
 mod admission;
 mod alone;
@@ -44,16 +46,18 @@ pub(super) struct EffectStage {
     pub(super) node: usize,
     pub(super) effect: Arc<dyn Effect>,
     pub(super) promises: Promises,
+    pub(super) post: Post,
+    pub(super) meter: StepMeter,
 }
 
 impl EffectStage {
-    /// Works until the engine stops; calls under way are finished.
+    /// Works until it is stopped; calls under way are finished.
     pub(super) async fn run(self: Arc<Self>) {
         let step = self.plan.nodes[self.node].id.clone();
         let places = Arc::new(Semaphore::new(self.promises.concurrency.max(1)));
         let calls = TaskTracker::new();
         loop {
-            let stop = &self.shared.stop;
+            let stop = &self.post.stop;
             let first = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -75,6 +79,7 @@ impl EffectStage {
                 continue;
             };
             failpoint::hit("effect-taken");
+            self.shared.tracer.takes(&hops);
             let mut permits = vec![first];
             while permits.len() < hops.len() {
                 permits.push(
@@ -151,16 +156,15 @@ impl EffectStage {
                 }
             }
             Err(failure) => {
-                tracing::error!(%failure, step = &*self.plan.nodes[self.node].id, "the store refused intents; nothing was sent");
+                if !self.shared.store.has_said(&failure) {
+                    tracing::error!(%failure, step = &*self.plan.nodes[self.node].id, "the store refused intents; nothing was sent");
+                }
                 let safe = safe.into_iter().map(|(hop, ..)| hop);
                 for hop in safe.chain(announced.into_iter().map(|(hop, _)| hop)).rev() {
                     self.shared.handoff.give_back(hop);
                 }
-                self.shared
-                    .world
-                    .clock
-                    .sleep(Duration::from_millis(500))
-                    .await;
+                let clock = &self.shared.world.clock;
+                clock.sleep(Duration::from_millis(500)).await;
             }
         }
     }
@@ -179,37 +183,31 @@ impl EffectStage {
 
     fn render(&self, hop: &Hop) -> Result<Request, Box<Walked>> {
         let mut rendered = None;
-        let walked = guarded(
-            &self.shared,
-            &self.plan,
-            self.node,
-            &hop.message,
-            |walker| {
-                match walker.takes(self.node, &hop.message) {
-                    Ok(true) => {}
-                    Ok(false) if self.plan.nodes[self.node].sink => {
-                        return Walked {
-                            ended: vec![Ended::Filtered(self.node)],
-                            ..Walked::default()
-                        };
-                    }
-                    Ok(false) => {
-                        return walker.walk(self.plan.nodes[self.node].next, hop.message.clone());
-                    }
-                    Err(failure) => return walker.fail(self.node, hop.message.clone(), failure),
+        let walked = guarded(&self.plan, self.node, &hop.message, |walker| {
+            match walker.takes(self.node, &hop.message) {
+                Ok(true) => {}
+                Ok(false) if self.plan.nodes[self.node].sink => {
+                    return Walked {
+                        ended: vec![Ended::Filtered(self.node)],
+                        ..Walked::default()
+                    };
                 }
-                match self
-                    .effect
-                    .prepare(&hop.message, &walker.context(self.node))
-                {
-                    Ok(request) => {
-                        rendered = Some(as_generation(request, hop.message.generation));
-                        Walked::default()
-                    }
-                    Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
+                Ok(false) => {
+                    return walker.walk(self.plan.nodes[self.node].next, hop.message.clone());
                 }
-            },
-        );
+                Err(failure) => return walker.fail(self.node, hop.message.clone(), failure),
+            }
+            match self
+                .effect
+                .prepare(&hop.message, &walker.context(self.node))
+            {
+                Ok(request) => {
+                    rendered = Some(as_generation(request, hop.message.generation));
+                    Walked::default()
+                }
+                Err(failure) => walker.fail(self.node, hop.message.clone(), failure),
+            }
+        });
         rendered.ok_or_else(|| Box::new(walked))
     }
 
@@ -368,34 +366,28 @@ impl EffectStage {
 
     /// What an outcome means for the saga around the step.
     fn noted(&self, hop: &Hop, outcome: Option<&Outcome>) -> Option<SagaResult> {
-        let walker = self.shared.walker(&self.plan);
+        let walker = Walker::new(&self.plan);
         let part = (&*self.effect, &walker.context(self.node));
         saga::result(&self.plan, self.node, hop, part, outcome?)
     }
 
     fn after(&self, hop: &Hop, answer: &Answer) -> Walked {
-        guarded(
-            &self.shared,
-            &self.plan,
-            self.node,
-            &hop.message,
-            |walker| {
-                let node = &self.plan.nodes[self.node];
-                let mut walked = match self.effect.finish(
-                    hop.message.clone(),
-                    answer,
-                    &walker.context(self.node),
-                ) {
+        guarded(&self.plan, self.node, &hop.message, |walker| {
+            let node = &self.plan.nodes[self.node];
+            let mut walked =
+                match self
+                    .effect
+                    .finish(hop.message.clone(), answer, &walker.context(self.node))
+                {
                     Ok(message) => walker.walk(node.next, message),
                     Err(failure) => return walker.fail(self.node, hop.message.clone(), failure),
                 };
-                walked.through.insert(0, self.node);
-                if let Some(milestone) = &node.milestone {
-                    walked.milestones.insert(0, milestone.clone());
-                }
-                walked
-            },
-        )
+            walked.through.insert(0, self.node);
+            if let Some(milestone) = &node.milestone {
+                walked.milestones.insert(0, milestone.clone());
+            }
+            walked
+        })
     }
 
     /// Somebody else is at the effect.
@@ -437,13 +429,9 @@ impl EffectStage {
         outcome: Option<Outcome>,
         exchange: Exchange,
     ) {
-        let walked = guarded(
-            &self.shared,
-            &self.plan,
-            self.node,
-            &hop.message,
-            |walker| walker.fail(self.node, hop.message.clone(), failure),
-        );
+        let walked = guarded(&self.plan, self.node, &hop.message, |walker| {
+            walker.fail(self.node, hop.message.clone(), failure)
+        });
         self.over(hop, walked, outcome, exchange).await;
     }
 
@@ -480,6 +468,7 @@ impl EffectStage {
     async fn commit(&self, hop: &Hop, finished: Finished) {
         let mut pause_ms = 100;
         self.shared.settling(&finished.end);
+        let ended = telemetry::Ended::of(&finished.end);
         hit_before_commit(&finished.end);
         loop {
             let commit = Commit {
@@ -490,10 +479,18 @@ impl EffectStage {
                 Ok(committed) => {
                     hit_committed(&finished.end);
                     let applied = committed.ends.first().copied().unwrap_or(false);
+                    if applied {
+                        ended.count(&self.meter);
+                        self.shared.tracer.worked(hop, &ended);
+                        let (meters, world) = (&self.shared.meters, &self.shared.world);
+                        meters.lasted(world, &committed, std::iter::once(hop));
+                    }
                     return self.shared.settled_as(applied, finished);
                 }
                 Err(failure) => {
-                    tracing::error!(%failure, step = &*hop.step, "a result could not be stored; trying again")
+                    if !self.shared.store.has_said(&failure) {
+                        tracing::error!(%failure, step = &*hop.step, "a result could not be stored; trying again");
+                    }
                 }
             }
             tokio::select! {

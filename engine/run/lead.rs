@@ -25,7 +25,7 @@ pub(super) async fn lead(shared: &Shared, name: &str, stop: &CancellationToken) 
             Ok(Some(lead)) => return Some(lead),
             Ok(None) => said = false,
             Err(failure) => {
-                if !std::mem::replace(&mut said, true) {
+                if !shared.store.has_said(&failure) && !std::mem::replace(&mut said, true) {
                     tracing::warn!(%failure, name, "nobody knows which engine leads; it is asked again");
                 }
             }

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::failure::Failure;
-use crate::flow::plan::{Plan, Project};
-use crate::handoff::{Handoff, Hop};
+use crate::flow::plan::Plan;
+use crate::handoff::{Handoff, Hop, Station};
 use crate::net::listener::Listener;
 use crate::store::Store;
 use crate::store::commit::{Accepted, Commit, Committed, End, HopId, Turn};
@@ -18,8 +18,11 @@ mod accept;
 mod admission;
 pub mod again;
 mod append;
+pub mod canary;
 mod cases;
+pub mod changes;
 mod claim;
+pub mod deploy;
 pub mod desk;
 pub mod differences;
 pub mod doctor;
@@ -27,11 +30,16 @@ pub mod dry;
 mod due;
 mod effect;
 mod failing;
+mod feeding;
+mod fronts;
 mod guard;
 mod intake;
 mod lead;
+mod live;
 mod notify;
+mod offered;
 mod recompute;
+pub mod reload;
 pub mod replay;
 mod saga;
 pub mod simulate;
@@ -40,14 +48,18 @@ mod stage;
 pub mod supervisor;
 mod sweep;
 mod systems;
+pub mod telemetry;
 pub mod test;
+pub mod toggles;
 mod turn;
+mod units;
 mod waiting;
 mod walk;
+mod watch;
 
 /// What all stages of an engine share.
 pub(crate) struct Shared {
-    project: Arc<Project>,
+    live: live::Live,
     store: Store,
     handoff: Handoff,
     world: World,
@@ -61,30 +73,26 @@ pub(crate) struct Shared {
     space: space::Space,
     /// Under which name the store keeps how long files on this disk may be.
     lengths: Arc<str>,
-    limits: intake::Limits,
     /// Lists of runs that are done again.
     replays: replay::Replays,
     batch_max: usize,
+    meters: telemetry::Meters,
+    tracer: telemetry::traces::Tracer,
 }
 
 impl Shared {
-    /// Takes messages through the pure nodes of this plan.
-    fn walker<'a>(&'a self, plan: &'a Plan) -> walk::Walker<'a> {
-        walk::Walker {
-            plan,
-            tables: &self.project.library.tables,
-        }
-    }
-
     /// Makes a commit durable, and announces the hops that it has made ready beside what it was about.
     async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
         let doors = doors(&commit);
+        let settling = telemetry::settling(&commit);
         let mut committed = self.durable(commit).await?;
+        self.meters
+            .committed(&self.world.metrics, &committed, &settling);
         if !committed.released.is_empty() {
             failpoint::hit("release-before-announce");
             // What a run has handed over stands at the door before the run behind it can move.
             for (flow, hop) in doors {
-                self.handoff.announce_stored(&flow, turn::DOOR, hop);
+                self.handoff.announce_stored(Station::door(&flow), hop);
             }
         }
         for stored in committed.released.drain(..) {
@@ -112,7 +120,9 @@ impl Shared {
         match accepted {
             Accepted::New => self.handoff.announce(first),
             Accepted::Held(_) => {}
-            Accepted::Duplicate(_) | Accepted::Changed(_) => self.handoff.ended(first.hop),
+            Accepted::Duplicate(_) | Accepted::Changed(_) | Accepted::Refused(_) => {
+                self.handoff.ended(first.hop);
+            }
         }
     }
 

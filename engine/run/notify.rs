@@ -44,7 +44,8 @@ struct Teller {
 
 fn tellers(shared: &Arc<Shared>) -> Vec<Teller> {
     let (mut webhooks, mut mails) = (0, 0);
-    let notify = &shared.project.settings.notify;
+    let project = shared.live.now().project.clone();
+    let notify = &project.settings.notify;
     let each = notify.iter().map(|notify| {
         let (kind, count) = match notify {
             Notify::Webhook(_) => ("webhook", &mut webhooks),
@@ -97,7 +98,9 @@ pub(super) async fn source_fails(shared: &Shared, flow: &Arc<str>, failure: &Fai
         notices: vec![NoticeChange::SourceFails(flow.clone(), failure.to_string())],
         ..Commit::default()
     };
-    if let Err(failure) = shared.commit(commit).await {
+    if let Err(failure) = shared.commit(commit).await
+        && !shared.store.has_said(&failure)
+    {
         tracing::error!(%failure, "a notice could not be kept");
     }
 }
@@ -111,7 +114,9 @@ impl Teller {
                 () = shared.stop.cancelled() => return,
                 told = self.tell() => told,
             };
-            if let Err(failure) = told {
+            if let Err(failure) = told
+                && !shared.store.has_said(&failure)
+            {
                 tracing::error!(%failure, address, "notices could not be read or noted");
             }
             tokio::select! {

@@ -134,17 +134,9 @@ impl Machine<'_> {
         done
     }
 
-    fn walker<'p>(&'p self, plan: &'p Plan) -> Walker<'p> {
-        Walker {
-            plan,
-            tables: &self.project.library.tables,
-        }
-    }
-
     fn let_in(&self, plan: &Plan, mut message: Message, done: &mut Recomputed) -> Walked {
-        let tables = &self.project.library.tables;
         let asked = admission::check_contract(plan, &message)
-            .and_then(|()| admission::find_keys(plan, tables, &mut message));
+            .and_then(|()| admission::find_keys(plan, &mut message));
         if let Err(why) = asked {
             done.stop(&plan.flow, "@accept", why, true);
             return Walked::default();
@@ -160,7 +152,7 @@ impl Machine<'_> {
         message: Message,
         done: &mut Recomputed,
     ) -> Walked {
-        let walker = self.walker(plan);
+        let walker = Walker::new(plan);
         let until = self.until.filter(|(flow, _)| *flow == &*plan.flow);
         let Some(until) = until.and_then(|(_, step)| plan.node(step)) else {
             return walker.walk(node, message);
@@ -199,7 +191,7 @@ impl Machine<'_> {
     /// A stage that is not pure.
     fn stage(&self, plan: &Plan, at: usize, message: Message, done: &mut Recomputed) -> Walked {
         let node = &plan.nodes[at];
-        let walker = self.walker(plan);
+        let walker = Walker::new(plan);
         match &node.action {
             Action::Effect(effect) => match walker.takes(at, &message) {
                 Ok(true) => self.effect(plan, at, &**effect, message, done),
@@ -231,7 +223,7 @@ impl Machine<'_> {
         message: Message,
         done: &mut Recomputed,
     ) -> Walked {
-        let (node, walker) = (&plan.nodes[at], self.walker(plan));
+        let (node, walker) = (&plan.nodes[at], Walker::new(plan));
         let request = match effect.prepare(&message, &walker.context(at)) {
             Ok(request) => as_generation(request, message.generation),
             Err(why) => return walker.fail(at, message, why),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 use tokio::sync::Notify;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::again::{Again, may_list};
@@ -107,7 +108,7 @@ pub(super) async fn written_before(shared: &Shared, hop: &Hop) -> Result<bool, F
 }
 
 /// A list that is to be.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewList {
     /// Of this flow.
@@ -133,7 +134,7 @@ pub struct NewList {
 }
 
 /// What a list is, or would be.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, ToSchema)]
 pub struct Listed {
     /// Its number; `None` after a dry run, or if no run was chosen.
     pub replay: Option<i64>,
@@ -268,8 +269,7 @@ impl NewList {
 }
 
 /// Works on lists until the engine stops.
-pub(super) async fn run(shared: Arc<Shared>) {
-    let desk = Desk::of_engine(&shared);
+pub(super) async fn run(shared: Arc<Shared>, desk: Desk) {
     let mut window = VecDeque::new();
     loop {
         let worked = match shared.store.replays_to_do(WINDOW).await {
@@ -280,7 +280,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Ok(true) => Duration::ZERO,
             Ok(false) => IDLE,
             Err(failure) => {
-                tracing::error!(%failure, "a list of replays could not go on; it is tried again");
+                if !shared.store.has_said(&failure) {
+                    tracing::error!(%failure, "a list of replays could not go on; it is tried again");
+                }
                 STORE_PAUSE
             }
         };
@@ -345,7 +347,7 @@ async fn work(
 
 /// Whether another run may begin: few of lists are in flight, and the engine is not half full with others.
 async fn has_room(shared: &Shared, window: &mut VecDeque<RunId>) -> Result<bool, Failure> {
-    if shared.handoff.in_flight() > shared.limits.in_flight() / 2 {
+    if shared.handoff.in_flight() > shared.live.now().limits.in_flight() / 2 {
         return Ok(false);
     }
     if window.len() < WINDOW {

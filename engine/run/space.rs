@@ -89,6 +89,9 @@ impl Space {
                 u64::MAX
             }
         };
+        if free < u64::MAX {
+            shared.world.metrics.disk(free, self.least);
+        }
         let low = free < self.least;
         if self.low.swap(low, Ordering::SeqCst) == low {
             return;

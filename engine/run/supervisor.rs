@@ -3,43 +3,37 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::accept::Gate;
-use super::append::{self, AppendStage};
 use super::desk::Desk;
-use super::effect::EffectStage;
+use super::live::Live;
+use super::reload::{Will, Works};
 use super::space::{self, LEAST_DEFAULT, Space};
-use super::stage::{Door, Stage};
-use super::waiting::WaitStage;
+use super::sweep;
+use super::telemetry::traces::Tracer;
+use super::telemetry::{Meters, Telemetry};
 use super::{
-    Arc, CancellationToken, Duration, Failure, Listener, Plan, Project, Shared, Store, TaskTracker,
-    World, due, guard, lead, notify, replay,
+    Arc, CancellationToken, Duration, Failure, Listener, Shared, Store, TaskTracker, World, append,
+    due, guard, lead, notify, offered, replay,
 };
-use super::{intake, sweep, systems};
 use crate::component::words::Secret;
-use crate::component::{Intake, Source};
-use crate::flow::plan::Action;
+use crate::flow::Loader;
+use crate::flow::plan::{Action, Plan, Project};
 use crate::flow::settings;
+use crate::flow::stamp::Stamp;
 use crate::handoff::Handoff;
 use crate::handoff::embedded::{Embedded, Limits};
 use crate::handoff::rabbitmq::topology::{self, Topology};
 use crate::handoff::rabbitmq::{self, Rabbit};
-use crate::source;
+use crate::net::listener::Registration;
+use crate::store::commit::DOOR;
 use crate::store::retention::Retention;
 use crate::world::failpoint;
-use tokio_util::task::AbortOnDropHandle;
 
+/// How often it is looked whether a project without a source that ends has got one.
+const ENDLESS_LOOK: Duration = Duration::from_secs(1);
+/// How long a stop waits for the last traces to be sent.
+const TRACES_WITHIN: Duration = Duration::from_secs(2);
 /// How many messages one commit may take, where nobody says so.
 const BATCH_DEFAULT: u32 = 128;
-/// How many batches of a stage may be under way: one works while the other commits.
-const LANES: usize = 2;
-/// How long webhooks may take to register.
-const BINDINGS_WITHIN_MS: i64 = 10_000;
-/// How long a source may take to stop after another engine may run it.
-const LOST_WITHIN: Duration = Duration::from_secs(3);
-/// After so many failures in a row people are told that a source fails.
-const TOLD_AFTER: u32 = 3;
-/// The first and the longest pause before a failed source is started again.
-const SOURCE_PAUSE_MS: (u64, u64) = (500, 30_000);
 
 /// How many threads work on messages: one less than there are processors, because the store writes on a thread of its own. Where there
 /// are two, a second one would only take turns with it, and each message would be handed from one to the other.
@@ -60,6 +54,10 @@ pub struct Start {
     pub store: Store,
     /// The bound listener.
     pub listener: Listener,
+    /// What has loaded the project: what it remembers makes the first reload as fast as later ones. Without it the project is read from its folder.
+    pub loader: Option<Loader>,
+    /// How the files were before the project was loaded, if it is to be loaded anew when they change.
+    pub watch: Option<Stamp>,
 }
 
 /// What was found in the store at the start.
@@ -79,22 +77,34 @@ pub struct Engine {
     intake: CancellationToken,
     sources: TaskTracker,
     stages: TaskTracker,
-    endless: bool,
+    works: Arc<Works>,
+    /// The OpenAPI document is served as long as this lives.
+    _offered: Registration,
+    /// Cancelled last: what sends traces.
+    traces: (CancellationToken, TaskTracker),
 }
 
 impl Engine {
     /// Finds what was in flight, then starts stages, then sources.
     pub async fn start(start: Start) -> Result<Engine, Failure> {
-        let limits = intake::Limits::of(&start.project);
         let batch_max = start.project.settings.limits.batch.unwrap_or(BATCH_DEFAULT) as usize;
         let least = start.project.settings.limits.disk_free;
         let least = least.map_or(LEAST_DEFAULT, |size| size.bytes);
         let space = Space::new(start.store.place().file(), least);
+        start.listener.measure(&start.world.metrics, "webhooks");
         let handoff = handoff(&start).await?;
-        let keep = keep(&start.project);
+        let (keep, watch) = (keep(&start.project), start.watch);
         let lengths = append::lengths(&start.store, &start.root, &start.world).await?;
+        let traced = CancellationToken::new();
+        let keepers = TaskTracker::new();
+        let tracer = Tracer::start(
+            start.project.settings.telemetry.otlp.as_ref(),
+            &start.listener.local_addr().port().to_string(),
+            &start.world,
+            (&traced, &keepers),
+        )?;
         let shared = Arc::new(Shared {
-            project: Arc::new(start.project),
+            live: Live::new(Arc::new(start.project)),
             store: start.store,
             handoff,
             world: start.world,
@@ -104,32 +114,42 @@ impl Engine {
             lanes: guard::Lanes::default(),
             space,
             lengths,
-            limits,
             replays: replay::Replays::default(),
             batch_max,
+            meters: Meters::default(),
+            tracer,
         });
         append::cut_tails(&shared, &start.root).await?;
-        let systems = systems::begin(&shared).await?;
+        let (intake, sources) = (CancellationToken::new(), TaskTracker::new());
+        let stages = TaskTracker::new();
+        let trackers = (sources.clone(), stages.clone());
+        let works = Works::new(&shared, &start.root, start.loader, intake.clone(), trackers);
+        let works = Arc::new(works);
+        works.choose().await?;
         let hops = shared.handoff.recover().await?;
         failpoint::hit("start-recovered");
         replay::Replays::recover(&shared).await?;
         notify::begin(&shared).await?;
         let homeless = homeless(&shared).await?;
         shared.space.look(&shared).await;
-        let mut engine = Engine {
+        let engine = Engine {
+            _offered: offered::serve(&shared),
             shared,
             recovered: Recovered { hops, homeless },
-            intake: CancellationToken::new(),
-            sources: TaskTracker::new(),
-            stages: TaskTracker::new(),
-            endless: false,
+            intake,
+            sources,
+            stages,
+            works,
+            traces: (traced, keepers),
         };
-        for system in systems {
-            engine.stages.spawn(system.run(engine.shared.clone()));
+        engine.works.begin().await?;
+        if let Some(known) = watch {
+            engine.stages.spawn(engine.works.clone().watch_files(known));
         }
-        engine.start_stages(keep);
-        engine.start_sources(&start.root);
-        engine.bindings_served().await?;
+        engine.start_keepers(keep);
+        engine.sources.close();
+        let world = &engine.shared.world;
+        world.metrics.loaded(world.clock.now_ms());
         failpoint::hit("start-ready");
         engine.shared.listener.set_ready();
         engine.shared.space.say(&engine.shared);
@@ -138,7 +158,29 @@ impl Engine {
 
     /// Where people act on this engine.
     pub fn desk(&self) -> Desk {
-        Desk::of_engine(&self.shared)
+        Desk::of_engine(&self.shared, &self.works)
+    }
+
+    /// What is told of this engine to those who watch it.
+    pub fn telemetry(&self) -> Telemetry {
+        Telemetry::of(&self.shared)
+    }
+
+    /// Loads the project from the disk and lets it run, if it is sound; says in the log what became of that.
+    pub async fn reload(&self, who: &str) {
+        let will = Will {
+            how: "reload",
+            who: who.to_owned(),
+            why: None,
+            by: None,
+        };
+        let reloaded = self.works.reload(will).await;
+        super::watch::tell(&reloaded, &self.works.revision());
+    }
+
+    /// The revision that runs.
+    pub fn revision(&self) -> Arc<str> {
+        self.works.revision()
     }
 
     /// What was found in the store at the start.
@@ -148,10 +190,14 @@ impl Engine {
 
     /// Waits until no source can bring more and nothing is in flight. Never ends for projects with a source that does not end.
     pub async fn finished(&self) {
-        if self.endless {
-            return std::future::pending().await;
+        loop {
+            self.sources.wait().await;
+            if !self.works.is_endless() {
+                break;
+            }
+            // A reload may bring a source that does end.
+            self.shared.world.clock.sleep(ENDLESS_LOOK).await;
         }
-        self.sources.wait().await;
         self.at_rest().await;
     }
 
@@ -199,144 +245,35 @@ impl Engine {
         self.shared.stop.cancel();
         self.shared.handoff.close().await;
         failpoint::hit("stop-drained");
+        let (traced, sending) = &self.traces;
+        traced.cancel();
+        sending.close();
+        tokio::time::timeout(TRACES_WITHIN, sending.wait())
+            .await
+            .ok();
         self.shared.store.shutdown().await;
         failpoint::hit("stop-store-closed");
         clean
     }
 
-    /// Waits until every webhook is registered: a sender must not find a ready engine without its path.
-    async fn bindings_served(&self) -> Result<(), Failure> {
-        let clock = &self.shared.world.clock;
-        let until_ms = clock.steady_ms() + BINDINGS_WITHIN_MS;
-        for plan in self.shared.project.plans.values() {
-            let source::Ready::Runs(source) = &plan.source else {
-                continue;
-            };
-            let Some(binding) = source.binding() else {
-                continue;
-            };
-            while !self.shared.listener.serves(&binding) {
-                if clock.steady_ms() > until_ms {
-                    return Err(Failure::internal(format!(
-                        "the flow `{}` does not serve `{binding}`",
-                        plan.flow
-                    )));
-                }
-                clock.sleep(Duration::from_millis(1)).await;
-            }
-        }
-        Ok(())
-    }
-
-    fn start_stages(&self, keep: Retention) {
-        let shared = &self.shared;
-        for plan in shared.project.plans.values() {
-            for node in 0..plan.nodes.len() {
-                self.start_stage(plan, node);
-            }
-            let door = Arc::new(Door {
-                gate: Gate::of(shared, plan),
-            });
-            self.stages.spawn(door.run());
-        }
-        self.stages.spawn(due::run(shared.clone()));
-        self.stages.spawn(space::run(shared.clone()));
+    /// What goes on beside the flows.
+    fn start_keepers(&self, keep: Retention) {
+        let (shared, stages) = (&self.shared, &self.stages);
+        stages.spawn(self.works.clone().run());
+        stages.spawn(due::run(shared.clone()));
+        stages.spawn(space::run(shared.clone()));
         let (replays, retention) = (shared.clone(), shared.clone());
-        self.stages.spawn(lead::only(
-            shared.clone(),
-            "replays".to_owned(),
-            move || replay::run(replays.clone()),
-        ));
-        self.stages.spawn(lead::only(
+        let (desk, name) = (self.desk(), "replays".to_owned());
+        stages.spawn(lead::only(shared.clone(), name, move || {
+            replay::run(replays.clone(), desk.clone())
+        }));
+        stages.spawn(lead::only(
             shared.clone(),
             "retention".to_owned(),
             move || sweep::run(retention.clone(), keep),
         ));
-        notify::start(shared, &self.stages);
-        self.stages.close();
-    }
-
-    fn start_stage(&self, plan: &Arc<Plan>, node: usize) {
-        let (shared, plan) = (self.shared.clone(), plan.clone());
-        match &plan.nodes[node].action {
-            Action::Effect(effect) => {
-                let (effect, promises) = (effect.clone(), effect.promises());
-                self.stages.spawn(
-                    Arc::new(EffectStage {
-                        shared,
-                        plan,
-                        node,
-                        effect,
-                        promises,
-                    })
-                    .run(),
-                );
-            }
-            Action::Append(append) => {
-                let append = append.clone();
-                self.stages.spawn(
-                    Arc::new(AppendStage {
-                        shared,
-                        plan,
-                        node,
-                        append,
-                    })
-                    .run(),
-                );
-            }
-            Action::Stream(_) | Action::Claim(_) => {
-                self.stages
-                    .spawn(Arc::new(Stage { shared, plan, node }).run());
-            }
-            Action::Wait(waiting) => {
-                let waiting = waiting.clone();
-                self.stages.spawn(
-                    Arc::new(WaitStage {
-                        shared,
-                        plan,
-                        node,
-                        waiting,
-                    })
-                    .run(),
-                );
-            }
-            Action::Pure(_) | Action::Flow(_) | Action::Discard | Action::Route(_) => {
-                let stage = Arc::new(Stage { shared, plan, node });
-                for _ in 0..LANES {
-                    self.stages.spawn(stage.clone().run());
-                }
-            }
-        }
-    }
-
-    fn start_sources(&mut self, root: &std::path::Path) {
-        let root: Arc<std::path::Path> = Arc::from(root);
-        for plan in self.shared.project.plans.values() {
-            let source::Ready::Runs(source) = &plan.source else {
-                continue;
-            };
-            self.endless |= !source.ends();
-            let intake = Intake {
-                flow: plan.flow.clone(),
-                accept: Arc::new(Gate::of(&self.shared, plan)),
-                world: self.shared.world.clone(),
-                listener: self.shared.listener.clone(),
-                root: root.clone(),
-                stop: self.intake.clone(),
-            };
-            let (source, shared) = (source.clone(), self.shared.clone());
-            match source.alone() {
-                true => self.sources.spawn(run_alone(source, intake, shared)),
-                false => self.sources.spawn(keep_running(source, intake, shared)),
-            };
-        }
-        self.endless |= self
-            .shared
-            .project
-            .plans
-            .values()
-            .all(|plan| matches!(plan.source, source::Ready::Flow));
-        self.sources.close();
+        notify::start(shared, stages);
+        stages.close();
     }
 }
 
@@ -369,110 +306,55 @@ pub fn broker_of(given: &settings::Rabbitmq) -> Result<rabbitmq::Place, Failure>
 
 /// The queues of a project on a broker: one for each step at which messages can stand, and one for each flow's door.
 pub fn topology_of(project: &Project) -> Topology {
-    let batch = project.settings.limits.batch.unwrap_or(BATCH_DEFAULT);
-    let mut stages = Vec::new();
-    for plan in project.plans.values() {
-        let stage = |step: &Arc<str>, prefetch: usize| topology::Stage {
-            flow: plan.flow.clone(),
-            step: step.clone(),
-            also: Vec::new(),
-            prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
-            single: false,
-        };
-        let batches = 2 * batch as usize;
-        // What one run hands over comes before what the run behind it does: one engine at a time stands at the door.
-        let mut door = stage(&Arc::from(super::turn::DOOR), batches);
-        door.single = true;
-        for (nth, node) in plan.nodes.iter().enumerate() {
-            match &node.action {
-                // Who makes few calls at a time leaves the rest to other engines.
-                Action::Effect(effect) => {
-                    let calls = effect.promises().concurrency.clamp(2, 64);
-                    stages.push(stage(&node.id, 4 * calls));
-                }
-                // It runs with what is before it; a message stands there only when a person has sent it.
-                Action::Pure(_) | Action::Flow(_) | Action::Discard | Action::Route(_)
-                    if nth > 0 =>
-                {
-                    door.also.push(node.id.clone());
-                }
-                _ => stages.push(stage(&node.id, batches)),
-            }
-        }
-        stages.push(door);
-    }
+    let batch = project.settings.limits.batch;
+    let plans = project.plans.values();
+    let stages = plans.flat_map(|plan| stages_of(plan, batch)).collect();
     let settings = project.settings.handoff.rabbitmq.as_ref();
     let name = settings.and_then(|given| given.name.as_deref());
     Topology::new(name.unwrap_or(topology::NAME_DEFAULT), stages)
 }
 
-/// Runs a source while this engine leads it.
-async fn run_alone(source: Arc<dyn Source>, intake: Intake, shared: Arc<Shared>) {
-    let name = format!("source:{}", intake.flow);
-    while let Some(lead) = lead::lead(&shared, &name, &intake.stop).await {
-        let stop = intake.stop.child_token();
-        let led = Intake {
-            stop: stop.clone(),
-            ..intake.clone()
-        };
-        let running = keep_running(source.clone(), led, shared.clone());
-        tokio::pin!(running);
-        tokio::select! {
-            () = &mut running => return,
-            () = lead.lost() => {}
-        }
-        tracing::warn!(
-            flow = &*intake.flow,
-            "another engine may run the source; it is stopped here"
-        );
-        stop.cancel();
-        // Whatever it still commits is conditional on where its cursor was.
-        tokio::select! {
-            () = running => {}
-            () = shared.world.clock.sleep(LOST_WITHIN) => {}
+/// The queues of a plan on a broker.
+pub(super) fn stages_of(plan: &Plan, batch: Option<u32>) -> Vec<topology::Stage> {
+    let batch = batch.unwrap_or(BATCH_DEFAULT);
+    let mut stages = Vec::new();
+    let stage = |step: &Arc<str>, prefetch: usize| topology::Stage {
+        flow: plan.flow.clone(),
+        step: step.clone(),
+        also: Vec::new(),
+        prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
+        single: false,
+    };
+    let batches = 2 * batch as usize;
+    // What one run hands over comes before what the run behind it does: one engine at a time stands at the door.
+    let mut door = stage(&Arc::from(DOOR), batches);
+    door.single = true;
+    for (nth, node) in plan.nodes.iter().enumerate() {
+        match &node.action {
+            // Who makes few calls at a time leaves the rest to other engines.
+            Action::Effect(effect) => {
+                let calls = effect.promises().concurrency.clamp(2, 64);
+                stages.push(stage(&node.id, 4 * calls));
+            }
+            // It runs with what is before it; a message stands there only when a person has sent it.
+            _ if plan.fuses(nth) => door.also.push(node.id.clone()),
+            _ => stages.push(stage(&node.id, batches)),
         }
     }
-}
-
-/// Runs a source until it ends by itself or is stopped; after a failure it is started again, with growing pauses.
-async fn keep_running(source: Arc<dyn Source>, intake: Intake, shared: Arc<Shared>) {
-    let mut pause_ms = SOURCE_PAUSE_MS.0;
-    let mut in_a_row = 0;
-    while !intake.stop.is_cancelled() {
-        let began_ms = intake.world.clock.steady_ms();
-        // Ended with this function, wherever that is broken off.
-        let running = AbortOnDropHandle::new(tokio::spawn(source.clone().run(intake.clone())));
-        let failure = match running.await {
-            Ok(Ok(())) => return,
-            Ok(Err(failure)) => failure,
-            Err(_) => super::stage::panicked("source"),
-        };
-        if intake.world.clock.steady_ms() - began_ms > 60_000 {
-            pause_ms = SOURCE_PAUSE_MS.0;
-            in_a_row = 0;
-        }
-        in_a_row += 1;
-        if in_a_row == TOLD_AFTER {
-            notify::source_fails(&shared, &intake.flow, &failure).await;
-        }
-        tracing::error!(flow = &*intake.flow, %failure, pause_ms, "the source failed; it is started again");
-        tokio::select! {
-            () = intake.stop.cancelled() => return,
-            () = intake.world.clock.sleep(Duration::from_millis(pause_ms)) => {}
-        }
-        pause_ms = (pause_ms * 2).min(SOURCE_PAUSE_MS.1);
-    }
+    stages.push(door);
+    stages
 }
 
 /// Messages in the store whose flow or step the project no longer has: kept, and shown.
 async fn homeless(shared: &Shared) -> Result<Vec<(String, String, u64)>, Failure> {
+    let project = shared.live.now().project.clone();
     let mut homeless = Vec::new();
     let mut seen = BTreeSet::new();
     for count in shared.store.hop_counts().await? {
-        let plan = shared.project.plans.get(&*count.flow);
-        let known = plan.is_some_and(|plan| {
-            &*count.step == super::turn::DOOR || plan.node(&count.step).is_some()
-        });
+        let plan = project.plans.get(&*count.flow);
+        let here =
+            plan.is_some_and(|plan| &*count.step == DOOR || plan.node(&count.step).is_some());
+        let known = here || shared.store.last_of(&count.flow).await?.is_some();
         if !known && seen.insert((count.flow.clone(), count.step.clone())) {
             homeless.push((
                 count.flow.to_string(),

@@ -18,7 +18,9 @@ pub(super) const ROWS_MOST: usize = 500;
 /// Sweeps until the engine stops; first at once, so that an engine that is often started anew sweeps too.
 pub(super) async fn run(shared: Arc<Shared>, retention: Retention) {
     loop {
-        if let Err(failure) = wake(&shared).await {
+        if let Err(failure) = wake(&shared).await
+            && !shared.store.has_said(&failure)
+        {
             tracing::warn!(%failure, "exceptions that were put off could not be opened again");
         }
         loop {
@@ -29,7 +31,9 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Retention) {
                 Ok(swept) if swept.more && !shared.stop.is_cancelled() => {}
                 Ok(_) => break,
                 Err(failure) => {
-                    tracing::warn!(%failure, "retention could not remove old runs");
+                    if !shared.store.has_said(&failure) {
+                        tracing::warn!(%failure, "retention could not remove old runs");
+                    }
                     break;
                 }
             }

@@ -1,21 +1,27 @@
-//! What happens around a system whose health changes: one line in the log, one row in the store, and after a restart the outage goes on.
+//! What happens around a system whose health changes: one line in the log, one row in the store, and after a restart the outage goes on. Beside
+//! other engines this one says all the time that its rows still hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Shared, toggles};
 use crate::failure::Failure;
 use crate::flow::plan::{Action, Project};
 use crate::store::commit::{Commit, SystemState, SystemStep};
 use crate::store::notices::NoticeChange;
-use crate::system::admission::{Admission, Health, Told};
+use crate::store::toggles::Toggle;
+use crate::system::admission::Admission;
 use crate::system::circuit::Outage;
+use crate::system::health::{Health, Paused, Told};
 
 /// How often a system with maintenance is looked at: its beginning comes with the clock alone.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often an engine says that it still sees a system so, where others share its store: several times within what a view counts.
+const STILL_EVERY_MS: i64 = 5_000;
 
 /// A system, and the steps that act on it.
 pub(super) struct Watched {
@@ -24,6 +30,16 @@ pub(super) struct Watched {
     /// Whether a flow of high criticality uses it.
     high: bool,
     told: Told,
+    /// What of it is not in the store yet.
+    owed: Option<Owed>,
+}
+
+/// A change that the store has not taken yet.
+#[derive(Default)]
+struct Owed {
+    notices: Vec<NoticeChange>,
+    /// Whether the log says so.
+    said: bool,
 }
 
 /// All systems of a project.
@@ -34,6 +50,7 @@ fn all(project: &Project) -> BTreeMap<Arc<str>, Watched> {
         admission: admission.clone(),
         steps: Vec::new(),
         high: false,
+        owed: None,
     };
     for system in project.library.systems.values() {
         systems.insert(system.name().clone(), watched(system.admission()));
@@ -58,12 +75,77 @@ fn all(project: &Project) -> BTreeMap<Arc<str>, Watched> {
     systems
 }
 
-/// Gives the systems their clock and what is known of them from before, and writes down which steps use them. Called before stages start.
-pub(super) async fn begin(shared: &Shared) -> Result<Vec<Watched>, Failure> {
+/// Admission to each system of a project, by name.
+pub(super) fn admissions(project: &Project) -> BTreeMap<Arc<str>, Arc<Admission>> {
+    let systems = all(project).into_iter();
+    systems
+        .map(|(name, system)| (name, system.admission))
+        .collect()
+}
+
+/// The systems of an older project go on as those of the one that runs.
+pub(super) fn join(older: &Project, now: &Project) {
+    let now = all(now);
+    for (name, system) in all(older) {
+        if let Some(now) = now.get(&name) {
+            system.admission.follows(&now.admission);
+        }
+    }
+}
+
+/// The systems with these names are not as they were: their new rules count, and what waits for them is tried at once.
+pub(super) async fn begin_anew(
+    shared: &Shared,
+    project: &Project,
+    names: &[&str],
+) -> Result<(), Failure> {
+    let mut hurry = Vec::new();
+    for (name, system) in all(project) {
+        if names.contains(&&*name) {
+            system.admission.begins_anew();
+            let steps = system.steps.into_iter();
+            hurry.extend(steps.map(|step| (step.flow, step.step)));
+        }
+    }
+    if hurry.is_empty() {
+        return Ok(());
+    }
+    let commit = Commit {
+        hurry,
+        ..Commit::default()
+    };
+    shared.commit(commit).await?;
+    shared.bell.due_at(shared.store.now_ms());
+    Ok(())
+}
+
+/// From now on nothing is sent to those systems of which this tells that they are stopped, and only to them.
+pub(super) fn pause(project: &Project, stopped: impl Fn(&str) -> Option<Toggle>) {
+    for (name, system) in all(project) {
+        let paused = stopped(&name).map(|toggle| Paused {
+            since_ms: toggle.since_ms,
+            until_ms: toggle.until_ms,
+            reason: toggles::told(&toggle),
+        });
+        system.admission.pause(paused);
+    }
+}
+
+/// Gives the systems of a project their clock and what is known of them from before, and writes down which steps use them. Called before its
+/// stages start, and at the start of an engine with nothing before it.
+pub(super) async fn begin(
+    shared: &Shared,
+    project: &Project,
+    before: Option<&Project>,
+) -> Result<Vec<Watched>, Failure> {
     let known = shared.store.system_states().await?;
-    let mut systems: Vec<Watched> = all(&shared.project).into_values().collect();
+    let mut last = before.map(all).unwrap_or_default();
+    let mut systems: Vec<Watched> = all(project).into_values().collect();
     for system in &mut systems {
         let name = system.admission.name();
+        if let Some(last) = last.remove(name) {
+            system.admission.follows(&last.admission);
+        }
         let outage = known
             .iter()
             .find(|state| state.name == *name && *state.health == *Health::Down.name())
@@ -91,12 +173,19 @@ pub(super) async fn begin(shared: &Shared) -> Result<Vec<Watched>, Failure> {
 }
 
 impl Watched {
-    /// Tells what changes, until the engine stops.
-    pub(super) async fn run(mut self, shared: Arc<Shared>) {
+    /// Tells what changes, until it is stopped. At the start of an engine it says what is down.
+    pub(super) async fn run(
+        mut self,
+        shared: Arc<Shared>,
+        stop: CancellationToken,
+        at_start: bool,
+    ) {
         let mut turns = self.admission.turns();
-        if self.told.health != Health::Up {
+        if at_start && self.told.health != Health::Up {
             self.say(&shared, &self.told, None);
         }
+        let clock = shared.world.clock.clone();
+        let mut still_at_ms = clock.steady_ms() + STILL_EVERY_MS;
         loop {
             let told = self.admission.told();
             if told != self.told {
@@ -105,20 +194,51 @@ impl Watched {
                     self.say(&shared, &told, Some(&self.told));
                 }
                 self.told = told;
-                let commit = Commit {
-                    systems: vec![self.state()],
-                    notices: self.notice().filter(|_| turned).into_iter().collect(),
-                    ..Commit::default()
-                };
-                if let Err(failure) = shared.commit(commit).await {
-                    tracing::error!(%failure, system = %self.admission.name(), "the system's state could not be stored");
+                let notice = self.notice().filter(|_| turned);
+                self.owed.get_or_insert_default().notices.extend(notice);
+            }
+            self.store(&shared).await;
+            let left_ms = still_at_ms.saturating_sub(clock.steady_ms());
+            let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+            tokio::select! {
+                // What it owes is the last that it says; another one follows it.
+                () = stop.cancelled() => return self.store(&shared).await,
+                _ = turns.changed() => {}
+                () = clock.sleep(LOOK), if self.owed.is_some() || self.admission.has_maintenance() => {}
+                () = clock.sleep(left), if shared.store.is_shared() => {
+                    still_at_ms = clock.steady_ms() + STILL_EVERY_MS;
+                    self.still(&shared).await;
                 }
             }
-            tokio::select! {
-                () = shared.stop.cancelled() => return,
-                _ = turns.changed() => {}
-                () = shared.world.clock.sleep(LOOK), if self.admission.has_maintenance() => {}
+        }
+    }
+
+    /// Stores what has changed. What the store cannot take now is tried again: nobody else would ever say it.
+    async fn store(&mut self, shared: &Shared) {
+        let Some(mut owed) = self.owed.take() else {
+            return;
+        };
+        let commit = Commit {
+            systems: vec![self.state()],
+            notices: owed.notices.clone(),
+            ..Commit::default()
+        };
+        if let Err(failure) = shared.commit(commit).await {
+            if !shared.store.has_said(&failure) && !std::mem::replace(&mut owed.said, true) {
+                tracing::warn!(%failure, system = %self.admission.name(), "the system's state is stored as soon as the store takes it");
             }
+            self.owed = Some(owed);
+        }
+    }
+
+    /// Says that the rows of this engine still hold. What is wrong with the store is said elsewhere.
+    async fn still(&self, shared: &Shared) {
+        let commit = Commit {
+            systems_still: vec![self.state()],
+            ..Commit::default()
+        };
+        if let Err(failure) = shared.commit(commit).await {
+            tracing::debug!(%failure, system = %self.admission.name(), "nobody is told that the system's state still holds");
         }
     }
 
@@ -137,8 +257,8 @@ impl Watched {
     fn notice(&self) -> Option<NoticeChange> {
         let told = &self.told;
         matches!(told.health, Health::Down | Health::Refused).then(|| {
-            let why = format!("{}: {}", told.health.name(), told.reason);
-            NoticeChange::SystemDown(self.admission.name().clone(), why)
+            let (name, why) = (self.admission.name().clone(), told.reason.clone());
+            NoticeChange::SystemDown(name, told.health.name(), why)
         })
     }
 
@@ -157,19 +277,22 @@ impl Watched {
         };
         match told.health {
             Health::Down => {
-                tracing::error!(reason = %told.reason, "{name} is down since {since}; {wait} and lose no attempt");
+                tracing::error!(name: "system.down", system = %name, reason = %told.reason, "{name} is down since {since}; {wait} and lose no attempt");
             }
             Health::Refused => {
-                tracing::error!(reason = %told.reason, "{name} REFUSES THE CREDENTIALS since {since}: check the system's auth; {wait} and lose no attempt");
+                tracing::error!(name: "system.refused", system = %name, reason = %told.reason, "{name} REFUSES THE CREDENTIALS since {since}: check the system's auth; {wait} and lose no attempt");
             }
             Health::Maintenance => {
                 let until = told.until_ms.map(clock).unwrap_or_default();
-                tracing::info!(window = %told.reason, "{name} is in maintenance until {until}; {wait}");
+                tracing::info!(name: "system.maintenance", system = %name, window = %told.reason, "{name} is in maintenance until {until}; {wait}");
+            }
+            Health::Paused => {
+                tracing::warn!("{name} is {}; {wait}", told.reason);
             }
             Health::Up => {
                 let away_ms = before.map_or(0, |was| told.since_ms.saturating_sub(was.since_ms));
                 let away = Duration::from_secs(u64::try_from(away_ms / 1_000).unwrap_or(0));
-                tracing::info!("{name} is up again after {away:?}; {wait} no longer");
+                tracing::info!(name: "system.up", system = %name, "{name} is up again after {away:?}; {wait} no longer");
             }
         }
     }

@@ -15,11 +15,8 @@ use crate::failure::Failure;
 use crate::flow::plan::{Action, Plan};
 use crate::handoff::Hop;
 use crate::message::{Message, MessageId};
-use crate::store::commit::{End, FENCE_FIRST, Leaf, NewHop, Outcome, Trail, Turn};
+use crate::store::commit::{DOOR, End, FENCE_FIRST, Leaf, NewHop, Outcome, Trail, Turn};
 use crate::store::envelope::Envelope;
-
-/// The step under which messages wait at a flow's door.
-pub(super) const DOOR: &str = "@accept";
 
 /// The end of a hop, and what the hand-off is told once it is durable.
 pub(super) struct Finished {
@@ -57,7 +54,7 @@ pub(super) fn over(
             message.id,
             &message,
         );
-        follow.push(taken(&hop_to_be, hop, plan.revision.clone(), message));
+        follow.push(taken(&hop_to_be, hop, message));
         next.push(hop_to_be);
     }
     for (nth, (node, flow, mut message)) in walked.doors.into_iter().enumerate() {
@@ -65,7 +62,7 @@ pub(super) fn over(
         let mut hop_to_be = new_hop(shared, hop, flow, Arc::from(DOOR), message.id, &message);
         // Its body outlives the run that sends it.
         hop_to_be.body = Some(message.body.bytes().clone());
-        follow.push(taken(&hop_to_be, hop, plan.revision.clone(), message));
+        follow.push(taken(&hop_to_be, hop, message));
         doors.push(hop_to_be);
     }
     let leaves = walked
@@ -140,6 +137,7 @@ fn end(plan: &Plan, hop: &Hop, turn: Turn, effect: Option<Outcome>, trail: Vec<T
         run: hop.run,
         flow: plan.flow.clone(),
         step: hop.step.clone(),
+        revision: hop.moved.then(|| hop.revision.clone()),
         turn,
         effect,
         saga: None,
@@ -168,7 +166,7 @@ fn new_hop(
     }
 }
 
-fn taken(new: &NewHop, from: &Hop, revision: Arc<str>, message: Message) -> Hop {
+fn taken(new: &NewHop, from: &Hop, message: Message) -> Hop {
     Hop {
         hop: new.hop,
         fence: FENCE_FIRST,
@@ -176,7 +174,8 @@ fn taken(new: &NewHop, from: &Hop, revision: Arc<str>, message: Message) -> Hop 
         flow: new.flow.clone(),
         step: new.step.clone(),
         attempt: 1,
-        revision,
+        revision: from.revision.clone(),
+        moved: from.moved,
         runs_body: new.body.is_none(),
         message,
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::stage::guarded;
+use super::stage::{Post, guarded};
+use super::telemetry;
 use super::turn::{self, Exchange, Finished};
 use super::walk::Walked;
 use crate::component::Context;
@@ -17,6 +18,7 @@ use crate::message::Message;
 use crate::store::commit::Commit;
 use crate::store::groups::Close;
 use crate::store::sequences::Pass;
+use crate::world::metrics::StepMeter;
 
 mod answers;
 mod groups;
@@ -34,6 +36,8 @@ pub(super) struct WaitStage {
     pub(super) node: usize,
     /// What its messages wait for.
     pub(super) waiting: Arc<Waiting>,
+    pub(super) post: Post,
+    pub(super) meter: StepMeter,
 }
 
 /// What a stage commits together.
@@ -54,7 +58,7 @@ impl Batch {
 }
 
 impl WaitStage {
-    /// Works until the engine stops; what it has taken it finishes, or leaves in the store.
+    /// Works until it is stopped; what it has taken it finishes, or leaves in the store.
     pub(super) async fn run(self: Arc<Self>) {
         match &*self.waiting {
             Waiting::Time(time) => self.delay(time).await,
@@ -94,13 +98,13 @@ impl WaitStage {
         }
     }
 
-    /// The next hops; `None` when the engine stops.
+    /// The next hops; `None` when nothing is to be taken any more.
     async fn take(&self, most: usize) -> Option<Vec<Hop>> {
         let step = &self.plan.nodes[self.node].id;
         tokio::select! {
             biased;
-            () = self.shared.stop.cancelled() => None,
-            hops = self.shared.handoff.take(&self.plan.flow, step, most) => Some(hops),
+            () = self.post.stop.cancelled() => None,
+            hops = self.shared.handoff.take(self.post.at(step), most) => Some(hops),
         }
     }
 
@@ -111,8 +115,8 @@ impl WaitStage {
         ask: impl FnOnce(&Message, &Context<'_>) -> Result<T, Failure>,
     ) -> Result<T, Box<Walked>> {
         let mut asked = None;
-        let (shared, plan, node) = (&self.shared, &self.plan, self.node);
-        let walked = guarded(shared, plan, node, &hop.message, |walker| {
+        let (plan, node) = (&self.plan, self.node);
+        let walked = guarded(plan, node, &hop.message, |walker| {
             let message = || hop.message.clone();
             match walker.takes(node, &hop.message) {
                 Ok(true) => {}
@@ -137,8 +141,8 @@ impl WaitStage {
 
     /// The wait is over: the message goes on as this one.
     fn goes_on_as(&self, hop: &Hop, message: Message) -> Walked {
-        let (shared, plan, node) = (&self.shared, &self.plan, &self.plan.nodes[self.node]);
-        guarded(shared, plan, self.node, &hop.message, |walker| {
+        let (plan, node) = (&self.plan, &self.plan.nodes[self.node]);
+        guarded(plan, self.node, &hop.message, |walker| {
             let mut walked = walker.walk(node.next, message);
             walked.through.insert(0, self.node);
             walked.milestones.splice(0..0, node.milestone.clone());
@@ -173,8 +177,17 @@ impl WaitStage {
         };
         match self.shared.commit(commit).await {
             Ok(committed) => {
+                let (meters, world) = (&self.shared.meters, &self.shared.world);
+                meters.lasted(world, &committed, hops.iter());
                 for (nth, one) in finished.into_iter().enumerate() {
                     let applied = committed.ends.get(nth).copied().unwrap_or(false);
+                    if applied {
+                        let ended = telemetry::Ended::of(&one.end);
+                        ended.count(&self.meter);
+                        if let Some(hop) = hops.iter().find(|hop| hop.hop == one.end.hop) {
+                            self.shared.tracer.worked(hop, &ended);
+                        }
+                    }
                     self.shared.settled_as(applied, one);
                 }
             }
@@ -185,12 +198,14 @@ impl WaitStage {
     /// The store has refused a commit: the hops are given back.
     async fn refused(&self, hops: Vec<Hop>, failure: &Failure) {
         let step = &*self.plan.nodes[self.node].id;
-        tracing::error!(%failure, step, "the store refused a commit; its messages wait and are tried again");
+        if !self.shared.store.has_said(failure) {
+            tracing::error!(%failure, step, "the store refused a commit; its messages wait and are tried again");
+        }
         for hop in hops.into_iter().rev() {
             self.shared.handoff.give_back(hop);
         }
         tokio::select! {
-            () = self.shared.stop.cancelled() => {}
+            () = self.post.stop.cancelled() => {}
             () = self.shared.world.clock.sleep(STORE_PAUSE) => {}
         }
     }

@@ -43,11 +43,14 @@ pub(super) enum Ended {
 
 /// Takes messages through the pure nodes of a plan.
 pub(super) struct Walker<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) tables: &'a Tables,
+    plan: &'a Plan,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    pub(super) fn new(plan: &'a Plan) -> Walker<'a> {
+        Walker { plan }
+    }
+
     /// From this node on. The node itself is worked on if it is pure; if it has an outside effect the message waits for it.
     pub(super) fn walk(&self, node: Option<usize>, message: Message) -> Walked {
         self.walk_until(node, message, usize::MAX).0
@@ -120,14 +123,14 @@ impl Walker<'_> {
         let node = &self.plan.nodes[at];
         match &node.when {
             None => Ok(true),
-            Some(when) => holds(when, message, self.tables, &node.id),
+            Some(when) => holds(when, message, &self.plan.tables, &node.id),
         }
     }
 
     /// The context of a node, for its parts.
     pub(super) fn context(&self, at: usize) -> Context<'_> {
         Context {
-            tables: self.tables,
+            tables: &self.plan.tables,
             step: &self.plan.nodes[at].id,
         }
     }
@@ -240,7 +243,7 @@ impl Walker<'_> {
         let mut targets = Vec::new();
         let mut matched = false;
         for (condition, to) in &route.arms {
-            if holds(condition, message, self.tables, &node.id)? {
+            if holds(condition, message, &self.plan.tables, &node.id)? {
                 matched = true;
                 targets.extend(
                     to.iter()

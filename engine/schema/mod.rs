@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::body::Item;
 use crate::diagnostic::{File, Findings};
 
+pub mod bundle;
 pub mod compatible;
 pub(crate) mod fit;
 pub(crate) mod generate;

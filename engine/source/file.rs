@@ -2,7 +2,6 @@
 //! that a restart would miss.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -17,6 +16,7 @@ use crate::component::{Build, Intake, Part, Source, codes};
 use crate::failure::Failure;
 use crate::format::{Format, FormatConfig};
 use crate::world::Pending;
+use crate::world::bell::{Bell, Reach};
 use crate::world::inbox::{Found, Inbox, Places, is_tame, on_disk};
 
 mod claim;
@@ -236,7 +236,7 @@ impl Source for Watch {
             };
             let inbox = on_disk(move || Inbox::open(&places)).await?;
             let rings = Arc::new(Notify::new());
-            let _bell = bell(inbox.folder(), rings.clone());
+            let _bell = Bell::hang(inbox.folder(), Reach::Folder, rings.clone());
             for claim in Claim::adopt(&cx, &inbox).await? {
                 if !claim.work_off(&cx, &inbox, &self.reading).await? {
                     return Ok(());
@@ -311,36 +311,5 @@ impl Watch {
         }
         *seen = still;
         Ok(settled)
-    }
-}
-
-/// Whether what was announced is more than that somebody reads.
-fn changes(kind: notify::EventKind) -> bool {
-    use notify::event::{AccessKind, AccessMode};
-    match kind {
-        notify::EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        _ => true,
-    }
-}
-
-/// Rings when something changes in the folder. Where that cannot be had (network folders), the folder is looked at now and then anyway.
-fn bell(folder: &Path, rings: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-    use notify::Watcher;
-    let watcher = notify::recommended_watcher(move |told: notify::Result<notify::Event>| {
-        // To look into the folder is announced too: it would be looked at for ever.
-        if told.map_or(true, |told| changes(told.kind)) {
-            rings.notify_one();
-        }
-    });
-    let watched = watcher.and_then(|mut watcher| {
-        watcher.watch(folder, notify::RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watched {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::debug!(%error, folder = %folder.display(), "changes are not announced here");
-            None
-        }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use crate::component::{Source, components};
 
 pub mod amqp;
+pub mod api;
+mod away;
+pub mod clients;
 pub mod file;
 pub mod flow;
 pub mod generate;
@@ -32,6 +35,7 @@ components! {
     /// The kinds of sources.
     SourceKind -> Ready {
         webhook: webhook::Webhook,
+        api: api::Api,
         file: file::Folder,
         amqp: amqp::Amqp,
         poll: poll::Poll,
@@ -52,6 +56,17 @@ pub mod codes {
         meaning: "A webhook does not say how its sender is verified: anybody who finds the path can post to it.",
     };
 
+    /// An API names a client that there is not.
+    pub const UNKNOWN_CLIENT: Code = Code {
+        name: "unknown-client",
+        meaning: "An API names a client that is not one of `apis.clients` in `crossdock.yaml`.",
+    };
+    /// An API takes anything.
+    pub const API_WITHOUT_CONTRACT: Code = Code {
+        name: "api-without-contract",
+        meaning: "An API does not say with `accepts` which bodies it takes, so that no caller can know.",
+    };
+
     /// All of them, for the reference.
-    pub const ALL: &[Code] = &[UNVERIFIED_WEBHOOK];
+    pub const ALL: &[Code] = &[UNVERIFIED_WEBHOOK, UNKNOWN_CLIENT, API_WITHOUT_CONTRACT];
 }

@@ -1,14 +1,14 @@
 //! The source `webhook`: what others post. It answers only once the message is durable. It does not parse bodies: the flow's contract does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use super::away::TurnedAway;
 use super::verify::{Refusal, Verifier, Verify};
 use super::{Ready, codes as source_codes};
 use crate::component::words::Size;
@@ -17,6 +17,7 @@ use crate::diagnostic::Diagnostic;
 use crate::failure::{Class, Failure};
 use crate::net::listener::inflate::inflate;
 use crate::net::listener::{Receive, Received, Reply};
+use crate::net::trace::{Place, TRACEPARENT, TRACESTATE, TRACESTATE_MAX};
 use crate::world::{Pending, failpoint};
 
 /// Takes what others post to a path. The sender gets its 2xx only once the message is durable; 401 if its signature is wrong, 413 if
@@ -34,7 +35,7 @@ pub struct Webhook {
     pub delivery_id: Option<String>,
     /// How large a body may be, unzipped. Default 1MB.
     pub max_body: Option<Size>,
-    /// The headers that are kept with the message.
+    /// The headers that are kept with the message. Where its sender has a trace (`traceparent`, `tracestate`), that is always kept.
     pub headers: Option<Vec<String>>,
     /// What the sender is told when all is well. Default 200 and a line of JSON.
     pub reply: Option<Told>,
@@ -71,8 +72,6 @@ const WAITING_MAX: usize = 1024;
 const DELIVERY_MAX: usize = 256;
 /// What a sender is told to wait when nothing else is known, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;
-/// How often forged deliveries are logged, in milliseconds.
-const FORGED_EVERY_MS: i64 = 10_000;
 
 impl Part for Webhook {
     type Ready = Ready;
@@ -142,8 +141,7 @@ impl Part for Webhook {
                 .and_then(|status| StatusCode::from_u16(status).ok())
                 .unwrap_or(StatusCode::OK),
             body: told.body.map(Bytes::from),
-            forged: AtomicU64::new(0),
-            forged_told_ms: AtomicI64::new(i64::MIN),
+            forged: TurnedAway::new(),
         })))
     }
 }
@@ -225,9 +223,8 @@ struct Door {
     body_max: usize,
     status: StatusCode,
     body: Option<Bytes>,
-    /// How many deliveries were forged since that was last told.
-    forged: AtomicU64,
-    forged_told_ms: AtomicI64,
+    /// The deliveries that were forged.
+    forged: TurnedAway,
 }
 
 impl Source for Door {
@@ -280,9 +277,6 @@ impl Receive for Open {
             let Ok(_place) = self.places.try_acquire() else {
                 return unavailable("too many deliveries wait");
             };
-            if self.cx.stop.is_cancelled() {
-                return unavailable("the flow is stopping");
-            }
             let batch = Batch {
                 arrivals: vec![arrival],
                 progress: None,
@@ -336,13 +330,12 @@ impl Open {
                 .and_then(|value| value.to_str().ok())
         };
         let delivery = door.delivery.iter().find_map(value);
+        let kept = door.kept.iter();
+        let kept =
+            kept.filter_map(|name| Some((name.as_str().to_owned(), value(name)?.to_owned())));
         Ok(Arrival {
             body,
-            headers: door
-                .kept
-                .iter()
-                .filter_map(|name| Some((name.as_str().to_owned(), value(name)?.to_owned())))
-                .collect(),
+            headers: traced(&request.headers).into_iter().chain(kept).collect(),
             delivery: delivery
                 .filter(|id| !id.is_empty() && id.len() <= DELIVERY_MAX)
                 .map(str::to_owned),
@@ -354,19 +347,24 @@ impl Open {
     fn turn_away(&self, refusal: &Refusal, now_ms: i64) -> Reply {
         let door = &self.door;
         self.cx.accept.turned_away(1);
-        door.forged.fetch_add(1, Ordering::Relaxed);
-        let told_ms = door.forged_told_ms.load(Ordering::Relaxed);
-        if now_ms.saturating_sub(told_ms) >= FORGED_EVERY_MS
-            && door
-                .forged_told_ms
-                .compare_exchange(told_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            let count = door.forged.swap(0, Ordering::Relaxed);
+        if let Some(count) = door.forged.one_more(now_ms) {
             tracing::warn!(flow = %self.cx.flow, path = door.path, count, why = refusal.detail(), "deliveries were turned away: their sender is not verified");
         }
         Reply::problem(StatusCode::UNAUTHORIZED, &refusal.detail())
     }
+}
+
+/// Where the sender's trace is: what follows goes on below it. What is no trace is not kept.
+fn traced(headers: &HeaderMap) -> Vec<(String, String)> {
+    let value = |name: &str| headers.get(name)?.to_str().ok();
+    let Some(parent) = value(TRACEPARENT).and_then(Place::parse) else {
+        return Vec::new();
+    };
+    // Only what is understood of it.
+    let mut kept = vec![(TRACEPARENT.to_owned(), parent.to_string())];
+    let state = value(TRACESTATE).filter(|state| state.len() <= TRACESTATE_MAX);
+    kept.extend(state.map(|state| (TRACESTATE.to_owned(), state.to_owned())));
+    kept
 }
 
 impl Door {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::failure::Failure;
 
 use super::commit::{Commit, HopId, StoredHop};
-use super::database::{Connection, Sql, params};
+use super::database::{Connection, Sql, Value, params};
 use super::writer::Writing;
 use super::{Store, hops};
 
@@ -35,25 +35,51 @@ pub struct ReadyCount {
     pub announced_at_ms: Option<i64>,
 }
 
+/// Where a look at what is not announced has ended: the next one begins behind it. The default is before all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    ready_at_ms: i64,
+    hop: i64,
+}
+
 impl Store {
-    /// Hops that have been ready for so long and were not announced, those that have waited longest first; no more of them than `limit`,
-    /// and no more once their bytes reach `bytes_max`.
+    /// Hops behind this place that have been ready for so long and were not announced, those that have waited longest first, without those of
+    /// the steps `without` (flow and step); no more of them than `limit`, and no more once their bytes reach `bytes_max`. The second value is
+    /// where the look has ended; `None` if nothing is behind.
     pub async fn unannounced(
         &self,
         for_so_long: Duration,
+        behind: Place,
+        without: Vec<(Arc<str>, Arc<str>)>,
         limit: usize,
         bytes_max: usize,
-    ) -> Result<Vec<StoredHop>, Failure> {
+    ) -> Result<(Vec<StoredHop>, Option<Place>), Failure> {
         let age_ms = i64::try_from(for_so_long.as_millis()).unwrap_or(i64::MAX);
         let before_ms = self.now_ms().saturating_sub(age_ms);
         self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id FROM hops WHERE announced IS NULL AND due_at IS NULL AND held IS NULL AND ready_at <= ?1
-                 ORDER BY ready_at, id LIMIT ?2",
-            )?;
-            let waiting: Vec<i64> = statement
-                .query_map([before_ms, super::limit(limit)], |row| row.get(0))?;
-            some(connection, waiting, bytes_max)
+            let mut steps = String::new();
+            let mut within = [before_ms, behind.ready_at_ms, behind.hop, super::limit(limit)]
+                .map(Value::Integer)
+                .to_vec();
+            for (flow, step) in &without {
+                let nth = within.len() + 1;
+                steps += &format!(" AND NOT (flow = ?{nth} AND step = ?{})", nth + 1);
+                within.extend([Value::Text(flow), Value::Text(step)]);
+            }
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT id, ready_at FROM hops WHERE announced IS NULL AND due_at IS NULL AND held IS NULL AND ready_at <= ?1
+                 AND (ready_at, id) > (?2, ?3){steps} ORDER BY ready_at, id LIMIT ?4",
+            ))?;
+            let waiting: Vec<Place> = statement.query_map(&within[..], |row| {
+                Ok(Place {
+                    hop: row.get(0)?,
+                    ready_at_ms: row.get(1)?,
+                })
+            })?;
+            let hops: Vec<HopId> = waiting.iter().map(|place| HopId(place.hop)).collect();
+            let (found, looked) = hops::ready_within(connection, &hops, bytes_max)?;
+            let ended = looked.checked_sub(1).map(|last| waiting[last]);
+            Ok((found, ended))
         })
         .await
     }
@@ -72,9 +98,9 @@ impl Store {
                 "SELECT id FROM hops WHERE step = '@accept' AND flow = ?1 AND due_at IS NULL AND held IS NULL
                  ORDER BY ready_at, id LIMIT ?2",
             )?;
-            let first: Vec<i64> =
-                statement.query_map(params![flow, super::limit(limit)], |row| row.get(0))?;
-            some(connection, first, bytes_max)
+            let first: Vec<HopId> = statement
+                .query_map(params![flow, super::limit(limit)], |row| row.get(0).map(HopId))?;
+            Ok(hops::ready_within(connection, &first, bytes_max)?.0)
         })
         .await
     }
@@ -113,21 +139,6 @@ impl Store {
     }
 }
 
-/// These hops, those that are not ready left out; no more once their bytes reach `bytes_max`, but one at least.
-fn some(connection: &Connection, hops: Vec<i64>, bytes_max: usize) -> Sql<Vec<StoredHop>> {
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    for hop in hops {
-        if bytes >= bytes_max && !found.is_empty() {
-            break;
-        }
-        if let Some(hop) = hops::ready(connection, HopId(hop))? {
-            bytes += hop.body.len() + hop.envelope.len();
-            found.push(hop);
-        }
-    }
-    Ok(found)
-}
-
 /// Notes that a hop was announced, if it is there and ready.
 pub(super) fn note(writing: &Writing<'_>, hop: HopId) -> Sql<()> {
     writing.put(
@@ -155,13 +166,14 @@ pub(super) fn begin(connection: &Connection) -> Sql<()> {
 #[cfg(test)]
 mod tests {
     use super::super::commit::{First, NewRun};
+    use super::super::postgres::begin::Use;
     use super::super::sample::*;
     use super::super::{Options, Store};
     use super::*;
 
     fn options(sample: &Sample) -> Options {
         Options {
-            announces: true,
+            sharing: Use::Shared,
             ..sample.options()
         }
     }
@@ -180,9 +192,15 @@ mod tests {
     async fn found(sample: &Sample, seconds: u64) -> Vec<HopId> {
         let hops = sample
             .store
-            .unannounced(Duration::from_secs(seconds), 10, usize::MAX)
+            .unannounced(
+                Duration::from_secs(seconds),
+                Place::default(),
+                Vec::new(),
+                10,
+                usize::MAX,
+            )
             .await;
-        hops.unwrap().into_iter().map(|hop| hop.hop).collect()
+        hops.unwrap().0.into_iter().map(|hop| hop.hop).collect()
     }
 
     async fn announce(sample: &Sample, hops: Vec<HopId>) {
@@ -211,6 +229,32 @@ mod tests {
         assert_eq!(counts[0].announced_at_ms, Some(START_MS + 5000));
         announce(&sample, both).await;
         assert_eq!(found(&sample, 0).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_look_goes_on_behind_the_last_one_whether_that_was_announced_or_not() {
+        let (sample, left) = announcing(&["a", "b", "c", "d"]).await;
+        let look = async |behind, without, bytes_max| {
+            let looking = sample
+                .store
+                .unannounced(Duration::ZERO, behind, without, 2, bytes_max);
+            let (found, ended) = looking.await.unwrap();
+            (found.into_iter().map(|hop| hop.hop).collect(), ended)
+        };
+        let all: Vec<HopId> = left.iter().map(first_hop).collect();
+        let (mut behind, mut seen) = (Place::default(), Vec::new());
+        for bytes_max in [usize::MAX, 1, 1] {
+            let (found, ended): (Vec<HopId>, _) = look(behind, Vec::new(), bytes_max).await;
+            seen.extend(found);
+            behind = ended.unwrap();
+        }
+        assert_eq!(seen, all);
+        assert_eq!(look(behind, Vec::new(), 1).await, (Vec::new(), None));
+        let step = |step: &str| (Arc::from("orders"), Arc::from(step));
+        let without = look(Place::default(), vec![step("crm"), step("erp")], 9).await;
+        assert_eq!(without, (Vec::new(), None));
+        let (found, _) = look(Place::default(), vec![step("crm")], 9).await;
+        assert_eq!(found, all[..2]);
     }
 
     #[tokio::test]

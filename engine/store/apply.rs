@@ -9,17 +9,15 @@ use crate::failure::{Class, Failure};
 
 use super::claims::{self, Standing};
 use super::commit::{
-    Accepted, Commit, Committed, EffectState, End, First, NewException, NewRun, Turn,
+    Accepted, Commit, Committed, DOOR, EffectState, End, First, NewException, NewRun, Turn,
 };
 use super::database::{Connection, Sql};
 use super::writer::Writing;
 use super::{
-    announcements, chains, clock, cursors, decisions, effects, exceptions, facts, groups, hops,
-    journeys, notices, replays, reruns, runs, sagas, sequences, systems, versions, waits,
+    announcements, answers, audit, calls, canaries, chains, clock, cursors, decisions, effects,
+    exceptions, facts, groups, hops, journeys, notices, replays, reruns, revisions, runs, sagas,
+    sequences, systems, together, toggles, tokens, versions, waits,
 };
-
-/// The door of a flow: hops there belong to no run's leaves.
-const DOOR: &str = "@accept";
 
 /// Applies a commit. The inner failure refuses this commit alone and means that nothing of it was written.
 pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Committed, Failure>> {
@@ -32,9 +30,11 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         return Ok(Err(failure));
     }
     let mut committed = Committed::default();
+    together::accepts(writing, commit)?;
     for run in &commit.accepts {
         committed.accepts.push(accept(writing, run)?);
     }
+    together::ends(writing, &commit.ends)?;
     for one in &commit.ends {
         let (applied, accepts) = end(writing, one)?;
         committed.ends.push(applied);
@@ -57,9 +57,7 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     for sighting in &commit.sightings {
         committed.sightings.push(versions::see(writing, sighting)?);
     }
-    for intent in &commit.intents {
-        committed.intents.push(effects::intend(writing, intent)?);
-    }
+    committed.intents = effects::intend(writing, &commit.intents)?;
     waiting(writing, commit, &mut committed)?;
     for outcome in &commit.outcomes {
         effects::settle(writing, outcome)?;
@@ -70,12 +68,7 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
         counts.received += number;
         counts.refused += number;
     }
-    if let Some((steps, states)) = &commit.system_steps {
-        systems::replace_steps(writing, steps, states)?;
-    }
-    for state in &commit.systems {
-        systems::put(writing, state)?;
-    }
+    of_systems(writing, commit)?;
     if let Some((due_at_ms, limit)) = commit.release {
         if let Connection::Sqlite(_) = writing.connection {
             clock::note(writing.connection, writing.now_ms)?;
@@ -85,7 +78,25 @@ pub(super) fn apply(writing: &mut Writing<'_>, commit: &Commit) -> Sql<Result<Co
     by_handoff(writing, commit)?;
     by_people(writing, commit, &mut committed)?;
     committed.released.append(&mut writing.released);
+    committed.ended.append(&mut writing.ended);
     Ok(Ok(committed))
+}
+
+/// How systems are, and what need not wait for them any more.
+fn of_systems(writing: &Writing<'_>, commit: &Commit) -> Sql<()> {
+    if let Some((steps, states)) = &commit.system_steps {
+        systems::replace_steps(writing, steps, states)?;
+    }
+    for state in &commit.systems {
+        systems::put(writing, state)?;
+    }
+    for state in &commit.systems_still {
+        systems::still(writing, state)?;
+    }
+    for (flow, step) in &commit.hurry {
+        hops::hurry(writing, flow, step)?;
+    }
+    Ok(())
 }
 
 /// What a hand-off outside of the store keeps in it.
@@ -122,13 +133,29 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
             committed.released.extend(ready);
         }
     }
+    for change in &commit.revisions {
+        revisions::change(writing, change)?;
+    }
+    for change in &commit.canaries {
+        canaries::change(writing, change)?;
+    }
+    for change in &commit.toggles {
+        toggles::change(writing, change)?;
+    }
+    calls::note(writing, &commit.calls)?;
     for change in &commit.notices {
         notices::change(writing, change)?;
     }
     if let Some(now_ms) = commit.wake {
         decisions::wake(writing, now_ms)?;
     }
-    Ok(())
+    for change in &commit.tokens {
+        committed.tokens.push(tokens::change(writing, change)?);
+    }
+    for change in &commit.answers {
+        committed.answers.push(answers::change(writing, change)?);
+    }
+    audit::write(writing, commit, committed)
 }
 
 /// Messages that ask for what they wait for.
@@ -154,7 +181,7 @@ fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
                 runs::insert(writing, run, false)?;
                 journeys::insert_keys(writing, run)?;
                 let ahead = chains::join(writing, run)?;
-                hops::insert(writing, hop)?;
+                hops::insert(writing, hop, None)?;
                 waits::arrived(writing, run)?;
                 let Some(ahead) = ahead else {
                     return Ok(Accepted::New);
@@ -172,6 +199,12 @@ fn accept(writing: &mut Writing<'_>, run: &NewRun) -> Sql<Accepted> {
             counts.received += 1;
             counts.duplicates += 1;
             Ok(Accepted::Duplicate(first))
+        }
+        Standing::Refused(first) => {
+            let counts = writing.books.of(&run.flow);
+            counts.received += 1;
+            counts.refused += 1;
+            Ok(Accepted::Refused(first))
         }
         Standing::Differs(first) => {
             except(writing, run, &changed(run, &first))?;
@@ -217,22 +250,26 @@ fn changed(run: &NewRun, first: &claims::First) -> NewException {
     }
 }
 
-fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
-    let there = match &end.turn {
-        Turn::Over { .. } => hops::end(writing, end.hop, end.fence)?,
+/// The hop itself ends, or waits. Gives whether it was there with this fence.
+fn turned(writing: &mut Writing<'_>, end: &End) -> Sql<bool> {
+    match &end.turn {
+        Turn::Over { .. } => together::end(writing, end),
         Turn::Wait {
             due_at_ms,
             attempt,
             failure,
         } => {
             let due_at_ms = writing.at(*due_at_ms);
-            hops::wait(writing, end.hop, end.fence, due_at_ms, *attempt, failure)?
+            hops::wait(writing, end.hop, end.fence, due_at_ms, *attempt, failure)
         }
         Turn::Rest { due_at_ms, why } => {
-            hops::rest(writing, end.hop, end.fence, writing.at(*due_at_ms), why)?
+            hops::rest(writing, end.hop, end.fence, writing.at(*due_at_ms), why)
         }
-    };
-    if !there {
+    }
+}
+
+fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
+    if !turned(writing, end)? {
         // Somebody else has moved the hop on. What this effect did is true all the same, and spares the other a second try.
         if let Some(outcome) = &end.effect
             && let EffectState::Done(_) = outcome.state
@@ -255,8 +292,9 @@ fn end(writing: &mut Writing<'_>, end: &End) -> Sql<(bool, Vec<Accepted>)> {
         leaves,
     } = &end.turn
     {
-        for hop in next.iter().chain(doors) {
-            hops::insert(writing, hop)?;
+        let next_ones = next.iter().map(|hop| (hop, end.revision.as_deref()));
+        for (hop, revision) in next_ones.chain(doors.iter().map(|hop| (hop, None))) {
+            hops::insert(writing, hop, revision)?;
         }
         let mut leaves = Cow::Borrowed(leaves);
         let mut follow = next.len();

@@ -14,9 +14,8 @@ use crate::failure::{Class, Failure};
 use crate::world::disk;
 
 use super::database::{Connection, Sql};
-use super::doubt::{fact, put};
 use super::reader::Reader;
-use super::{BUSY, books, failure, migrations};
+use super::{BUSY, books, facts, failure, migrations};
 
 /// How many pages are copied between two words about it.
 const PAGES: i32 = 2_048;
@@ -63,7 +62,7 @@ pub fn backup(store: &Path, to: &Path, now_ms: i64, said: Said<'_>) -> Result<In
         let connection = rusqlite::Connection::open(&part)
             .map(Connection::Sqlite)
             .map_err(|error| failure(&shown, &error.into()))?;
-        put(&connection, MADE, now_ms).map_err(|error| failure(&shown, &error))?;
+        facts::put(&connection, MADE, now_ms).map_err(|error| failure(&shown, &error))?;
         drop(connection);
         sync(&part)?;
         let inside = look(&part)?;
@@ -119,7 +118,7 @@ fn inside(connection: &Connection, version: usize) -> Sql<Result<Inside, String>
         Ok(many.unsigned_abs())
     };
     let seen = "SELECT max(coalesce((SELECT value FROM facts WHERE name = 'clock_ms'), 0), coalesce((SELECT max(received_at) FROM runs), 0))";
-    let as_of_ms = match fact(connection, MADE)? {
+    let as_of_ms = match facts::get(connection, MADE)? {
         Some(made_ms) => made_ms,
         None => connection.query_row(seen, (), |row| row.get(0))?,
     };

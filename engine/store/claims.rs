@@ -3,7 +3,7 @@
 use crate::message::MessageId;
 
 use super::commit::{Changed, Claim, RunId, Seen, Sighting};
-use super::database::{Optional, Sql, params};
+use super::database::{Give, Optional, Sql, Value, params};
 use super::versions;
 use super::writer::Writing;
 
@@ -15,6 +15,8 @@ pub(super) enum Standing {
     Repeat(RunId),
     /// This run had the key, with other content.
     Differs(First),
+    /// This run had the key, with other content, which the sender is told.
+    Refused(RunId),
 }
 
 /// The message that had a key first.
@@ -39,17 +41,20 @@ struct Held<'a> {
 ///
 /// With a `version` a claim that changes by it (`Changed::Newest`) is judged by the versions that were seen.
 pub(super) fn take(
-    writing: &Writing<'_>,
+    writing: &mut Writing<'_>,
     run: RunId,
     claims: &[Claim],
     version: Option<&Sighting>,
 ) -> Sql<Standing> {
-    let mut taken = Vec::new();
-    for claim in claims {
-        if !insert(writing, run, claim, &claim.key)? {
-            taken.push(claim);
+    let were_free = match writing.together.claimed(run) {
+        Some(free) => free,
+        None => {
+            let all: Vec<_> = claims.iter().map(|claim| (run, claim)).collect();
+            insert(writing, &all)?
         }
-    }
+    };
+    let taken = claims.iter().zip(were_free).filter(|(_, free)| !free);
+    let taken: Vec<_> = taken.map(|(claim, _)| claim).collect();
     if taken.is_empty() {
         return free(writing, version);
     }
@@ -82,7 +87,7 @@ fn free(writing: &Writing<'_>, version: Option<&Sighting>) -> Sql<Standing> {
 
 /// Whether the message that the claim's hash names is the first one with the key; then the claim is its own from now on.
 pub(super) fn first(writing: &Writing<'_>, run: RunId, claim: &Claim) -> Sql<bool> {
-    if insert(writing, run, claim, &claim.key)? {
+    if insert(writing, &[(run, claim)])? == [true] {
         return Ok(true);
     }
     match live(writing, claim, &claim.key)? {
@@ -106,6 +111,10 @@ fn differs(
         return free(writing, version);
     }
     let Held { claim, first, .. } = held.swap_remove(0);
+    if claim.changed == Changed::Refuse {
+        point(writing, run, first.run, claims)?;
+        return Ok(Standing::Refused(first.run));
+    }
     if claim.changed == Changed::Ignore {
         point(writing, run, first.run, claims)?;
         return Ok(Standing::Repeat(first.run));
@@ -152,7 +161,10 @@ fn note(
         return Ok(Standing::Repeat(known.run));
     }
     point(writing, run, run, claims)?;
-    insert(writing, run, claim, &content)?;
+    writing.put(
+        INSERT,
+        params![claim.scope, content, run.0, claim.hash, claim.keep_ms],
+    )?;
     Ok(Standing::Differs(first))
 }
 
@@ -191,17 +203,29 @@ fn point(writing: &Writing<'_>, run: RunId, owner: RunId, claims: &[Claim]) -> S
     Ok(())
 }
 
-fn insert(writing: &Writing<'_>, run: RunId, claim: &Claim, key: &str) -> Sql<bool> {
-    let rows = writing.run(
-        "INSERT INTO claims (scope, key, run, hash, keep_ms) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-        params![claim.scope, key, run.0, claim.hash, claim.keep_ms],
-    )?;
-    Ok(rows == 1)
+const INSERT: &str = "INSERT INTO claims (scope, key, run, hash, keep_ms) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+
+/// Claims for each run what is free; says of each claim whether it was.
+pub(super) fn insert(writing: &Writing<'_>, claims: &[(RunId, &Claim)]) -> Sql<Vec<bool>> {
+    let each = claims.iter().map(|(run, claim)| {
+        [
+            claim.scope.give(),
+            claim.key.give(),
+            Value::Integer(run.0),
+            claim.hash.give(),
+            claim.keep_ms.give(),
+        ]
+    });
+    let each: Vec<_> = each.collect();
+    let rows = writing.connection.execute_each(INSERT, &each)?;
+    Ok(rows.into_iter().map(|rows| rows == 1).collect())
 }
 
+/// The claim is the run's, whoever held it. It may be gone meanwhile: who stood before this message has given it back.
 fn replace(writing: &Writing<'_>, run: RunId, claim: &Claim) -> Sql<()> {
     writing.put(
-        "UPDATE claims SET run = ?3, hash = ?4, keep_ms = ?5 WHERE scope = ?1 AND key = ?2",
+        "INSERT INTO claims (scope, key, run, hash, keep_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (scope, key) DO UPDATE SET run = ?3, hash = ?4, keep_ms = ?5",
         params![claim.scope, claim.key, run.0, claim.hash, claim.keep_ms],
     )?;
     Ok(())
@@ -334,6 +358,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_key_that_a_repeat_before_it_gave_back_is_claimed() {
+        check(
+            &[
+                ("A", "1", "d1"),
+                ("B", "1", "d1"),
+                ("B", "1", ""),
+                ("B", "1", ""),
+            ],
+            &[NEW, repeat(1), NEW, repeat(3)],
+        )
+        .await;
+    }
+
+    #[tokio::test]
     async fn a_delivery_id_used_twice_does_not_claim_a_key_that_never_came() {
         check(
             &[("A", "1", "d1"), ("B", "2", "d1"), ("B", "2", "d2")],
@@ -375,6 +413,21 @@ mod tests {
         let verdicts = sample.accept(vec![first, second]).await;
         assert_eq!(verdicts, [NEW, repeat(1)]);
         assert_eq!(sample.books().await.duplicates, 1);
+    }
+
+    #[tokio::test]
+    async fn changes_may_be_refused_and_nothing_of_them_is_stored() {
+        let sample = Sample::new();
+        let first = sample.order("A", "1");
+        let (mut same, mut other) = (sample.order("A", "1"), sample.order("A", "2"));
+        same.claims[0].changed = super::Changed::Refuse;
+        other.claims[0].changed = super::Changed::Refuse;
+        let verdicts = sample.accept(vec![first, same, other]).await;
+        let refused = super::super::commit::Accepted::Refused(super::RunId(1));
+        assert_eq!(verdicts, [NEW, repeat(1), refused]);
+        let books = sample.books().await;
+        assert_eq!((books.accepted, books.duplicates, books.refused), (1, 1, 1));
+        assert!(books.balanced());
     }
 
     #[tokio::test]

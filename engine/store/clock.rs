@@ -1,6 +1,7 @@
 //! What a clock that was set does to what the store keeps: waits count the time that passes, so they are moved with the clock.
 
-use super::database::{Connection, Optional, Sql, params};
+use super::database::{Connection, Optional, Sql};
+use super::facts;
 use super::writer::Writing;
 use crate::world::clock::{Clock, Vigil};
 
@@ -77,12 +78,7 @@ fn set(connection: &Connection, by_ms: i64, now_ms: i64) -> Sql<()> {
 
 /// Notes what the clock shows.
 pub(super) fn note(connection: &Connection, now_ms: i64) -> Sql<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
-        )?
-        .execute(params![NOTED, now_ms])?;
-    Ok(())
+    facts::put(connection, NOTED, now_ms)
 }
 
 /// At a start: a clock that is behind what the store has seen was set back meanwhile. Gives by how much.
@@ -91,7 +87,8 @@ pub(super) fn catch_up(connection: &Connection, now_ms: i64) -> Sql<Option<i64>>
         let found = connection.query_row(sql, (), |row| row.get(0)).optional()?;
         Ok(found.unwrap_or(i64::MIN))
     };
-    let noted = seen("SELECT value FROM facts WHERE name = 'clock_ms'")?
+    let noted = facts::get(connection, NOTED)?
+        .unwrap_or(i64::MIN)
         .max(seen(
             "SELECT received_at FROM runs ORDER BY id DESC LIMIT 1",
         )?)

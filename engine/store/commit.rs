@@ -5,14 +5,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::component::Progress;
+use crate::component::api::Calls;
 use crate::failure::{Class, Failure};
 use crate::message::{Guard, MessageId, Names};
 
+use super::answers::{AnswerChange, Known};
+use super::audit::{Acting, Entry};
+use super::canaries::CanaryChange;
 use super::decisions::{Decided, Decision};
 use super::facts::Fact;
 use super::notices::NoticeChange;
 use super::replays::{ReplayChange, ReplayId};
 use super::reruns::{Rerun, Rerunning};
+use super::revisions::RevisionChange;
+use super::runs::RunState;
+use super::toggles::ToggleChange;
+use super::tokens::{Issued, TokenChange};
 use super::{groups, sequences, waits};
 
 /// A run's number in this store.
@@ -65,10 +73,16 @@ pub struct Commit {
     pub progress: Option<(Arc<str>, Progress)>,
     /// Arrivals that a flow's `on_breach: refuse` turned away: counted, not stored. Flow and number.
     pub refused: Option<(Arc<str>, u64)>,
+    /// Who has called APIs.
+    pub calls: Vec<Calls>,
     /// How systems are now.
     pub systems: Vec<SystemState>,
+    /// How systems still are, as this engine sees them; of use where others share the store.
+    pub systems_still: Vec<SystemState>,
     /// At the start of an engine: the steps of all systems, and how the systems are, instead of what was there.
     pub system_steps: Option<(Vec<SystemStep>, Vec<SystemState>)>,
+    /// Flows and steps: what waits there for a time waits no longer.
+    pub hurry: Vec<(Arc<str>, Arc<str>)>,
     /// Hops that waited and are due at this time (milliseconds since 1970) become ready, at most this many.
     pub release: Option<(i64, usize)>,
     /// Hops that were announced.
@@ -83,10 +97,24 @@ pub struct Commit {
     pub reruns: Vec<Rerun>,
     /// Changes of lists of replays.
     pub replays: Vec<ReplayChange>,
+    /// What is known of revisions from now on.
+    pub revisions: Vec<RevisionChange>,
+    /// What becomes of canaries.
+    pub canaries: Vec<CanaryChange>,
+    /// What is stopped from now on, and what goes on.
+    pub toggles: Vec<ToggleChange>,
     /// What the notifier has to keep.
     pub notices: Vec<NoticeChange>,
     /// Exceptions that were put off until this time (milliseconds since 1970), or an earlier one, are open again.
     pub wake: Option<i64>,
+    /// API tokens that are made, revoked or used.
+    pub tokens: Vec<TokenChange>,
+    /// What the API keeps to answer the same to who asks once more.
+    pub answers: Vec<AnswerChange>,
+    /// Who acts, for the audit log; `None`: the engine, in the name that the parts carry.
+    pub by: Option<Box<Acting>>,
+    /// What the audit log is told beside what the other parts say.
+    pub audit: Vec<Entry>,
 }
 
 /// What became of a commit's items, each list in the order of its items.
@@ -113,12 +141,32 @@ pub struct Committed {
     /// The hops that this commit has made ready beside those that it names: what `release` found due, held hops whose turn has come, and what
     /// people let go on.
     pub released: Vec<StoredHop>,
+    /// The runs that have ended by this commit.
+    pub ended: Vec<RunEnded>,
     /// For each of `decisions`.
     pub decisions: Vec<Decided>,
     /// For each of `reruns`.
     pub reruns: Vec<Rerunning>,
     /// For each of `replays`: the list, if it was applied. If a `Take` was not, no decision and no rerun of the commit was.
     pub replays: Vec<Option<ReplayId>>,
+    /// For each of `tokens`.
+    pub tokens: Vec<Issued>,
+    /// For each of `answers`.
+    pub answers: Vec<Known>,
+}
+
+/// A run that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEnded {
+    /// The run.
+    pub run: RunId,
+    /// Its flow.
+    pub flow: Arc<str>,
+    /// As what.
+    pub state: RunState,
+    /// When its message was received, in milliseconds since 1970; `None` where nothing had to be read for its end. Who has ended its last hop
+    /// knows it then.
+    pub received_ms: Option<i64>,
 }
 
 /// A message that is accepted: it becomes a run with its first hop, or an exception, or turns out to be known.
@@ -194,6 +242,8 @@ pub enum Changed {
     Exception,
     /// Counted as a duplicate.
     Ignore,
+    /// Counted as refused, and nothing is stored.
+    Refuse,
     /// Judged by the version: a newer one takes the claim over and is a run of its own, an older one is counted as a duplicate, and the same
     /// version with another body is stored as an exception.
     Newest,
@@ -232,7 +282,12 @@ pub enum Accepted {
     Duplicate(RunId),
     /// This run had the key with another body: stored as a run in exception.
     Changed(RunId),
+    /// This run had the key with another body: counted as refused, nothing else stored.
+    Refused(RunId),
 }
+
+/// The step under which messages stand at the door of a flow: they are no part of the run that has sent them.
+pub const DOOR: &str = "@accept";
 
 /// A hop to be: a message that waits for a step.
 #[derive(Clone, Debug)]
@@ -266,6 +321,8 @@ pub struct End {
     pub flow: Arc<str>,
     /// The step at which the hop stood.
     pub step: Arc<str>,
+    /// The revision under which it went on, and what follows it does, where that is another one than that of the run.
+    pub revision: Option<Arc<str>>,
     /// What the hop turns into.
     pub turn: Turn,
     /// The effect that this hop was about, with its outcome, if it had one.
@@ -618,8 +675,10 @@ pub struct StoredHop {
     pub root: MessageId,
     /// When the root was accepted.
     pub received_at_ms: i64,
-    /// The revision under which the run was accepted.
+    /// The revision of the flow under which it goes on.
     pub revision: Arc<str>,
+    /// Whether that is another one than that under which the run was accepted: a person has let it go on under it.
+    pub moved: bool,
     /// The bytes.
     pub body: Bytes,
     /// Whether the bytes are the run's accepted ones.

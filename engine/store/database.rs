@@ -175,6 +175,58 @@ impl Connection {
         }
     }
 
+    /// Runs a statement for one row that must be there. It need not have run when this returns; if there is no such row, that is logged with
+    /// these words.
+    pub(super) fn put_one(&self, sql: &str, params: impl Params, missed: &'static str) -> Sql<()> {
+        match self {
+            Connection::Sqlite(_) => {
+                if self.execute(sql, params)? == 0 {
+                    tracing::error!("{missed}");
+                }
+                Ok(())
+            }
+            Connection::Postgres(session) => {
+                let prepared = session.prepare(sql)?;
+                params.give_all(|values| session.put_one(&prepared, values, missed))
+            }
+        }
+    }
+
+    /// Runs a statement for each of these, in their order; gives how many rows each has changed. None waits for the answer to another.
+    pub(super) fn execute_each<const N: usize>(
+        &self,
+        sql: &str,
+        each: &[[Value<'_>; N]],
+    ) -> Sql<Vec<usize>> {
+        match self.prepare_cached(sql)? {
+            Statement::Sqlite(mut statement) => {
+                let run = |values: &[Value<'_>; N]| {
+                    Ok(statement.execute(rusqlite::params_from_iter(values))?)
+                };
+                each.iter().map(run).collect()
+            }
+            Statement::Postgres(session, prepared) => session.execute_each(&prepared, each),
+        }
+    }
+
+    /// Asks a query for each of these, in their order; `look` is given each row that is found. None waits for the answer to another.
+    pub(super) fn query_each<const N: usize>(
+        &self,
+        sql: &str,
+        each: &[[Value<'_>; N]],
+        mut look: impl FnMut(&Row<'_>) -> Sql<()>,
+    ) -> Sql<()> {
+        match self.prepare_cached(sql)? {
+            Statement::Postgres(session, prepared) => {
+                let found = session.query_each(&prepared, each)?;
+                found.iter().try_for_each(|row| look(&Row::Postgres(row)))
+            }
+            mut statement => each
+                .iter()
+                .try_for_each(|values| statement.each(&values[..], &mut look)),
+        }
+    }
+
     /// The first row of a query.
     pub(super) fn query_row<T>(
         &self,

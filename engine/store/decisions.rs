@@ -25,6 +25,8 @@ pub struct Decision {
     pub who: Arc<str>,
     /// Why, or the note.
     pub why: Option<String>,
+    /// Only if the exception is still as it was when so many things had been done about it.
+    pub version: Option<u32>,
     /// What is done.
     pub deed: Deed,
 }
@@ -65,6 +67,8 @@ pub struct GoOn {
     pub how: How,
     /// Where, and with what.
     pub hop: NewHop,
+    /// Under which revision of the flow, where that is another one than that of the run.
+    pub revision: Option<Arc<str>>,
     /// The generation that it has from now on.
     pub generation: u32,
     /// What a person has said about the step's effect.
@@ -124,6 +128,8 @@ pub enum Decided {
         /// By whom.
         who: Option<String>,
     },
+    /// Something was done about it meanwhile.
+    Changed,
     /// This person has it.
     Taken(String),
     /// This run has the message's key.
@@ -166,6 +172,9 @@ pub(super) fn decide(
     let Some(found) = find(writing.connection, id)? else {
         return Ok((Decided::Gone, None));
     };
+    if decision.version.is_some() && decision.version != Some(version(writing.connection, id)?) {
+        return Ok((Decided::Changed, None));
+    }
     if matches!(
         found.state,
         ExceptionState::Resolved | ExceptionState::Discarded
@@ -258,6 +267,7 @@ fn go_on_with(
             Standing::Free => journeys::change_keys(writing, found.run, &admitted.keys)?,
             Standing::Repeat(run) => return Ok(Err(Decided::Held(run))),
             Standing::Differs(first) => return Ok(Err(Decided::Held(first.run))),
+            Standing::Refused(first) => return Ok(Err(Decided::Held(first))),
         }
     }
     if let Some((effect, amended)) = &go_on.amended {
@@ -265,7 +275,7 @@ fn go_on_with(
     }
     let how = go_on.how.name();
     settle(writing, decision.exception, ExceptionState::Resolved, how)?;
-    hops::insert(writing, &go_on.hop)?;
+    hops::insert(writing, &go_on.hop, go_on.revision.as_deref())?;
     let chains = go_on
         .admitted
         .as_ref()
@@ -369,6 +379,13 @@ fn find(connection: &Connection, id: ExceptionId) -> Sql<Option<Found>> {
         .optional()
 }
 
+/// How many things were done about an exception.
+fn version(connection: &Connection, id: ExceptionId) -> Sql<u32> {
+    connection
+        .prepare_cached("SELECT count(*) FROM history WHERE exception = ?1")?
+        .query_row([id.0], |row| row.get(0))
+}
+
 fn last_who(connection: &Connection, id: ExceptionId) -> Sql<Option<String>> {
     connection
         .prepare_cached("SELECT who FROM history WHERE exception = ?1 ORDER BY id DESC LIMIT 1")?
@@ -465,6 +482,7 @@ mod tests {
             exception: ExceptionId(1),
             who: Arc::from("anna"),
             why: Some("because".to_owned()),
+            version: None,
             deed,
         }
     }
@@ -479,6 +497,7 @@ mod tests {
 
     fn retried(sample: &Sample, order: &NewRun) -> Deed {
         Deed::GoOn(GoOn {
+            revision: None,
             how: How::Retried,
             hop: sample.hop(order.run, order.message, "erp"),
             generation: 0,
@@ -615,6 +634,7 @@ mod tests {
             let hop = sample.hop(order.run, order.message, "erp");
             let id = hop.hop;
             let deed = Deed::GoOn(GoOn {
+                revision: None,
                 how: How::Retried,
                 hop,
                 generation: 0,

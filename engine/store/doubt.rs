@@ -6,11 +6,15 @@
 //! person decides. The numbers of runs, hops, owners and generations jump, so that none is given twice.
 
 use super::commit::Intent;
-use super::database::{Connection, Optional, Sql, params};
+use super::database::{Connection, Sql};
+use super::facts;
+use super::numbers::{Block, RESERVED};
 use super::writer::Writing;
 
 /// By how much the numbers of runs jump: more than an engine gives in the life of a backup, and the old digits stay in sight.
 const RUNS_JUMP: i64 = 10_000_000_000;
+/// The same on a server, where the numbers end at those of the first region.
+const SERVER_RUNS_JUMP: i64 = 1_000_000_000;
 /// By how much the numbers of hops jump.
 const HOPS_JUMP: i64 = 1 << 40;
 /// By how much the numbers of starts jump.
@@ -47,7 +51,7 @@ impl Doubt {
     pub(super) fn read(connection: &Connection) -> Sql<Option<Doubt>> {
         let mut found = [0; 5];
         for (value, name) in found.iter_mut().zip(Doubt::FACTS) {
-            match fact(connection, name)? {
+            match facts::get(connection, name)? {
                 Some(known) => *value = known,
                 None => return Ok(None),
             }
@@ -66,9 +70,8 @@ impl Doubt {
     pub(super) fn mark(connection: &Connection, as_of_ms: i64, at_ms: i64) -> Sql<()> {
         let number = |sql: &str| connection.query_row(sql, (), |row| row.get::<i64>(0));
         let doubt = Doubt {
-            run: number("SELECT coalesce(max(id), 0) FROM runs")?
-                .max(fact(connection, "runs_high")?.unwrap_or(0)),
-            owner: fact(connection, "owner")?.unwrap_or(0),
+            run: highest_run(connection)?,
+            owner: facts::get(connection, "owner")?.unwrap_or(0),
             generation: number("SELECT coalesce(max(generation), 0) FROM runs")? + GENERATIONS_JUMP,
             as_of_ms,
             at_ms,
@@ -81,7 +84,7 @@ impl Doubt {
             doubt.at_ms,
         ];
         for (name, value) in Doubt::FACTS.into_iter().zip(values) {
-            put(connection, name, value)?;
+            facts::put(connection, name, value)?;
         }
         // What a person sends as new from here on is above all that may have been given.
         connection.execute(
@@ -105,7 +108,8 @@ impl Doubt {
         if let Some(owner) = owner {
             return Ok(owner <= self.owner);
         }
-        if intent.run.0 <= self.run {
+        let region = self.region(writing.connection);
+        if intent.run.0 <= self.run || (region.from..region.to).contains(&intent.run.0) {
             return Ok(true);
         }
         // A later run of a message that was there at the backup: behind another flow's door, or done again.
@@ -113,43 +117,52 @@ impl Doubt {
             .connection
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM runs AS later JOIN runs AS earlier ON earlier.root = later.root
-                                WHERE later.id = ?1 AND earlier.id <= ?2)",
+                                WHERE later.id = ?1 AND (earlier.id <= ?2 OR earlier.id >= ?3 AND earlier.id < ?4))",
             )?
-            .query_row([intent.run.0, self.run], |row| row.get(0))
+            .query_row(
+                [intent.run.0, self.run, region.from, region.to],
+                |row| row.get(0),
+            )
+    }
+
+    /// The numbers of runs that starts before the backup may have given beside all others: see `numbers`.
+    fn region(&self, connection: &Connection) -> Block {
+        match connection {
+            Connection::Sqlite(_) => Block::default(),
+            Connection::Postgres(_) => Block {
+                from: Block::region(1).from,
+                to: Block::region(self.owner).to,
+            },
+        }
     }
 }
 
-/// Lets the numbers of runs, hops and starts jump, so that none is given that was given after the backup.
+/// Lets the numbers of runs, hops and starts jump, so that none is given that was given after the backup. On a server the numbers of hops are
+/// those of the start.
 pub(super) fn jump(connection: &Connection) -> Sql<()> {
-    let highest: i64 =
-        connection.query_row("SELECT coalesce(max(id), 0) FROM runs", (), |row| {
-            row.get(0)
-        })?;
-    let known = |name| -> Sql<i64> { Ok(fact(connection, name)?.unwrap_or(0)) };
-    let runs = highest.max(known("runs_high")?) + RUNS_JUMP;
-    put(connection, "runs_high", runs)?;
-    put(
-        connection,
-        "hops_reserved",
-        known("hops_reserved")? + HOPS_JUMP,
-    )?;
-    put(connection, "owner", known("owner")? + OWNERS_JUMP)
+    let known = |name| -> Sql<i64> { Ok(facts::get(connection, name)?.unwrap_or(0)) };
+    let runs = highest_run(connection)?;
+    match connection {
+        Connection::Sqlite(_) => {
+            facts::put(connection, "runs_high", runs + RUNS_JUMP)?;
+            let hops = known("hops_reserved")? + HOPS_JUMP;
+            facts::put(connection, "hops_reserved", hops)?;
+        }
+        Connection::Postgres(_) => facts::put(connection, RESERVED, runs + SERVER_RUNS_JUMP)?,
+    }
+    facts::put(connection, "owner", known("owner")? + OWNERS_JUMP)
 }
 
-/// A fact of the store.
-pub(super) fn fact(connection: &Connection, name: &str) -> Sql<Option<i64>> {
-    connection
-        .query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| {
-            row.get(0)
-        })
-        .optional()
-}
-
-/// Writes a fact.
-pub(super) fn put(connection: &Connection, name: &str, value: i64) -> Sql<()> {
-    connection.execute(
-        "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
-        params![name, value],
+/// The highest number of a run that was given, those of regions aside.
+fn highest_run(connection: &Connection) -> Sql<i64> {
+    let (fact, below) = match connection {
+        Connection::Sqlite(_) => ("runs_high", i64::MAX),
+        Connection::Postgres(_) => (RESERVED, Block::region(1).from),
+    };
+    let highest: i64 = connection.query_row(
+        "SELECT coalesce(max(id), 0) FROM runs WHERE id < ?1",
+        [below],
+        |row| row.get(0),
     )?;
-    Ok(())
+    Ok(highest.max(facts::get(connection, fact)?.unwrap_or(0)))
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::commit::{
     EffectId, EffectState, HopId, Intended, Intent, Outcome, RunId, SagaId, Unannounced,
 };
-use super::database::{Connection, Optional, Row, Sql, params};
+use super::database::{Connection, Give, Optional, Row, Sql, params};
 use super::doubt::Doubt;
 use super::versions;
 use super::writer::Writing;
@@ -83,9 +84,31 @@ pub struct EffectRow {
     pub answer: Option<Bytes>,
 }
 
-/// Decides on an intent and, if it may go on, makes it durable.
-pub(super) fn intend(writing: &Writing<'_>, intent: &Intent) -> Sql<Intended> {
-    let stored = stored(writing.connection, intent.effect)?;
+/// Decides on intents, one after another, and makes durable those that may go on.
+pub(super) fn intend(writing: &Writing<'_>, intents: &[Intent]) -> Sql<Vec<Intended>> {
+    let mut known = FxHashMap::default();
+    let effects: Vec<_> = intents
+        .iter()
+        .map(|intent| [intent.effect.0.give()])
+        .collect();
+    let sql = format!("SELECT {STORED} FROM effects WHERE id = ?1");
+    writing.connection.query_each(&sql, &effects, |row| {
+        known.insert(row.get::<[u8; 16]>(STORED_ID)?, stored_from(row)?);
+        Ok(())
+    })?;
+    let mut seen = FxHashSet::default();
+    let decide = |intent: &Intent| {
+        let stored = match seen.insert(intent.effect) {
+            true => known.remove(&intent.effect.0),
+            // An earlier one of these is about the same effect.
+            false => stored(writing.connection, intent.effect)?,
+        };
+        decide(writing, intent, stored)
+    };
+    intents.iter().map(decide).collect()
+}
+
+fn decide(writing: &Writing<'_>, intent: &Intent, stored: Option<Stored>) -> Sql<Intended> {
     if stored.as_ref().is_none_or(|stored| stored.state != DONE) {
         if let Some(newer) = versions::newer(writing.connection, &intent.guards)? {
             return Ok(Intended::Stale(newer));
@@ -229,14 +252,12 @@ pub(super) fn settle(writing: &Writing<'_>, outcome: &Outcome) -> Sql<()> {
     if let Some(unannounced) = &outcome.unannounced {
         return unannounced_outcome(writing, outcome, unannounced, state, answer);
     }
-    let rows = writing.run(
-        "UPDATE effects SET state = ?2, answer = ?3, last_at = ?4 WHERE id = ?1 AND state NOT IN (1, 4)",
+    writing.connection.put_one(
+        "UPDATE effects SET answer = CASE WHEN state IN (1, 4) THEN answer ELSE ?3 END, last_at = CASE WHEN state IN (1, 4) THEN last_at ELSE ?4 END,
+           state = CASE WHEN state IN (1, 4) THEN state ELSE ?2 END WHERE id = ?1",
         params![outcome.effect.0, state, answer, at_ms],
-    )?;
-    if rows == 0 && stored(writing.connection, outcome.effect)?.is_none() {
-        tracing::error!("an effect has an outcome and never had an intent: a defect of the engine");
-    }
-    Ok(())
+        "an effect has an outcome and never had an intent: a defect of the engine",
+    )
 }
 
 /// Notes that the effect which this step of a saga undoes is undone: it is not sent again, nor taken for done.
@@ -273,27 +294,30 @@ struct Stored {
 }
 
 fn stored(connection: &Connection, effect: EffectId) -> Sql<Option<Stored>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT state, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request, answer, renew
-         FROM effects WHERE id = ?1",
-    )?;
-    statement
-        .query_row([effect.0], |row| {
-            Ok(Stored {
-                state: row.get(0)?,
-                owner: row.get(1)?,
-                lease_until_ms: row.get(2)?,
-                attempts: row.get(3)?,
-                absent: row.get(4)?,
-                first_at_ms: row.get(5)?,
-                last_at_ms: row.get(6)?,
-                idempotency_key: row.get(7)?,
-                request: Bytes::from(row.get::<Vec<u8>>(8)?),
-                answer: row.get::<Option<Vec<u8>>>(9)?.map(Bytes::from),
-                renew: row.get(10)?,
-            })
-        })
+    connection
+        .prepare_cached(&format!("SELECT {STORED} FROM effects WHERE id = ?1"))?
+        .query_row([effect.0], stored_from)
         .optional()
+}
+
+/// What `stored_from` reads, and where the id is behind it.
+const STORED: &str = "state, owner, lease_until, attempts, absent, first_at, last_at, idempotency_key, request, answer, renew, id";
+const STORED_ID: usize = 11;
+
+fn stored_from(row: &Row<'_>) -> Sql<Stored> {
+    Ok(Stored {
+        state: row.get(0)?,
+        owner: row.get(1)?,
+        lease_until_ms: row.get(2)?,
+        attempts: row.get(3)?,
+        absent: row.get(4)?,
+        first_at_ms: row.get(5)?,
+        last_at_ms: row.get(6)?,
+        idempotency_key: row.get(7)?,
+        request: Bytes::from(row.get::<Vec<u8>>(8)?),
+        answer: row.get::<Option<Vec<u8>>>(9)?.map(Bytes::from),
+        renew: row.get(10)?,
+    })
 }
 
 /// What a person's decision changes in the ledger.

@@ -208,6 +208,13 @@ pub struct ExceptionFilter {
     pub limit: usize,
 }
 
+impl ExceptionDetail {
+    /// How many things were done about it: who acts on what they have seen says so.
+    pub fn version(&self) -> u32 {
+        u32::try_from(self.history.len()).unwrap_or(u32::MAX)
+    }
+}
+
 impl Reader {
     /// Exceptions, the newest first.
     pub async fn exceptions(&self, filter: ExceptionFilter) -> Result<Vec<ExceptionRow>, Failure> {

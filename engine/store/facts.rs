@@ -3,7 +3,7 @@
 
 use crate::failure::Failure;
 
-use super::database::{Sql, params};
+use super::database::{Connection, Optional, Sql, params};
 use super::reader::Reader;
 use super::writer::Writing;
 
@@ -33,6 +33,23 @@ impl Reader {
         })
         .await
     }
+}
+
+/// A number that the store remembers; `None` if it has none.
+pub(super) fn get(connection: &Connection, name: &str) -> Sql<Option<i64>> {
+    connection
+        .query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()
+}
+
+/// Remembers a number, whatever it was.
+pub(super) fn put(connection: &Connection, name: &str, value: i64) -> Sql<()> {
+    connection.put(
+        "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
+        params![name, value],
+    )
 }
 
 /// Sets a fact, if it is still what it was.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::failure::Failure;
 use crate::message::MessageId;
 use crate::world::mutation;
 
 use super::commit::{FENCE_FIRST, HopId, NewHop, RunId, StoredHop};
-use super::database::{Connection, Optional, Row, Sql, params};
+use super::database::{Connection, Optional, Row, Sql, Value, params};
 use super::journeys;
 use super::reader::Reader;
 use super::writer::Writing;
@@ -57,6 +58,8 @@ pub struct Standing {
     pub hop: HopId,
     /// The flow.
     pub flow: Arc<str>,
+    /// The revision of the flow under which it goes on.
+    pub revision: Arc<str>,
     /// The step.
     pub step: Arc<str>,
     /// The number of the attempt to come.
@@ -72,7 +75,8 @@ impl Reader {
     pub async fn standing_hops(&self) -> Result<Vec<Standing>, Failure> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id, flow, step, due_at IS NOT NULL, held IS NOT NULL, attempt FROM hops ORDER BY id",
+                "SELECT hops.id, hops.flow, hops.step, hops.due_at IS NOT NULL, hops.held IS NOT NULL, hops.attempt, coalesce(hops.revision, runs.revision)
+                 FROM hops JOIN runs ON runs.id = hops.run ORDER BY hops.id",
             )?;
             let mut names = Names::default();
             statement.query_map((), |row| {
@@ -83,6 +87,7 @@ impl Reader {
                     waits: row.get(3)?,
                     held: row.get(4)?,
                     attempt: row.get(5)?,
+                    revision: names.shared(&row.text(6)?),
                 })
             })
         })
@@ -96,30 +101,38 @@ impl Reader {
         hops: Vec<HopId>,
         bytes_max: usize,
     ) -> Result<(Vec<StoredHop>, usize), Failure> {
-        self.read(move |connection| {
-            let (mut found, mut bytes) = (Vec::with_capacity(hops.len()), 0);
-            for (at, hop) in hops.iter().enumerate() {
-                if bytes >= bytes_max && !found.is_empty() {
-                    return Ok((found, at));
-                }
-                if let Some(hop) = ready(connection, *hop)? {
-                    bytes += hop.body.len() + hop.envelope.len();
-                    found.push(hop);
-                }
-            }
-            Ok((found, hops.len()))
-        })
-        .await
+        self.read(move |connection| ready_within(connection, &hops, bytes_max))
+            .await
     }
 
     /// Which of these hops are there with this fence and do not wait: those that may still be worked on.
     pub async fn hops_there(&self, hops: Vec<(HopId, i64)>) -> Result<Vec<bool>, Failure> {
         self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM hops WHERE id = ?1 AND fence = ?2 AND due_at IS NULL)",
-            )?;
-            let there = |(hop, fence): &(HopId, i64)| statement.query_row([hop.0, *fence], |row| row.get(0));
-            hops.iter().map(there).collect()
+            let asked = hops
+                .iter()
+                .map(|(hop, fence)| [hop.0, *fence].map(Value::Integer));
+            let mut there = FxHashSet::default();
+            let sql = "SELECT id, fence FROM hops WHERE id = ?1 AND fence = ?2 AND due_at IS NULL";
+            connection.query_each(sql, &asked.collect::<Vec<_>>(), |row| {
+                there.insert((HopId(row.get(0)?), row.get::<i64>(1)?));
+                Ok(())
+            })?;
+            Ok(hops.iter().map(|hop| there.contains(hop)).collect())
+        })
+        .await
+    }
+
+    /// The revision under which a message stands at a step, whichever it is.
+    pub async fn revision_at(&self, flow: &str, step: &str) -> Result<Option<Arc<str>>, Failure> {
+        let (flow, step) = (flow.to_owned(), step.to_owned());
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT coalesce(hops.revision, runs.revision) FROM hops JOIN runs ON runs.id = hops.run
+                     WHERE hops.flow = ?1 AND hops.step = ?2 ORDER BY hops.id LIMIT 1",
+                )?
+                .query_row(params![flow, step], |row| row.get(0))
+                .optional()
         })
         .await
     }
@@ -154,11 +167,11 @@ impl Reader {
     }
 }
 
-/// Adds a hop, ready at once.
-pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
+/// Adds a hop, ready at once; with a revision where that is another one than that of its run.
+pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop, revision: Option<&str>) -> Sql<()> {
     writing.put(
-        "INSERT INTO hops (id, run, flow, step, message, fence, attempt, envelope, body, ready_at, announced)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)",
+        "INSERT INTO hops (id, run, flow, step, message, fence, attempt, envelope, body, ready_at, announced, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)",
         params![
             hop.hop.0,
             hop.run.0,
@@ -170,6 +183,7 @@ pub(super) fn insert(writing: &Writing<'_>, hop: &NewHop) -> Sql<()> {
             hop.body.as_deref(),
             writing.now_ms,
             (!writing.announces).then_some(0),
+            revision,
         ],
     )?;
     Ok(())
@@ -180,13 +194,16 @@ pub(super) fn hold(writing: &Writing<'_>, hop: HopId) -> Sql<()> {
     writing.put("UPDATE hops SET held = 1 WHERE id = ?1", [hop.0])
 }
 
-/// Ends a hop, if it is there with this fence.
-pub(super) fn end(writing: &Writing<'_>, hop: HopId, fence: i64) -> Sql<bool> {
-    let rows = writing.run(
-        "DELETE FROM hops WHERE id = ?1 AND fence = ?2",
-        params![hop.0, fence],
-    )?;
-    Ok(rows == 1 || mutation::is("unfenced-end"))
+/// Ends hops, each if it is there with this fence; says of each whether it was.
+pub(super) fn end(writing: &Writing<'_>, hops: &[(HopId, i64)]) -> Sql<Vec<bool>> {
+    let hops: Vec<_> = hops
+        .iter()
+        .map(|(hop, fence)| [hop.0, *fence].map(Value::Integer))
+        .collect();
+    let sql = "DELETE FROM hops WHERE id = ?1 AND fence = ?2";
+    let rows = writing.connection.execute_each(sql, &hops)?;
+    let ended = |rows| rows == 1 || mutation::is("unfenced-end");
+    Ok(rows.into_iter().map(ended).collect())
 }
 
 /// Lets a hop wait, if it is there with this fence. Its fence rises.
@@ -240,6 +257,13 @@ pub(super) fn put_off(writing: &Writing<'_>, hop: HopId, due_at_ms: i64) -> Sql<
     Ok(())
 }
 
+/// What waits for a time at a step is due now.
+pub(super) fn hurry(writing: &Writing<'_>, flow: &str, step: &str) -> Sql<()> {
+    let sql = "UPDATE hops SET due_at = ?3 WHERE flow = ?1 AND step = ?2 AND due_at > ?3";
+    writing.put(sql, params![flow, step, writing.now_ms])?;
+    Ok(())
+}
+
 /// Whether a hop is there with this fence.
 pub(super) fn stands(writing: &Writing<'_>, hop: HopId, fence: i64) -> Sql<bool> {
     writing
@@ -268,22 +292,20 @@ pub(super) fn wake(writing: &mut Writing<'_>, hop: HopId) -> Sql<()> {
 
 /// Makes hops ready whose time has come, the longest due first.
 pub(super) fn release(writing: &Writing<'_>, due_at_ms: i64, limit: usize) -> Sql<Vec<StoredHop>> {
-    let due: Vec<i64> = {
+    let due: Vec<HopId> = {
         let mut statement = writing.connection.prepare_cached(
             "SELECT id FROM hops WHERE due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
         )?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        statement.query_map(params![due_at_ms, limit], |row| row.get(0))?
+        statement.query_map(params![due_at_ms, limit], |row| row.get(0).map(HopId))?
     };
-    let mut released = Vec::with_capacity(due.len());
-    for hop in due {
+    for hop in &due {
         writing.put(
             "UPDATE hops SET due_at = NULL, ready_at = ?2, announced = CASE WHEN announced = 0 THEN 0 END WHERE id = ?1",
-            [hop, writing.now_ms],
+            [hop.0, writing.now_ms],
         )?;
-        released.extend(ready(writing.connection, HopId(hop))?);
     }
-    Ok(released)
+    ready_of(writing.connection, &due)
 }
 
 /// The hops of a run that are not over.
@@ -305,6 +327,58 @@ pub(super) fn of_run(connection: &Connection, run: RunId) -> Sql<Vec<HopRow>> {
     })
 }
 
+/// What `ready_hops` gives.
+pub(super) fn ready_within(
+    connection: &Connection,
+    hops: &[HopId],
+    bytes_max: usize,
+) -> Sql<(Vec<StoredHop>, usize)> {
+    let looked = match bytes_max {
+        usize::MAX => hops.len(),
+        bytes_max => within(connection, hops, bytes_max)?,
+    };
+    Ok((ready_of(connection, &hops[..looked])?, looked))
+}
+
+/// How many of these hops have so many bytes together: no more once `bytes_max` is reached, but one that is ready at least.
+fn within(connection: &Connection, hops: &[HopId], bytes_max: usize) -> Sql<usize> {
+    let mut sizes = FxHashMap::default();
+    let sql = format!(
+        "SELECT hops.id, coalesce(length(hops.body), length(bodies.body)) + coalesce(length(hops.envelope), length(bodies.envelope))
+         {FROM} WHERE hops.id = ?1 AND {READY}"
+    );
+    connection.query_each(&sql, &numbers(hops), |row| {
+        sizes.insert(HopId(row.get(0)?), row.get::<i64>(1)?);
+        Ok(())
+    })?;
+    let (mut found, mut bytes) = (false, 0);
+    for (at, hop) in hops.iter().enumerate() {
+        if found && bytes >= bytes_max {
+            return Ok(at);
+        }
+        if let Some(size) = sizes.get(hop) {
+            found = true;
+            bytes += usize::try_from(*size).unwrap_or(0);
+        }
+    }
+    Ok(hops.len())
+}
+
+/// These hops with their messages, in this order, without those that cannot be worked on.
+fn ready_of(connection: &Connection, hops: &[HopId]) -> Sql<Vec<StoredHop>> {
+    let mut found = Vec::with_capacity(hops.len());
+    let sql = format!("SELECT {COLUMNS} {FROM} WHERE hops.id = ?1 AND {READY}");
+    connection.query_each(&sql, &numbers(hops), |row| {
+        found.push(from_row(row)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn numbers(hops: &[HopId]) -> Vec<[Value<'static>; 1]> {
+    hops.iter().map(|hop| [Value::Integer(hop.0)]).collect()
+}
+
 /// A hop with its message, if it can be worked on.
 pub(super) fn ready(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>> {
     stored(connection, hop, false)
@@ -315,33 +389,43 @@ pub(super) fn any(connection: &Connection, hop: HopId) -> Sql<Option<StoredHop>>
     stored(connection, hop, true)
 }
 
+/// What `from_row` reads, and where it is.
+const COLUMNS: &str =
+    "hops.id, hops.fence, hops.run, hops.flow, hops.step, hops.attempt, hops.message, runs.root, runs.received_at,
+     coalesce(hops.revision, runs.revision), coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys,
+     hops.body IS NULL, hops.revision IS NOT NULL";
+const FROM: &str =
+    "FROM hops JOIN runs ON runs.id = hops.run LEFT JOIN bodies ON bodies.run = hops.run";
+/// Of a hop that can be worked on.
+const READY: &str = "hops.due_at IS NULL AND hops.held IS NULL";
+
 fn stored(connection: &Connection, hop: HopId, any: bool) -> Sql<Option<StoredHop>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT hops.fence, hops.run, hops.flow, hops.step, hops.attempt, hops.message, runs.root, runs.received_at, runs.revision,
-                coalesce(hops.body, bodies.body), coalesce(hops.envelope, bodies.envelope), runs.keys, hops.body IS NULL
-         FROM hops JOIN runs ON runs.id = hops.run LEFT JOIN bodies ON bodies.run = hops.run
-         WHERE hops.id = ?1 AND (?2 OR (hops.due_at IS NULL AND hops.held IS NULL))",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} {FROM} WHERE hops.id = ?1 AND (?2 OR ({READY}))"
+    ))?;
     statement
-        .query_row(params![hop.0, any], |row| {
-            Ok(StoredHop {
-                hop,
-                fence: row.get(0)?,
-                run: RunId(row.get(1)?),
-                flow: row.get(2)?,
-                step: row.get(3)?,
-                attempt: row.get(4)?,
-                message: MessageId::from_bytes(row.get(5)?),
-                root: MessageId::from_bytes(row.get(6)?),
-                received_at_ms: row.get(7)?,
-                revision: row.get(8)?,
-                body: bytes(row, 9)?,
-                runs_body: row.get(12)?,
-                envelope: bytes(row, 10)?,
-                keys: Arc::new(journeys::keys_from(&row.text(11)?)),
-            })
-        })
+        .query_row(params![hop.0, any], from_row)
         .optional()
+}
+
+fn from_row(row: &Row<'_>) -> Sql<StoredHop> {
+    Ok(StoredHop {
+        hop: HopId(row.get(0)?),
+        fence: row.get(1)?,
+        run: RunId(row.get(2)?),
+        flow: row.get(3)?,
+        step: row.get(4)?,
+        attempt: row.get(5)?,
+        message: MessageId::from_bytes(row.get(6)?),
+        root: MessageId::from_bytes(row.get(7)?),
+        received_at_ms: row.get(8)?,
+        revision: row.get(9)?,
+        body: bytes(row, 10)?,
+        envelope: bytes(row, 11)?,
+        keys: Arc::new(journeys::keys_from(&row.text(12)?)),
+        runs_body: row.get(13)?,
+        moved: row.get(14)?,
+    })
 }
 
 fn bytes(row: &Row<'_>, column: usize) -> Sql<Bytes> {
@@ -355,7 +439,7 @@ pub(super) fn count(row: &Row<'_>, column: usize) -> Sql<u64> {
 
 /// Names that repeat in many rows, each allocated once.
 #[derive(Default)]
-struct Names(rustc_hash::FxHashSet<Arc<str>>);
+struct Names(FxHashSet<Arc<str>>);
 
 impl Names {
     fn shared(&mut self, name: &str) -> Arc<str> {

@@ -23,11 +23,17 @@ const STEPS: &[&str] = &[
     super::sequences::TABLES,
     super::announcements::COLUMNS,
     GUARDED,
+    super::systems::VIEWS,
+    super::revisions::TABLES,
+    super::toggles::TABLE,
+    super::canaries::TABLES,
+    ADMIN,
+    super::calls::TABLE,
 ];
 
 /// The versions whose step only adds what an older program neither reads nor needs to write: tables, indexes, columns with a default that means
 /// "nothing". To be listed here a step must be played by `an_older_program_works_on_what_a_newer_one_has_added`.
-const ADDITIVE: &[usize] = &[10, 11];
+const ADDITIVE: &[usize] = &[10, 11, 12, 13, 14, 15, 16, 17];
 
 /// The fact that says from which version on a program can work on the database.
 const READABLE_BY: &str = "readable_by";
@@ -154,6 +160,33 @@ CREATE TABLE guarded (
   scope TEXT NOT NULL, key TEXT NOT NULL, effect BLOB NOT NULL, PRIMARY KEY (scope, key, effect)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX guarded_effect ON guarded (effect);
+";
+
+/// What the admin API keeps:
+/// - `audit` is only added to: triggers refuse all else
+/// - `audit_head` says how many rows there are and the hash of the last one, so that a log whose end was cut off is known for it
+/// - `tokens.roles` and `.flows` are lists with commas; a token that is revoked stays, so that its name in the audit log means something
+/// - `answers.status` is 0 while the first request is under way
+const ADMIN: &str = "
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL, kind TEXT NOT NULL, via TEXT NOT NULL, source TEXT, request TEXT,
+  action TEXT NOT NULL, target_kind TEXT NOT NULL, target TEXT NOT NULL, reason TEXT, outcome TEXT NOT NULL, detail TEXT, hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE audit_head (
+  id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER audit_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+CREATE TRIGGER audit_not_removed BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+CREATE TABLE tokens (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, hash BLOB NOT NULL UNIQUE, roles TEXT NOT NULL, flows TEXT NOT NULL,
+  created_at INTEGER NOT NULL, created_by TEXT NOT NULL, expires_at INTEGER NOT NULL, revoked_at INTEGER, used_at INTEGER
+) STRICT;
+CREATE INDEX tokens_name ON tokens (name);
+CREATE TABLE answers (
+  actor TEXT NOT NULL, key TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, status INTEGER NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (actor, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX answers_at ON answers (at);
 ";
 
 /// Brings the database to the newest version, each step in a transaction of its own.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::ErrorCode;
 use tokio::sync::{Semaphore, oneshot};
@@ -25,8 +25,12 @@ use crate::world::clock::{Clock, Vigil};
 use crate::world::{World, disk};
 
 pub mod announcements;
+pub mod answers;
+pub mod audit;
 pub mod backup;
 pub mod books;
+pub mod calls;
+pub mod canaries;
 pub mod chains;
 pub mod commit;
 pub mod cursors;
@@ -38,17 +42,21 @@ pub mod facts;
 pub mod groups;
 pub mod hops;
 pub mod journeys;
+pub mod measures;
 pub mod notices;
 pub mod reader;
 pub mod replays;
 pub mod reruns;
 pub mod restore;
 pub mod retention;
+pub mod revisions;
 pub mod runs;
 pub mod sagas;
 pub mod sequences;
 pub mod standing;
 pub mod systems;
+pub mod toggles;
+pub mod tokens;
 pub mod versions;
 pub mod waits;
 
@@ -63,6 +71,7 @@ mod numbers;
 pub mod postgres;
 mod queue;
 pub mod sync;
+mod together;
 mod writer;
 
 #[cfg(test)]
@@ -75,9 +84,9 @@ use commit::{Commit, Committed, HopId, RunId};
 use database::{Connection, Error, Sql};
 use doubt::Doubt;
 use numbers::{Block, Numbers};
-use postgres::Server;
 use postgres::begin::Use;
 use postgres::lead::{Lead, Leads};
+use postgres::{Away, Server};
 use queue::{Done, Request};
 use reader::{Place, Reader};
 use retention::{Retention, Swept};
@@ -89,8 +98,13 @@ use writer::{HOPS_RESERVED, Writer};
 pub struct Options {
     /// Where it is; the folder of a file is made if it is missing.
     pub place: Place,
-    /// Whether other engines may use it at the same time; a file is never shared.
+    /// Whether hops are announced to a hand-off outside of the store, so that other engines may work on them: the store notes which were. A
+    /// server's store may be open in all of them; a file is open in one, whatever is said here.
     pub sharing: Use,
+    /// How people call the engine, where several share the store.
+    pub who: String,
+    /// In which folder of its own disk the engine notes what it has seen of a store on a server.
+    pub witness: Option<PathBuf>,
     /// How many commits may wait for the writer or be with it; more wait before they are queued.
     pub queued_max: usize,
     /// How many commits may share a transaction.
@@ -103,8 +117,6 @@ pub struct Options {
     pub checkpoint_pages: u32,
     /// How the log is made durable.
     pub sync: SyncFile,
-    /// Whether hops are announced to a hand-off outside of the store, and it notes which were.
-    pub announces: bool,
 }
 
 impl Options {
@@ -118,13 +130,14 @@ impl Options {
         Options {
             place,
             sharing: Use::Alone,
+            who: String::new(),
+            witness: None,
             queued_max: 256,
             group_max: 64,
             cache_bytes: 16 << 20,
             bytes_max: None,
             checkpoint_pages: 4096,
             sync: SyncFile::real(),
-            announces: false,
         }
     }
 }
@@ -146,6 +159,8 @@ struct Inner {
     ahead_ms: Arc<AtomicI64>,
     /// Where others may lead.
     leads: Option<Leads>,
+    /// Whether its server is away, as the log has it.
+    away: Option<Arc<Away>>,
     done: Arc<Done>,
     log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -178,10 +193,12 @@ impl Store {
         migrations::migrate(&connection, &shown)?;
         let moved = settle(&connection, &shown)?;
         let connection = Connection::Sqlite(connection);
-        let start = begin(&connection, world.clock.now_ms(), options.announces)
+        let announces = options.sharing == Use::Shared;
+        let start = begin(&connection, world.clock.now_ms(), announces)
             .map_err(|error| failure(&shown, &error))?;
         let clock = world.clock.clone();
-        let log = Log::of(&shown);
+        let done = Done::of(world.metrics.store());
+        let log = Log::of(&shown, done.meter.clone());
         let (requests, queue) = mpsc::channel();
         disk::sync_folder_of(path)?;
         let database = File::open(path).map(Arc::new);
@@ -194,7 +211,6 @@ impl Store {
         let syncer = Syncer::start(&log, path, &options.sync, &requests);
         let mover = Mover::start(passes, &log, &shown, &requests);
         let hops = Arc::new(Numbers::all_from(start.next_hop));
-        let done = Arc::new(Done::default());
         let vigil = Vigil::new(&*world.clock);
         let writer = Writer {
             syncer: syncer.map_err(|error| unsound(&shown, &error))?,
@@ -205,7 +221,7 @@ impl Store {
             shown: shown.clone(),
             world,
             owner: start.owner,
-            announces: options.announces,
+            announces,
             doubt: start.doubt,
             hops: hops.clone(),
             hops_reserved: start.next_hop + HOPS_RESERVED,
@@ -229,6 +245,7 @@ impl Store {
             clock,
             ahead_ms: Arc::default(),
             leads: None,
+            away: None,
             done,
             log,
             thread: Mutex::new(Some(thread)),
@@ -236,11 +253,14 @@ impl Store {
     }
 
     fn open_server(server: &Server, options: &Options, world: World) -> Result<Store, Failure> {
-        let (connection, start) =
-            apart(|| postgres::begin::open(server, options.sharing, options.announces))?;
+        let drawn = i64::try_from(world.random.next() >> 1).unwrap_or(0);
+        let (connection, start) = apart(|| postgres::begin::open(server, options, drawn))?;
+        let done = Done::of(world.metrics.store());
+        let log = Log::of(server.shown(), done.meter.clone());
+        let away = Arc::new(Away::of(server.shown(), world.clock.clone()));
         let region = Block::region(start.owner);
         let runs = Arc::new(Numbers::of(start.runs, region));
-        let (done, ahead_ms) = (Arc::<Done>::default(), Arc::<AtomicI64>::default());
+        let ahead_ms = Arc::<AtomicI64>::default();
         let (requests, queue) = mpsc::channel();
         let clock = world.clock.clone();
         let writer = postgres::writer::Writer {
@@ -249,7 +269,7 @@ impl Store {
             connection: Some(connection),
             world,
             owner: start.owner,
-            announces: options.announces,
+            who: options.who.clone(),
             doubt: start.doubt,
             runs: runs.clone(),
             group_max: options.group_max.max(1),
@@ -258,6 +278,11 @@ impl Store {
             position: retention::Position::default(),
             number: 0,
             outage: postgres::writer::Outage::default(),
+            away: away.clone(),
+            life: start.life,
+            counts: start.counts,
+            witness: start.witness,
+            log: log.clone(),
         };
         let thread = spawn(move || writer.work(&queue))?;
         Ok(Store(Arc::new(Inner {
@@ -271,8 +296,9 @@ impl Store {
             clock,
             ahead_ms,
             leads: Some(Leads::of(server)),
+            away: Some(away),
             done,
-            log: Log::of(server.shown()),
+            log,
             thread: Mutex::new(Some(thread)),
         })))
     }
@@ -321,12 +347,21 @@ impl Store {
         }
     }
 
+    /// Whether this failure belongs to an outage of the store's server, which the log has once for all that need the store meanwhile.
+    pub fn has_said(&self, failure: &Failure) -> bool {
+        self.0
+            .away
+            .as_ref()
+            .is_some_and(|away| away.has_said(failure))
+    }
+
     /// Makes a commit durable: the answer comes after the fsync. Waits first if the queue is full.
     ///
     /// Fails with class `conflict` if the commit's cursor is elsewhere, and with `unavailable` if the disk is full or broken or the
     /// store is closed; then nothing of it is applied. If the caller goes away while it waits for the answer, the commit is applied
     /// all the same.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
+        let began = Instant::now();
         let place = self.0.places.clone().acquire_owned().await;
         let place = place.map_err(|_| closed())?;
         let (answer, verdict) = oneshot::channel();
@@ -334,7 +369,9 @@ impl Store {
             .requests
             .send(Request::Commit(Box::new(commit), place, answer))
             .map_err(|_| closed())?;
-        verdict.await.unwrap_or_else(|_| Err(closed()))
+        let committed = verdict.await.unwrap_or_else(|_| Err(closed()));
+        self.0.done.meter.committed(began.elapsed());
+        committed
     }
 
     /// Removes one batch of what is finished and old. To be called again at once if there is more.
@@ -489,15 +526,7 @@ fn connect(path: &Path, options: &Options) -> rusqlite::Result<rusqlite::Connect
 }
 
 fn begin(connection: &Connection, now_ms: i64, announces: bool) -> Sql<Start> {
-    let fact = |name: &str| -> Sql<i64> {
-        connection.execute(
-            "INSERT INTO facts (name, value) VALUES (?1, 0) ON CONFLICT DO NOTHING",
-            [name],
-        )?;
-        connection.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| {
-            row.get(0)
-        })
-    };
+    let fact = |name: &str| -> Sql<i64> { Ok(facts::get(connection, name)?.unwrap_or(0)) };
     let transaction = connection.sqlite().unchecked_transaction()?;
     if let Some(by_ms) = clock::catch_up(connection, now_ms)? {
         tracing::warn!(
@@ -514,12 +543,12 @@ fn begin(connection: &Connection, now_ms: i64, announces: bool) -> Sql<Start> {
         connection.query_row("SELECT coalesce(max(id), 0) FROM runs", (), |row| {
             row.get(0)
         })?;
-    let next_run = highest.max(fact("runs_high")?) + 1;
-    connection.execute("UPDATE facts SET value = ?1 WHERE name = 'owner'", [owner])?;
-    connection.execute(
-        "UPDATE facts SET value = ?1 WHERE name = 'hops_reserved'",
-        [next_hop + HOPS_RESERVED],
-    )?;
+    let high = fact("runs_high")?;
+    // Retention raises it, where it is.
+    facts::put(connection, "runs_high", high)?;
+    let next_run = highest.max(high) + 1;
+    facts::put(connection, "owner", owner)?;
+    facts::put(connection, "hops_reserved", next_hop + HOPS_RESERVED)?;
     transaction.commit()?;
     Ok(Start {
         owner,

@@ -9,6 +9,7 @@ use super::commit::NewException;
 use super::database::{Connection, Optional, Sql, params};
 use super::exceptions::ExceptionId;
 use super::reader::Reader;
+use super::systems;
 use super::writer::Writing;
 
 /// What a notice is about.
@@ -76,8 +77,8 @@ pub enum NoticeChange {
     Told(String, Told),
     /// The source of this flow fails, for this reason.
     SourceFails(Arc<str>, String),
-    /// This system has gone down, for this reason.
-    SystemDown(Arc<str>, String),
+    /// This system is in this state, for this reason. Of engines that see it so the first one says it.
+    SystemDown(Arc<str>, &'static str, String),
 }
 
 /// For so long after a notice of a source that fails there is no other one of it, in milliseconds.
@@ -152,10 +153,15 @@ pub(super) fn change(writing: &Writing<'_>, change: &NoticeChange) -> Sql<()> {
              WHERE NOT EXISTS (SELECT 1 FROM notices WHERE kind = 'source' AND subject = ?2 AND at > CAST(?1 AS BIGINT) - ?4 AND at <= ?1)",
             params![writing.now_ms, flow, why, SOURCE_AGAIN_MS],
         )?,
-        NoticeChange::SystemDown(system, why) => writing.run(
-            "INSERT INTO notices (at, kind, subject, flow, message) VALUES (?1, 'system', ?2, '', ?3)",
-            params![writing.now_ms, system, why],
-        )?,
+        NoticeChange::SystemDown(system, health, why) => {
+            if systems::seen_by_others(writing, system, health)? {
+                return Ok(());
+            }
+            writing.run(
+                "INSERT INTO notices (at, kind, subject, flow, message) VALUES (?1, 'system', ?2, '', ?3)",
+                params![writing.now_ms, system, format!("{health}: {why}")],
+            )?
+        }
     };
     Ok(())
 }

@@ -7,10 +7,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::database::{Connection, Sql};
-use super::postgres::begin::{fact, set_fact};
+use super::facts;
 
 /// How many numbers of runs are set aside at once. What is left of them is given back at a proper end.
 pub(super) const RUNS: i64 = 1 << 14;
+
+/// The fact that says up to which number of runs is set aside on PostgreSQL.
+pub(super) const RESERVED: &str = "runs_reserved";
 
 /// How many numbers the region of one start has.
 const REGION_BITS: u32 = 38;
@@ -113,16 +116,16 @@ impl Numbers {
 
 /// Sets numbers of runs aside, in a transaction that holds the store.
 pub(super) fn reserve(connection: &Connection) -> Sql<Block> {
-    let from = fact(connection, "runs_reserved")? + 1;
+    let from = facts::get(connection, RESERVED)?.unwrap_or(0) + 1;
     let to = from + RUNS;
-    set_fact(connection, "runs_reserved", to - 1)?;
+    facts::put(connection, RESERVED, to - 1)?;
     Ok(Block { from, to })
 }
 
 /// Gives back what was set aside last and not used, in a transaction that holds the store.
 pub(super) fn give_back(connection: &Connection, left: Block) -> Sql<()> {
-    if fact(connection, "runs_reserved")? == left.to - 1 {
-        set_fact(connection, "runs_reserved", left.from - 1)?;
+    if facts::get(connection, RESERVED)? == Some(left.to - 1) {
+        facts::put(connection, RESERVED, left.from - 1)?;
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 //! it is asked for.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::failure::Failure;
+use crate::world::metrics::StoreMeter;
 
 use super::commit::{Commit, Committed};
 use super::retention::{Retention, Swept};
@@ -35,10 +37,28 @@ pub(super) enum Request {
 }
 
 /// What the writer has done so far.
-#[derive(Default)]
 pub(super) struct Done {
     pub(super) commits: AtomicU64,
     pub(super) transactions: AtomicU64,
+    pub(super) meter: StoreMeter,
+}
+
+impl Done {
+    /// Nothing yet; counted here too.
+    pub(super) fn of(meter: StoreMeter) -> Arc<Done> {
+        Arc::new(Done {
+            commits: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+            meter,
+        })
+    }
+
+    /// So many commits share a transaction that counts.
+    pub(super) fn applied(&self, commits: usize) {
+        let commits = u64::try_from(commits).unwrap_or(u64::MAX);
+        self.commits.fetch_add(commits, Ordering::Relaxed);
+        self.meter.transaction(commits);
+    }
 }
 
 /// A commit, its place in the queue, and where its answer goes.

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use crate::failure::{Class, Failure};
 use crate::message::MessageId;
 
 use super::commit::{Accepted, Chain, NewException, NewHop, NewRun, RunId, StoredHop, Trail};
-use super::database::{Optional, Sql, params};
+use super::database::{Connection, Optional, Sql, Value, params};
 use super::effects::EffectRow;
 use super::envelope::Envelope;
 use super::reader::Reader;
@@ -218,7 +219,7 @@ pub(super) fn rerun(writing: &mut Writing<'_>, rerun: &Rerun) -> Sql<(Rerunning,
     let waits = chains::enter(writing, rerun.run, &rerun.chains)?.is_some();
     let mut ready = Vec::with_capacity(rerun.hops.len());
     for hop in &rerun.hops {
-        hops::insert(writing, hop)?;
+        hops::insert(writing, hop, None)?;
         if waits {
             hops::hold(writing, hop.hop)?;
         }
@@ -301,19 +302,30 @@ pub(super) struct Handed {
     generation: u32,
 }
 
+/// Those of these runs that repeat others.
+pub(super) fn repeating(
+    connection: &Connection,
+    runs: impl Iterator<Item = RunId>,
+) -> Sql<FxHashSet<RunId>> {
+    let runs: Vec<_> = runs.map(|run| [Value::Integer(run.0)]).collect();
+    let mut repeating = FxHashSet::default();
+    let sql = "SELECT id FROM runs WHERE id = ?1 AND replay_of IS NOT NULL";
+    connection.query_each(sql, &runs, |row| {
+        repeating.insert(RunId(row.get(0)?));
+        Ok(())
+    })?;
+    Ok(repeating)
+}
+
 /// Whether a message at a door was there before, handed over by a run that the sender repeats. A newer generation is new.
 pub(super) fn handed_before(
     writing: &Writing<'_>,
     sender: RunId,
     run: &NewRun,
 ) -> Sql<Option<Handed>> {
-    let repeats: bool = writing
-        .connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1 AND replay_of IS NOT NULL)",
-        )?
-        .query_row([sender.0], |row| row.get(0))?;
-    if !repeats {
+    if !writing.together.may_repeat(sender)
+        || repeating(writing.connection, [sender].into_iter())?.is_empty()
+    {
         return Ok(None);
     }
     let generation = Envelope::read(&run.envelope).map_or(0, |envelope| envelope.generation);

@@ -14,7 +14,9 @@ use super::doubt::{Doubt, jump};
 use super::{failure, lock, make_folder_of};
 
 /// The flow under whose name the lengths of growing files are kept.
-const FILES: &str = "@files";
+pub(super) const FILES: &str = "@files";
+/// Where a disk has its own name, below the project's folder; on a server its files are under `FILES/NAME`.
+pub(super) const DISK: &str = ".crossdock/disk";
 /// How a copy is called that is about to take the store's place.
 const READY: &str = ".restoring";
 
@@ -85,7 +87,7 @@ pub fn restore(from: &Path, wish: &Wish<'_>, said: Said<'_>) -> Result<Restored,
     })?;
     let cut = match wish.resume {
         true => Vec::new(),
-        false => cut_back(lengths, wish)?,
+        false => cut_back(with_begun(lengths, wish), wish)?,
     };
     let old = swap(&part, wish)?;
     Ok(Restored {
@@ -107,7 +109,10 @@ pub fn mark_in_place(wish: &Wish<'_>) -> Result<Restored, Failure> {
     none_broken_off(wish.store)?;
     let inside = backup::look(wish.store)?;
     let (lengths, as_of_ms) = mark(wish.store, inside, wish, "in its place")?;
-    let cut = cut_back(lengths, wish)?;
+    let cut = match wish.resume {
+        true => Vec::new(),
+        false => cut_back(lengths, wish)?,
+    };
     Ok(Restored {
         inside: Inside { as_of_ms, ..inside },
         old: None,
@@ -149,47 +154,55 @@ fn mark(
             Doubt::mark(&connection, as_of_ms, wish.now_ms)?;
         }
         jump(&connection)?;
-        let why = format!(
-            "{how}, as of {}{}",
-            jiff::Timestamp::from_millisecond(as_of_ms).unwrap_or_default(),
-            if wish.resume { ", resumed" } else { "" }
-        );
         connection.execute(
             "INSERT INTO history (at, who, what, why) VALUES (?1, ?2, 'restored', ?3)",
-            params![wish.now_ms, wish.who, why],
+            params![wish.now_ms, wish.who, why(how, as_of_ms, wish)],
         )?;
-        let found = lengths_in(&connection)?;
+        let found = lengths_in(&connection, FILES)?;
         transaction.commit()?;
         Ok(found)
     })();
     Ok((lengths.map_err(cannot)?, as_of_ms))
 }
 
-/// The lengths of growing files, as a store has them.
-fn lengths_in(connection: &Connection) -> Sql<Vec<(String, u64)>> {
+/// What the history says of it.
+pub(super) fn why(how: &str, as_of_ms: i64, wish: &Wish<'_>) -> String {
+    format!(
+        "{how}, as of {}{}",
+        jiff::Timestamp::from_millisecond(as_of_ms).unwrap_or_default(),
+        if wish.resume { ", resumed" } else { "" }
+    )
+}
+
+/// The lengths of growing files, as a store has them under this name.
+pub(super) fn lengths_in(connection: &Connection, files: &str) -> Sql<Vec<(String, u64)>> {
     let mut statement =
         connection.prepare_cached("SELECT cursor, value FROM cursors WHERE flow = ?1")?;
-    statement.query_map([FILES], |row| {
+    statement.query_map([files], |row| {
         let length: String = row.get(1)?;
         Ok((row.get(0)?, length.parse().unwrap_or(u64::MAX)))
     })
 }
 
-/// Cuts growing files back to these lengths, as the engine would, and keeps what was behind that. A file that only the old store knows
-/// was begun after the backup.
-fn cut_back(lengths: Vec<(String, u64)>, wish: &Wish<'_>) -> Result<Vec<Cut>, Failure> {
+/// The lengths of growing files with those that only the old store knows: they were begun after the backup.
+fn with_begun(lengths: Vec<(String, u64)>, wish: &Wish<'_>) -> Vec<(String, u64)> {
     let mut all = lengths;
     // A store that cannot be read any more has nothing to say.
-    let old = backup::read_only(wish.store).map(|old| lengths_in(&old));
+    let old = backup::read_only(wish.store).map(|old| lengths_in(&old, FILES));
     for (path, _) in old.into_iter().flatten().flatten() {
         if !all.iter().any(|(known, _)| *known == path) {
             all.push((path, 0));
         }
     }
+    all
+}
+
+/// Cuts growing files back to these lengths, as the engine would, and keeps what was behind that.
+pub(super) fn cut_back(lengths: Vec<(String, u64)>, wish: &Wish<'_>) -> Result<Vec<Cut>, Failure> {
     let folder = wish.store.parent().unwrap_or(Path::new("."));
     let folder = folder.join(format!("after-backup-{}", stamp(wish.now_ms)));
     let mut cut = Vec::new();
-    for (path, length) in all {
+    for (path, length) in lengths {
         let (file, rest) = (wish.root.join(&path), folder.join(&path));
         if disk::cut_aside(&file, length, &rest)? {
             cut.push(Cut { file, length, rest });
@@ -235,7 +248,7 @@ fn stamp(at_ms: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
@@ -262,7 +275,7 @@ mod tests {
         }
     }
 
-    fn intent(sample: &Sample, run: &NewRun, effect: u8) -> Intent {
+    pub(in crate::store) fn intent(sample: &Sample, run: &NewRun, effect: u8) -> Intent {
         Intent {
             effect: EffectId([effect; 16]),
             hop: HopId(1),
@@ -281,7 +294,7 @@ mod tests {
         }
     }
 
-    async fn intend(sample: &Sample, intent: Intent) -> Intended {
+    pub(in crate::store) async fn intend(sample: &Sample, intent: Intent) -> Intended {
         let commit = Commit {
             intents: vec![intent],
             ..Commit::default()
@@ -290,7 +303,7 @@ mod tests {
         committed.intents.remove(0)
     }
 
-    async fn settle(sample: &Sample, effect: u8, state: EffectState) {
+    pub(in crate::store) async fn settle(sample: &Sample, effect: u8, state: EffectState) {
         let outcome = Outcome {
             effect: EffectId([effect; 16]),
             state,
@@ -338,11 +351,16 @@ mod tests {
     async fn what_may_have_been_sent_after_the_backup_is_asked_for() {
         let (sample, orders, _folder, restored) = restored(false).await;
         assert_eq!((restored.inside.runs, restored.inside.hops), (3, 3));
+        asks_in_doubt(&sample, &orders).await;
+    }
+
+    /// Of three orders, of which the first is done and the second was refused, the restored store has what it must have.
+    pub(in crate::store) async fn asks_in_doubt(sample: &Sample, orders: &[NewRun]) {
         assert_eq!(sample.books().await.in_flight, 3);
-        let done = intend(&sample, intent(&sample, &orders[0], 0)).await;
+        let done = intend(sample, intent(sample, &orders[0], 0)).await;
         assert_eq!(done, Intended::Done(Bytes::from_static(b"201")));
         for n in [1, 2] {
-            let verdict = intend(&sample, intent(&sample, &orders[n], n as u8)).await;
+            let verdict = intend(sample, intent(sample, &orders[n], n as u8)).await;
             let Intended::Unknown {
                 restored,
                 first_at_ms,
@@ -357,20 +375,20 @@ mod tests {
                 "{first_at_ms}"
             );
             assert_eq!(last_at_ms, LATER_MS);
-            let mut take_over = intent(&sample, &orders[n], n as u8);
+            let mut take_over = intent(sample, &orders[n], n as u8);
             take_over.take_over = true;
-            let verdict = intend(&sample, take_over).await;
+            let verdict = intend(sample, take_over).await;
             assert!(matches!(verdict, Intended::Send { .. }), "{verdict:?}");
-            settle(&sample, n as u8, EffectState::NotApplied).await;
-            let again = intend(&sample, intent(&sample, &orders[n], n as u8)).await;
+            settle(sample, n as u8, EffectState::NotApplied).await;
+            let again = intend(sample, intent(sample, &orders[n], n as u8)).await;
             assert!(
                 matches!(again, Intended::Send { .. }),
                 "no doubt is left: {again:?}"
             );
         }
-        let mut anew = intent(&sample, &orders[2], 9);
+        let mut anew = intent(sample, &orders[2], 9);
         anew.generation = 1_002;
-        let verdict = intend(&sample, anew).await;
+        let verdict = intend(sample, anew).await;
         assert!(
             matches!(verdict, Intended::Send { .. }),
             "a person has said so: {verdict:?}"
@@ -378,11 +396,11 @@ mod tests {
         // A new message is in no doubt, one that descends from an old one is.
         let (new, mut child) = (sample.order("new", "1"), sample.order("child", "1"));
         child.root = orders[1].message;
-        assert!(new.run.0 > 10_000_000_000, "{:?}", new.run);
+        assert!(new.run.0 > 1_000_000_000, "{:?}", new.run);
         sample.accept(vec![new.clone(), child.clone()]).await;
-        let verdict = intend(&sample, intent(&sample, &new, 20)).await;
+        let verdict = intend(sample, intent(sample, &new, 20)).await;
         assert!(matches!(verdict, Intended::Send { .. }), "{verdict:?}");
-        let verdict = intend(&sample, intent(&sample, &child, 21)).await;
+        let verdict = intend(sample, intent(sample, &child, 21)).await;
         assert!(
             matches!(verdict, Intended::Unknown { restored: true, .. }),
             "{verdict:?}"

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::message::{MessageId, Names};
 
 use super::chains::Ahead;
-use super::commit::{Leaf, NewRun, RunId};
+use super::commit::{Leaf, NewRun, RunEnded, RunId};
 use super::database::{Connection, Give, Optional, Row, Sql, Value, params};
 use super::effects::EffectRow;
 use super::exceptions::ExceptionRow;
@@ -260,7 +260,7 @@ pub(super) fn turn(
     change: &Change,
 ) -> Sql<()> {
     let mut statement = writing.connection.prepare_cached(
-        "SELECT open, excepted, worst, state, chained IS NOT NULL, changes FROM runs WHERE id = ?1",
+        "SELECT open, excepted, worst, state, chained IS NOT NULL, changes, received_at FROM runs WHERE id = ?1",
     )?;
     let read = |row: &Row<'_>| {
         Ok((
@@ -270,9 +270,10 @@ pub(super) fn turn(
             row.get::<i64>(3)?,
             row.get::<bool>(4)?,
             row.get::<Option<i64>>(5)?,
+            row.get::<i64>(6)?,
         ))
     };
-    let Some((open, excepted, worst, state, chained, changes)) =
+    let Some((open, excepted, worst, state, chained, changes, received_ms)) =
         statement.query_row([run.0], read).optional()?
     else {
         return Ok(());
@@ -301,6 +302,14 @@ pub(super) fn turn(
     let counts = writing.books.of(flow);
     *counts.of(before) -= 1;
     *counts.of(after) += 1;
+    if open <= 0 {
+        writing.ended.push(RunEnded {
+            run,
+            flow: flow.clone(),
+            state: after,
+            received_ms: Some(received_ms),
+        });
+    }
     if chained {
         turn_over(writing, run, open, excepted)?;
     }
@@ -335,21 +344,40 @@ fn end_only_leaf(writing: &mut Writing<'_>, flow: &Arc<str>, run: RunId, leaf: &
     if is_exception(leaf) {
         return Ok(false);
     }
-    let after = ended_as(badness(leaf));
-    let rows = writing.run(
-        "UPDATE runs SET open = 0, worst = ?2, state = ?3, ended_at = ?4
-         WHERE id = ?1 AND open = 1 AND excepted = 0 AND worst = 0 AND chained IS NULL AND changes IS NULL",
-        params![run.0, badness(leaf), after.number(), writing.now_ms],
-    )?;
-    if rows == 1 {
+    let over = match writing.together.over(run) {
+        Some(over) => over,
+        None => end_only_leaves(writing, &[(run, leaf)])? == [true],
+    };
+    if over {
         let counts = writing.books.of(flow);
         counts.in_flight -= 1;
-        *counts.of(after) += 1;
+        let state = ended_as(badness(leaf));
+        *counts.of(state) += 1;
+        writing.ended.push(RunEnded {
+            run,
+            flow: flow.clone(),
+            state,
+            received_ms: None,
+        });
     }
-    Ok(rows == 1)
+    Ok(over)
 }
 
-fn is_exception(leaf: &Leaf) -> bool {
+/// Ends runs of which these leaves, no exceptions, are the only ones, and for which nobody waits; says of each whether it was so. The books
+/// are not told.
+pub(super) fn end_only_leaves(writing: &Writing<'_>, leaves: &[(RunId, &Leaf)]) -> Sql<Vec<bool>> {
+    let each = leaves.iter().map(|(run, leaf)| {
+        let worst = badness(leaf);
+        [run.0, worst, ended_as(worst).number(), writing.now_ms].map(Value::Integer)
+    });
+    let each: Vec<_> = each.collect();
+    let sql = "UPDATE runs SET open = 0, worst = ?2, state = ?3, ended_at = ?4
+         WHERE id = ?1 AND open = 1 AND excepted = 0 AND worst = 0 AND chained IS NULL AND changes IS NULL";
+    let rows = writing.connection.execute_each(sql, &each)?;
+    Ok(rows.into_iter().map(|rows| rows == 1).collect())
+}
+
+pub(super) fn is_exception(leaf: &Leaf) -> bool {
     matches!(leaf, Leaf::Exception(_))
 }
 

@@ -328,7 +328,7 @@ impl Way<'_> {
             body: step.body.clone(),
             envelope: Some(step.envelope.clone()),
         };
-        hops::insert(writing, &hop)?;
+        hops::insert(writing, &hop, self.end.revision.as_deref())?;
         self.resolved
             .follow
             .extend(hops::ready(writing.connection, hop.hop)?);

@@ -287,6 +287,7 @@ pub(crate) fn turned(run: &NewRun, hop: HopId, turn: Turn) -> End {
         run: run.run,
         flow: run.flow.clone(),
         step: Arc::from("erp"),
+        revision: None,
         turn,
         effect: None,
         saga: None,

@@ -12,6 +12,7 @@ use super::backup::{beside, read_only};
 use super::database::Sql;
 use super::postgres::Server;
 use super::postgres::begin::now_ms;
+use super::postgres::witness;
 use super::{books, failure, migrations};
 
 /// How a store is.
@@ -72,7 +73,7 @@ pub fn look(path: &Path, within: Duration) -> Result<Standing, Failure> {
 }
 
 /// How a store on a server is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Served {
     /// Its version; `None` if it is not there.
     pub version: Option<usize>,
@@ -84,13 +85,20 @@ pub struct Served {
     pub may_make: bool,
     /// The server's clock, in milliseconds since 1970.
     pub now_ms: i64,
+    /// If it lacks what engines here have seen of it: what is to be done.
+    pub lacks: Option<String>,
 }
 
-/// Looks at a store on a server.
-pub fn look_at(server: &Server) -> Result<Served, Failure> {
+/// Looks at a store on a server, of which engines have made notes in this folder.
+pub fn look_at(server: &Server, notes: &Path) -> Result<Served, Failure> {
+    let noted = witness::noted(notes)?;
     super::apart(|| {
         let connection = server.connect().map_err(|error| server.failure(&error))?;
         let version = migrations::postgres::check(server, &connection)?;
+        let all_in = match version {
+            Some(_) => witness::all_in(server, &connection, &noted),
+            None => Ok(()),
+        };
         let asked = (|| -> Sql<Served> {
             let (writable, may_make) = connection.query_row(
                 "SELECT CAST(CASE WHEN pg_is_in_recovery() THEN 0 ELSE 1 END AS BIGINT),
@@ -104,6 +112,7 @@ pub fn look_at(server: &Server) -> Result<Served, Failure> {
                 writable: writable == 1,
                 may_make: may_make == 1,
                 now_ms: now_ms(&connection)?,
+                lacks: all_in.err().map(|failure| failure.message),
             })
         })();
         asked.map_err(|error| server.failure(&error))

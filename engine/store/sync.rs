@@ -29,10 +29,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::failure::{Class, Failure};
+use crate::world::metrics::StoreMeter;
 use crate::world::{failpoint, mutation};
 
 use super::closed;
@@ -118,6 +120,7 @@ pub(super) struct Log {
     /// More is durable, or nothing will be.
     moved: Condvar,
     syncs: AtomicU64,
+    meter: StoreMeter,
     /// The store is broken.
     gave_up: watch::Sender<bool>,
 }
@@ -138,13 +141,14 @@ struct State {
 }
 
 impl Log {
-    pub(super) fn of(shown: &str) -> Arc<Log> {
+    pub(super) fn of(shown: &str, meter: StoreMeter) -> Arc<Log> {
         Arc::new(Log {
             shown: shown.to_owned(),
             state: Mutex::default(),
             came: Condvar::new(),
             moved: Condvar::new(),
             syncs: AtomicU64::new(0),
+            meter,
             gave_up: watch::Sender::new(false),
         })
     }
@@ -197,15 +201,19 @@ impl Log {
 
     /// From here on nothing is stored any more.
     pub(super) fn give_up(&self, error: &dyn fmt::Display) -> Failure {
+        self.breaks_by(Failure::new(
+            Class::Unavailable,
+            format!(
+                "{} could not be synced to the disk ({error}); nothing is accepted until the engine is started anew on a sound disk",
+                self.shown
+            ),
+        ))
+    }
+
+    /// The same, for this reason. Gives the first reason.
+    pub(super) fn breaks_by(&self, failure: Failure) -> Failure {
         let mut state = self.state();
         let failure = state.broken.get_or_insert_with(|| {
-            let failure = Failure::new(
-                Class::Unavailable,
-                format!(
-                    "{} could not be synced to the disk ({error}); nothing is accepted until the engine is started anew on a sound disk",
-                    self.shown
-                ),
-            );
             tracing::error!("{}", failure.message);
             failure
         });
@@ -256,6 +264,7 @@ impl Log {
     fn ended(&self, number: u64, synced: io::Result<()>) -> (Option<Failure>, bool) {
         self.count(1);
         if let Err(error) = synced {
+            self.meter.sync_errors.inc();
             self.give_up(&error);
         }
         let mut state = self.state();
@@ -316,10 +325,12 @@ impl Drop for Syncer {
 
 fn work(log: &Log, file: &File, sync: &SyncFile, requests: &Sender<Request>) {
     while let Some(groups) = log.next() {
+        let began = Instant::now();
         let synced = match log.broken() {
             Some(_) => Ok(()),
             None => sync.call(file),
         };
+        log.meter.synced(began.elapsed());
         failpoint::hit("log-synced");
         let newest = groups.back().map_or(0, |group| group.number);
         let (broken, call) = log.ended(newest, synced);

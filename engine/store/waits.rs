@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use crate::message::MessageId;
 
 use super::commit::{HopId, NewRun, RunId, Trail};
-use super::database::{Connection, Optional, Sql, params};
+use super::database::{Connection, Give, Optional, Sql, params};
 use super::writer::Writing;
 use super::{hops, journeys};
 
@@ -147,6 +148,9 @@ pub(super) fn ask(writing: &Writing<'_>, ask: &Ask) -> Sql<Asked> {
 pub(super) fn arrived(writing: &mut Writing<'_>, run: &NewRun) -> Sql<()> {
     let mut served: Vec<(String, String)> = Vec::new();
     for (name, value) in run.keys.iter() {
+        if !writing.together.may_be_awaited(value) {
+            continue;
+        }
         for (hop, flow, step, choosy) in open(writing, &run.flow, name, value)? {
             let at = (flow, step);
             if !choosy && served.contains(&at) {
@@ -167,6 +171,21 @@ pub(super) fn arrived(writing: &mut Writing<'_>, run: &NewRun) -> Sql<()> {
         }
     }
     Ok(())
+}
+
+/// Those of these values of keys for which somebody waits, in any flow.
+pub(super) fn awaited<'v>(
+    connection: &Connection,
+    values: impl Iterator<Item = &'v String>,
+) -> Sql<FxHashSet<String>> {
+    let values: Vec<_> = values.map(|value| [value.give()]).collect();
+    let mut awaited = FxHashSet::default();
+    let sql = "SELECT DISTINCT value FROM waits WHERE value = ?1 AND answer IS NULL";
+    connection.query_each(sql, &values, |row| {
+        awaited.insert(row.get(0)?);
+        Ok(())
+    })?;
+    Ok(awaited)
 }
 
 /// Waits of which nothing is left: no answer, and no hop. At most so many.
@@ -374,6 +393,23 @@ mod tests {
             asked(&sample, asking(&orders[1], 2)).await,
             answered(&second)
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_wakes_its_wait_also_among_others_of_one_commit() {
+        let sample = Sample::new();
+        let order = plain(&sample, "A");
+        sample.accept(vec![order.clone()]).await;
+        asked(&sample, asking(&order, 1)).await;
+        let bodies = ["X", "A", "A", "Y"];
+        let many = bodies.map(|key| confirmation(&sample, key, "{}"));
+        let commit = Commit {
+            accepts: many.to_vec(),
+            ..Commit::default()
+        };
+        let woken = sample.store.commit(commit).await.unwrap().released;
+        assert_eq!(woken.len(), 1);
+        assert_eq!(asked(&sample, asking(&order, 2)).await, answered(&many[1]));
     }
 
     #[tokio::test]

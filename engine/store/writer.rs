@@ -21,13 +21,14 @@ use crate::world::{World, failpoint};
 
 use super::checkpoint::{Mover, held, judge};
 use super::clock::Way::{Back, Forward};
-use super::commit::{Committed, StoredHop};
+use super::commit::{Committed, RunEnded, StoredHop};
 use super::database::{Connection, Error, Params, Sql};
 use super::numbers::Numbers;
 use super::queue::{Asked, Done, Fault, Queue, Request};
 use super::retention::{Position, Retention, Swept};
 use super::sync::{Group, Log, Syncer, Told};
-use super::{Doubt, apply, books, clock, failure, retention};
+use super::together::Together;
+use super::{Doubt, apply, books, clock, facts, failure, retention};
 
 /// How long the writer must have nothing to do before it has what it has written moved from the log into the database.
 const IDLE: Duration = Duration::from_millis(250);
@@ -69,6 +70,8 @@ pub(super) struct Writing<'c> {
     /// By how much `now_ms` is ahead of the clock of the engine, which has made the times in its commits.
     pub(super) ahead_ms: i64,
     pub(super) owner: i64,
+    /// How people call the engine.
+    pub(super) who: &'c str,
     /// Whether hops are announced; if not, they count as handed on.
     pub(super) announces: bool,
     pub(super) doubt: Option<Doubt>,
@@ -77,6 +80,10 @@ pub(super) struct Writing<'c> {
     pub(super) books: books::Deltas,
     /// Held hops that this commit has made ready.
     pub(super) released: Vec<StoredHop>,
+    /// Runs that this commit has ended.
+    pub(super) ended: Vec<RunEnded>,
+    /// What the parts of this commit have asked together.
+    pub(super) together: Together,
 }
 
 impl Writing<'_> {
@@ -169,8 +176,7 @@ impl Writer {
                 self.hops_reserved = reserved;
                 self.vigil.follow(followed_ms);
                 let applied = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
-                let applied = u64::try_from(applied).unwrap_or(u64::MAX);
-                self.done.commits.fetch_add(applied, Ordering::Relaxed);
+                self.done.applied(applied);
                 Ok((number, verdicts))
             }
             Err(error) => Err(self.roll_back(&error)),
@@ -216,11 +222,14 @@ impl Writer {
             now_ms: clock.now_ms(),
             ahead_ms: 0,
             owner: self.owner,
+            who: "",
             announces: self.announces,
             doubt: self.doubt,
             shared: false,
             books: books::Deltas::default(),
             released: Vec::new(),
+            ended: Vec::new(),
+            together: Together::default(),
         };
         let mut verdicts = Vec::with_capacity(group.len());
         clock::keep(&mut writing, clock, &self.vigil, followed_ms, Forward)?;
@@ -247,10 +256,7 @@ impl Writer {
         let next_hop = self.hops.peek();
         if next_hop > self.hops_reserved - HOPS_RESERVED / 2 {
             *reserved = next_hop + HOPS_RESERVED;
-            writing.run(
-                "UPDATE facts SET value = ?1 WHERE name = 'hops_reserved'",
-                [*reserved],
-            )?;
+            facts::put(writing.connection, "hops_reserved", *reserved)?;
         }
         Ok(verdicts)
     }
@@ -429,13 +435,13 @@ mod tests {
     async fn a_full_disk_refuses_and_loses_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
-            bytes_max: Some(512 << 10),
+            bytes_max: Some(1100 << 10),
             ..Options::at(folder.path().join("store.db"))
         };
         let mut sample = Sample::new();
         sample.store.shutdown().await;
         sample.store = Store::open(options, world(&sample.clock)).unwrap();
-        let large = "x".repeat(20_000);
+        let large = "x".repeat(100_000);
         let mut kept = Vec::new();
         let failure = loop {
             let run = sample.order(&kept.len().to_string(), &large);

@@ -2,19 +2,23 @@
 //! It knows neither HTTP nor flows: any kind of system can have one.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use self::high::HighWaits;
 use super::budget::Budget;
 use super::circuit::{Admits, Change, Circuit, Outage, Rule};
 use super::gate::{Gate, Shut};
+use super::health::{Health, Paused, Told, Verdict};
 use super::maintenance::Maintenance;
 use crate::component::words::Rate;
 use crate::failure::{Class, Failure};
 use crate::world::World;
+use crate::world::metrics::SystemMeter;
 
+mod high;
 #[cfg(test)]
 mod tests;
 
@@ -51,107 +55,18 @@ impl Default for Rules {
     }
 }
 
-/// How a system is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It takes calls.
-    Up,
-    /// Its circuit is open, or being tried: messages wait.
-    Down,
-    /// It refuses the credentials: messages wait, and it is tried now and then.
-    Refused,
-    /// It is being maintained, as its file says: messages wait.
-    Maintenance,
-}
-
-impl Health {
-    /// All of them.
-    pub const ALL: [Health; 4] = [
-        Health::Up,
-        Health::Down,
-        Health::Refused,
-        Health::Maintenance,
-    ];
-
-    /// The word in the store and on the screen.
-    pub fn name(self) -> &'static str {
-        match self {
-            Health::Up => "up",
-            Health::Down => "down",
-            Health::Refused => "credentials refused",
-            Health::Maintenance => "maintenance",
-        }
-    }
-}
-
-/// How a system is, since when and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// How it is.
-    pub health: Health,
-    /// Since when, in milliseconds since 1970; 0 for one that was never anything but up.
-    pub since_ms: i64,
-    /// Until when nothing is sent; `None` if it is up, or being tried.
-    pub until_ms: Option<i64>,
-    /// Why; empty if it is up.
-    pub reason: String,
-    /// How often the circuit has opened in this outage.
-    pub times: u32,
-}
-
-impl Told {
-    /// Up since this time.
-    pub fn up(since_ms: i64) -> Told {
-        Told {
-            health: Health::Up,
-            since_ms,
-            until_ms: None,
-            reason: String::new(),
-            times: 0,
-        }
-    }
-}
-
-/// What a call says about its system.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It works: it answered, be it with a no.
-    Good,
-    /// It could not be reached, did not answer in time, or failed itself.
-    Failed(String),
-    /// It refused the credentials.
-    Refused(String),
-    /// Nothing: the call was not made, or it was our own fault.
-    Nothing,
-}
-
-impl Verdict {
-    /// What this failure of a call says about the system that was called.
-    pub fn of(failure: &Failure) -> Verdict {
-        match failure.class {
-            Class::Timeout | Class::Unavailable | Class::Ambiguous => {
-                Verdict::Failed(failure.to_string())
-            }
-            Class::Auth => Verdict::Refused(failure.message.clone()),
-            Class::Validation
-            | Class::UnknownReference
-            | Class::Duplicate
-            | Class::Conflict
-            | Class::NotFound
-            | Class::Forbidden
-            | Class::Throttled
-            | Class::TooLarge
-            | Class::Parse => Verdict::Good,
-            Class::Mapping | Class::Config | Class::Internal => Verdict::Nothing,
-        }
-    }
-}
-
 /// Whether a system takes calls now.
 pub struct Admission {
     name: Arc<str>,
     rules: Rules,
+    /// Made at the first use, or that of the system's last revision: calls count wherever they come from.
+    shared: OnceLock<Arc<Shared>>,
+}
+
+/// What all revisions of a system share.
+struct Shared {
     world: OnceLock<World>,
+    meter: OnceLock<SystemMeter>,
     state: Mutex<State>,
     /// Rises when its health changes.
     turns: watch::Sender<u64>,
@@ -162,6 +77,7 @@ pub struct Admission {
 struct State {
     circuit: Option<Circuit>,
     refused: Option<Refused>,
+    paused: Option<Paused>,
     gate: Gate,
     budget: Budget,
     /// What the last failed call said.
@@ -199,19 +115,52 @@ impl Admission {
     pub fn new(name: &str, rules: Rules) -> Admission {
         Admission {
             name: Arc::from(name),
-            state: Mutex::new(State {
-                circuit: rules.circuit.clone().map(Circuit::new),
-                refused: None,
-                gate: Gate::new(rules.concurrency, rules.rate),
-                budget: Budget::new(rules.retry_percent),
-                last: String::new(),
-                up_since_ms: 0,
-            }),
             rules,
-            world: OnceLock::new(),
-            turns: watch::Sender::new(0),
-            moved: Notify::new(),
+            shared: OnceLock::new(),
         }
+    }
+
+    /// The system's last revision goes on as this one: what is under way, its rate, its circuit. Nothing if this one was used before.
+    pub fn follows(&self, last: &Admission) {
+        self.shared.set(last.shared().clone()).ok();
+    }
+
+    /// From now on the rules of this revision count. If the system takes no calls now, one tries it at once: what kept it may have been mended.
+    pub fn begins_anew(&self) {
+        let now_ms = self.now_ms();
+        let mut state = self.state();
+        state.circuit = match (state.circuit.take(), self.rules.circuit.clone()) {
+            (Some(circuit), Some(rule)) => Some(circuit.under(rule, now_ms)),
+            (None, rule) => rule.map(Circuit::new),
+            (_, None) => None,
+        };
+        state.refused = None;
+        state.gate.allow(self.rules.concurrency, self.rules.rate);
+        state.budget.allow(self.rules.retry_percent);
+        drop(state);
+        self.shared().turns.send_modify(|turn| *turn += 1);
+        self.shared().moved.notify_waiters();
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        let rules = &self.rules;
+        self.shared.get_or_init(|| {
+            Arc::new(Shared {
+                state: Mutex::new(State {
+                    circuit: rules.circuit.clone().map(Circuit::new),
+                    refused: None,
+                    paused: None,
+                    gate: Gate::new(rules.concurrency, rules.rate),
+                    budget: Budget::new(rules.retry_percent),
+                    last: String::new(),
+                    up_since_ms: 0,
+                }),
+                world: OnceLock::new(),
+                meter: OnceLock::new(),
+                turns: watch::Sender::new(0),
+                moved: Notify::new(),
+            })
+        })
     }
 
     /// The system's name.
@@ -221,15 +170,32 @@ impl Admission {
 
     /// An engine starts that has this clock and this randomness. An outage that the last process has left goes on until this time.
     pub fn starts(&self, world: &World, outage: Option<(Outage, i64, String)>) {
-        if self.world.set(world.clone()).is_err() {
+        if self.shared().world.set(world.clone()).is_err() {
             return;
         }
+        // From here on it is counted, also where it is never called.
+        self.meter();
         let mut state = self.state();
         state.up_since_ms = world.clock.now_ms();
         if let (Some((outage, until_ms, reason)), Some(circuit)) = (outage, &mut state.circuit) {
             circuit.restore(outage, until_ms);
             state.last = reason;
         }
+    }
+
+    /// From now on nothing is sent, or is sent again. What is under way is finished.
+    pub fn pause(&self, paused: Option<Paused>) {
+        let mut state = self.state();
+        if state.paused == paused {
+            return;
+        }
+        if paused.is_none() && state.circuit.as_ref().and_then(Circuit::outage).is_none() {
+            state.up_since_ms = self.now_ms();
+        }
+        state.paused = paused;
+        drop(state);
+        self.shared().turns.send_modify(|turn| *turn += 1);
+        self.shared().moved.notify_waiters();
     }
 
     /// From now on a share of the places and of the rate is kept for flows of high criticality.
@@ -241,6 +207,15 @@ impl Admission {
     pub fn told(&self) -> Told {
         let now_ms = self.now_ms();
         let state = self.state();
+        if let Some(paused) = &state.paused {
+            return Told {
+                health: Health::Paused,
+                since_ms: paused.since_ms,
+                until_ms: paused.until_ms,
+                reason: paused.reason.clone(),
+                times: 0,
+            };
+        }
         if let Some((since_ms, until_ms, window)) = self.maintained(now_ms) {
             return Told {
                 health: Health::Maintenance,
@@ -273,7 +248,7 @@ impl Admission {
 
     /// Tells when its health changes; maintenance, which comes with the time, is not told.
     pub fn turns(&self) -> watch::Receiver<u64> {
-        self.turns.subscribe()
+        self.shared().turns.subscribe()
     }
 
     /// Whether the clock alone can change its health.
@@ -284,7 +259,7 @@ impl Admission {
     /// Waits until a call may be made. Gives how many may be begun: one, while the system is being tried.
     pub async fn opened(&self) -> usize {
         loop {
-            let moved = self.moved.notified();
+            let moved = self.shared().moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
             let now_ms = self.now_ms();
@@ -295,6 +270,11 @@ impl Admission {
             };
             self.sleep_or(moved, now_ms, until_ms).await;
         }
+    }
+
+    /// Whether a person has stopped it: then nothing stands in for its answers either.
+    pub fn is_paused(&self) -> bool {
+        self.state().paused.is_some()
     }
 
     /// Whether a call may be made now.
@@ -308,7 +288,7 @@ impl Admission {
         let late_ms = self.now_ms() + i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX / 4);
         let mut waiting = None;
         loop {
-            let moved = self.moved.notified();
+            let moved = self.shared().moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
             let now_ms = self.now_ms();
@@ -318,6 +298,7 @@ impl Admission {
                         admission: self.clone(),
                         trial,
                         open: true,
+                        began: Instant::now(),
                     });
                 }
                 Err(Shut::Crowded) if now_ms >= late_ms => return Err(self.crowded()),
@@ -381,6 +362,9 @@ impl Admission {
     }
 
     fn look(&self, state: &State, now_ms: i64) -> Look {
+        if state.paused.is_some() {
+            return Look::Shut(None);
+        }
         if let Some((_, until_ms, _)) = self.maintained(now_ms) {
             return Look::Shut(Some(until_ms));
         }
@@ -431,9 +415,9 @@ impl Admission {
         };
         drop(state);
         if changed {
-            self.turns.send_modify(|turn| *turn += 1);
+            self.shared().turns.send_modify(|turn| *turn += 1);
         }
-        self.moved.notify_waiters();
+        self.shared().moved.notify_waiters();
     }
 
     fn refuse(&self, state: &mut State, now_ms: i64, reason: String) -> bool {
@@ -509,6 +493,7 @@ impl Admission {
             Health::Maintenance => {
                 format!("{} is in maintenance ({}); {next}", self.name, told.reason)
             }
+            Health::Paused => format!("{} is {}", self.name, told.reason),
         };
         let wait_ms = until_ms.map_or(1_000, |until_ms| until_ms.saturating_sub(now_ms).max(1));
         Failure::new(class, message).with_retry_after_ms(u64::try_from(wait_ms).unwrap_or(1_000))
@@ -552,12 +537,22 @@ impl Admission {
         self.world().clock.steady_ms()
     }
 
-    fn world(&self) -> &World {
-        self.world.get_or_init(World::real)
+    fn meter(&self) -> &SystemMeter {
+        let metrics = &self.world().metrics;
+        self.shared()
+            .meter
+            .get_or_init(|| metrics.system(&self.name))
+    }
+
+    pub(super) fn world(&self) -> &World {
+        self.shared().world.get_or_init(World::real)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared()
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -577,11 +572,36 @@ pub struct Pass {
     admission: Arc<Admission>,
     trial: Trial,
     open: bool,
+    began: Instant,
 }
 
 impl Pass {
+    /// The system has answered, be it with a no.
+    pub fn answered(self) {
+        let took = self.began.elapsed();
+        self.admission.meter().answered(took);
+        self.ends(Verdict::Good);
+    }
+
+    /// The call has failed.
+    pub fn failed(self, failure: &Failure) {
+        self.lost(failure, failure.class == Class::Ambiguous);
+    }
+
+    /// The call has failed, and nobody knows whether it took effect.
+    pub fn unknown(self, failure: &Failure) {
+        self.lost(failure, true);
+    }
+
+    fn lost(self, failure: &Failure, ambiguous: bool) {
+        let (class, took) = (failure.class, self.began.elapsed());
+        let meter = self.admission.meter();
+        meter.failed(class.name(), ambiguous, took);
+        self.ends(Verdict::of(failure));
+    }
+
     /// The call has ended.
-    pub fn ends(mut self, verdict: Verdict) {
+    fn ends(mut self, verdict: Verdict) {
         self.open = false;
         self.admission.over(self.trial, verdict);
     }
@@ -590,6 +610,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if self.open {
+            self.admission.meter().broken_off();
             self.admission.over(self.trial, Verdict::Nothing);
         }
     }
@@ -612,22 +633,6 @@ impl Drop for Repeat {
     fn drop(&mut self) {
         let now_ms = self.admission.now_ms();
         self.admission.state().budget.ends(now_ms, self.failed);
-    }
-}
-
-/// A call of high criticality that waits.
-struct HighWaits<'a>(&'a Admission);
-
-impl<'a> HighWaits<'a> {
-    fn new(admission: &'a Admission) -> HighWaits<'a> {
-        admission.state().gate.high_waits(true);
-        HighWaits(admission)
-    }
-}
-
-impl Drop for HighWaits<'_> {
-    fn drop(&mut self) {
-        self.0.state().gate.high_waits(false);
     }
 }
 

@@ -10,7 +10,7 @@ use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 
 use super::TIMEOUT;
-use super::admission::{Admission, Verdict};
+use super::admission::Admission;
 use crate::component::words;
 use crate::failure::{Class, Failure};
 use crate::net::amqp::line::Line;
@@ -131,16 +131,15 @@ impl Broker {
             Outcome::Unknown(Failure::new(Class::Timeout, message))
         });
         match &outcome {
-            Outcome::Stored => pass.ends(Verdict::Good),
+            Outcome::Stored => pass.answered(),
             // The letter is the trouble, not the broker.
-            Outcome::Unroutable(_) => pass.ends(Verdict::Good),
+            Outcome::Unroutable(_) => pass.answered(),
             Outcome::Unknown(failure) if failure.class == Class::NotFound => {
                 self.publishers().exchanges.remove(&exchange);
-                pass.ends(Verdict::Good);
+                pass.answered();
             }
-            Outcome::Refused(failure) | Outcome::NotSent(failure) | Outcome::Unknown(failure) => {
-                pass.ends(Verdict::of(failure));
-            }
+            Outcome::Refused(failure) | Outcome::NotSent(failure) => pass.failed(failure),
+            Outcome::Unknown(failure) => pass.unknown(failure),
         }
         let named = |failure: Failure| Failure {
             message: format!("{}: {}", self.name, failure.message),
@@ -183,7 +182,7 @@ impl Broker {
         let purpose = format!("publishes to {}", self.name);
         let line = held
             .line
-            .get_or_insert_with(|| self.line(&purpose, World::real()))
+            .get_or_insert_with(|| self.line(&purpose, self.admission.world().clone()))
             .clone();
         let manner = Manner {
             returns,

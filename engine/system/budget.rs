@@ -25,6 +25,11 @@ impl Budget {
         }
     }
 
+    /// Another share from now on.
+    pub(super) fn allow(&mut self, percent: u32) {
+        self.percent = percent;
+    }
+
     /// How many repeats may begin now.
     pub(super) fn free(&self, now_ms: i64) -> u32 {
         let (calls, failed) = self.window.counts(now_ms);

@@ -97,6 +97,22 @@ impl Circuit {
         self.state = State::Open(outage, until_ms);
     }
 
+    /// The same under another rule; if it is open, one call tries the system at once.
+    pub fn under(self, rule: Rule, now_ms: i64) -> Circuit {
+        let same = self.rule.window_ms == rule.window_ms;
+        Circuit {
+            window: match same {
+                true => self.window,
+                false => Window::new(rule.window_ms),
+            },
+            rule,
+            state: match self.state {
+                State::Open(outage, _) => State::Open(outage, now_ms),
+                state => state,
+            },
+        }
+    }
+
     /// Whether a call may be made now. Changes nothing.
     pub fn looks(&self, now_ms: i64) -> Admits {
         match self.state {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::admission::{Admission, Verdict};
+use super::admission::Admission;
 use crate::component::words;
 use crate::failure::{Class, Failure};
 use crate::net::sql::{Client, Deed, Dialect, Done, Place, Trouble};
@@ -72,10 +72,9 @@ impl Database {
         };
         let ended = client.apply(deed, timeout).await;
         match &ended {
-            Ok(_) => pass.ends(Verdict::Good),
-            Err(Trouble::Refused(failure) | Trouble::Unknown(failure)) => {
-                pass.ends(Verdict::of(failure));
-            }
+            Ok(_) => pass.answered(),
+            Err(Trouble::Refused(failure)) => pass.failed(failure),
+            Err(Trouble::Unknown(failure)) => pass.unknown(failure),
         }
         match ended {
             Ok(done) => Ended::Done(done),

@@ -40,6 +40,22 @@ impl Gate {
         }
     }
 
+    /// Other limits from now on. What is under way stays, and a rate that is the same goes on where it is.
+    pub(super) fn allow(&mut self, places: usize, rate: Option<(Rate, u32)>) {
+        self.places = places.max(1);
+        if self.kept > 0 {
+            self.keep_share();
+        }
+        let pace = rate.map(|(rate, burst)| Pace::new(rate, burst));
+        self.pace = match (self.pace.take(), pace) {
+            (Some(last), Some(next)) => Some(Pace {
+                arrival_us: last.arrival_us,
+                ..next
+            }),
+            (_, next) => next,
+        };
+    }
+
     /// From now on a share is kept for flows of high criticality.
     pub(super) fn keep_share(&mut self) {
         self.kept = self.places.div_ceil(HIGH_SHARE).min(self.places - 1);

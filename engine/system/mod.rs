@@ -11,6 +11,7 @@ use reqwest::Url;
 use crate::component::words;
 use crate::failure::{Class, Failure};
 use crate::net::http::{Client, Deadline, Incoming, Options, Outgoing, StandIn};
+use crate::net::trace;
 
 pub mod admission;
 pub(crate) mod ask;
@@ -23,6 +24,7 @@ pub(crate) mod content;
 pub mod database;
 pub mod file;
 mod gate;
+pub mod health;
 pub mod maintenance;
 mod outcome;
 pub mod reach;
@@ -35,7 +37,7 @@ pub(crate) mod stub;
 mod tests;
 mod window;
 
-use admission::{Admission, Verdict};
+use admission::Admission;
 use auth::Credentials;
 use outcome::{Asked, Miss};
 use request::{Answered, Sending};
@@ -198,9 +200,9 @@ impl System {
         };
         let ended = self.exchange(client, &outgoing, sending, terms).await;
         match &ended {
-            Ended::Applied(_) => pass.ends(Verdict::Good),
+            Ended::Applied(_) => pass.answered(),
             Ended::NotApplied(failure) | Ended::Unknown(failure) => {
-                pass.ends(Verdict::of(failure));
+                pass.failed(failure);
             }
             Ended::Held(_) => drop(pass),
         }
@@ -306,6 +308,12 @@ impl System {
         if let Some(key) = key {
             let (_, value) = header(self.idempotency_header.as_str(), key)?;
             headers.insert(self.idempotency_header.clone(), value);
+        }
+        if let Some(place) = trace::now()
+            && !headers.contains_key(trace::TRACEPARENT)
+            && let Ok(value) = HeaderValue::from_str(&place.to_string())
+        {
+            headers.insert(HeaderName::from_static(trace::TRACEPARENT), value);
         }
         Ok(Outgoing {
             method: sending.method.clone(),

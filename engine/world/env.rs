@@ -9,6 +9,14 @@ pub trait Environment: Send + Sync {
     fn get(&self, name: &str) -> Option<String>;
 }
 
+/// What this machine, or this container, is called.
+pub fn machine() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// The environment of this process.
 pub struct ProcessEnvironment;
 

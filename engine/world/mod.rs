@@ -8,13 +8,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub mod bell;
 pub mod clock;
 pub mod disk;
 pub mod env;
 pub mod failpoint;
 pub mod git;
 pub mod inbox;
+pub mod metrics;
 pub mod mutation;
+pub mod process;
 pub mod random;
 pub mod scratch;
 pub mod stdin;
@@ -34,6 +37,8 @@ pub struct World {
     pub random: Arc<dyn random::Random>,
     /// Who sees the engine's commits, and may take its power away between two of them: a flow test. `None` in the real world.
     pub watch: Option<Arc<dyn watch::Watch>>,
+    /// What the engine counts.
+    pub metrics: metrics::Metrics,
 }
 
 impl World {
@@ -44,6 +49,7 @@ impl World {
             env: Arc::new(env::ProcessEnvironment),
             random: Arc::new(random::SystemRandom),
             watch: None,
+            metrics: metrics::Metrics::default(),
         }
     }
 }

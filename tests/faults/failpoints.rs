@@ -13,7 +13,7 @@ use super::works::{Works, has_ended};
 use super::{Backend, Line, Scale, Setting};
 
 /// How long an engine may live that is to end at a point.
-const MET_WITHIN: Duration = Duration::from_secs(30);
+const MET_WITHIN: Duration = Duration::from_secs(60);
 /// What `abort` ends a process with.
 const SIGABRT: i32 = 6;
 
@@ -38,6 +38,8 @@ pub enum Work {
     Files,
     /// Orders that are polled.
     Feed,
+    /// Orders, while flows are changed.
+    Reload,
 }
 
 /// Every point that ends the engine, and the work that leads to it.
@@ -95,6 +97,10 @@ pub const POINTS: &[(&str, Work)] = &[
     ("log-synced", Work::Keys),
     ("checkpoint-before", Work::Keys),
     ("checkpoint-passed", Work::Keys),
+    ("reload-loaded", Work::Reload),
+    ("reload-recorded", Work::Reload),
+    ("reload-live", Work::Reload),
+    ("reload-done", Work::Reload),
     ("stop-asked", Work::Stop),
     ("stop-drained", Work::Stop),
     ("stop-store-closed", Work::Stop),
@@ -191,14 +197,15 @@ pub fn campaign(
         for (name, work) in points {
             for _ in 0..times {
                 let nth = match (work, setting.scale) {
-                    (Work::Start | Work::Stop | Work::Clock | Work::Rotate, _)
+                    (Work::Start | Work::Stop | Work::Clock | Work::Rotate | Work::Reload, _)
                     | (_, Scale::Small) => 1,
                     _ => 1 + dice.below(3),
                 };
-                if bring_down(&mut works, name, *work, nth).await? {
-                    faults += 1;
-                } else {
-                    missed.insert((*name).to_owned());
+                match bring_down(&mut works, name, *work, nth).await? {
+                    Ok(()) => faults += 1,
+                    Err(why) => {
+                        missed.insert(format!("{name} ({why})"));
+                    }
                 }
             }
         }
@@ -216,8 +223,14 @@ pub fn campaign(
     })
 }
 
-/// Arms a point, starts the engine, gives it work, and starts it again unarmed when it has ended there. False if it never came there.
-async fn bring_down(works: &mut Works, name: &str, work: Work, nth: u64) -> Result<bool, String> {
+/// Arms a point, starts the engine, gives it work, and starts it again unarmed when it has ended there. The inner error says how it did not
+/// come there.
+async fn bring_down(
+    works: &mut Works,
+    name: &str,
+    work: Work,
+    nth: u64,
+) -> Result<Result<(), String>, String> {
     if matches!(work, Work::Start) {
         // A start with something to find.
         works.rig.revive().await?;
@@ -241,6 +254,10 @@ async fn bring_down(works: &mut Works, name: &str, work: Work, nth: u64) -> Resu
         .set("CROSSDOCK_FAILPOINT", format!("{name}:abort:{nth}"));
     rig.engine.launch()?;
     rig.engine.unset("CROSSDOCK_FAILPOINT");
+    if matches!(work, Work::Reload) {
+        // It must not find files at its start that are just being written.
+        rig.engine.wait_until_ready().await?;
+    }
     if matches!(work, Work::Stop) {
         rig.engine.wait_until_ready().await?;
         rig.send_more(10);
@@ -252,12 +269,15 @@ async fn bring_down(works: &mut Works, name: &str, work: Work, nth: u64) -> Resu
     while began.elapsed() < MET_WITHIN {
         if let Some(status) = has_ended(&mut works.rig) {
             works.rig.revive().await?;
-            return Ok(status.signal() == Some(SIGABRT));
+            return Ok(match status.signal() {
+                Some(SIGABRT) => Ok(()),
+                _ => Err(format!("the engine ended with {status}")),
+            });
         }
         works.feed(work).await?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(false)
+    Ok(Err(format!("not within {MET_WITHIN:?}")))
 }
 
 /// What the code calls, what the list in the code has and what is played are the same.

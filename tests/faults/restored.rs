@@ -78,28 +78,32 @@ async fn until(rig: &Rig, part: f64) {
 /// Copies the store beside the running engine.
 fn back_up(rig: &Rig) -> Result<std::path::PathBuf, String> {
     let file = rig.root().join("copy.db");
-    crossdock(rig, &["backup", &file.to_string_lossy()])?;
+    rig.crossdock(&["backup", &file.to_string_lossy()])
+        .map(drop)?;
     Ok(file)
 }
 
 /// Puts the copy in the store's place; it must be refused while the engine runs, and it is dead here.
 fn put_back(rig: &Rig, backup: &std::path::Path) -> Result<(), String> {
-    crossdock(rig, &["restore", &backup.to_string_lossy()])
+    rig.crossdock(&["restore", &backup.to_string_lossy()])
+        .map(drop)
 }
 
-fn crossdock(rig: &Rig, arguments: &[&str]) -> Result<(), String> {
-    let done = Command::new(PROGRAM)
-        .args(arguments)
-        .arg("--project")
-        .arg(rig.root())
-        .output()
-        .map_err(|error| error.to_string())?;
-    if done.status.success() {
-        return Ok(());
+impl Rig {
+    /// Runs a command on the rig's project; gives what it prints.
+    pub fn crossdock(&self, arguments: &[&str]) -> Result<String, String> {
+        let done = Command::new(PROGRAM)
+            .args(arguments)
+            .arg("--project")
+            .arg(self.root())
+            .envs(self.engine.environment().iter().cloned())
+            .output()
+            .map_err(|error| error.to_string())?;
+        let out = String::from_utf8_lossy(&done.stdout).into_owned();
+        if done.status.success() {
+            return Ok(out);
+        }
+        let told = String::from_utf8_lossy(&done.stderr);
+        Err(format!("{arguments:?}: {out}{told}"))
     }
-    Err(format!(
-        "{arguments:?}: {}{}",
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr)
-    ))
 }

@@ -20,12 +20,16 @@ const AT_ONCE: u64 = 4;
 const ORDERS_A_ROUND: u64 = 100;
 /// A new round of work begins when the last one has had this time.
 const ROUND: Duration = Duration::from_millis(1_500);
+/// So long a changed project is given to be loaded before it is changed again: each change is one more revision that every start must load.
+const CHANGED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A rig whose project takes orders in every way.
 pub struct Works {
     /// The rig.
     pub rig: Rig,
     files: u64,
+    changes: u32,
+    changed: Option<Instant>,
     rotated: u64,
     feed: Arc<AtomicU64>,
     fed: Option<Instant>,
@@ -54,6 +58,8 @@ impl Works {
         Ok(Works {
             rig,
             files: 0,
+            changes: 0,
+            changed: None,
             rotated: 0,
             feed,
             fed: None,
@@ -78,6 +84,13 @@ impl Works {
                 }
                 self.feed.store(first + AT_ONCE, Ordering::SeqCst);
             }
+            Work::Reload => {
+                self.rig.send_more(ORDERS_A_ROUND);
+                if self.changed.is_none_or(|at| at.elapsed() >= CHANGED_WITHIN) {
+                    self.change_flows()?;
+                    self.changed = Some(Instant::now());
+                }
+            }
             Work::Start | Work::Stop | Work::Clock => {}
         }
         Ok(())
@@ -86,6 +99,7 @@ impl Works {
     /// What has been fed so far counts no more: the next question for work gives some at once.
     pub fn hungry(&mut self) {
         self.fed = None;
+        self.changed = None;
     }
 
     /// Moves the files that are appended to away, as a rotation does; the engine must be at rest and not running.
@@ -103,6 +117,28 @@ impl Works {
                 std::fs::rename(&path, folder.join(format!("rotated-{}", self.rotated)))
                     .map_err(|error| error.to_string())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Says something else in each flow: all have another revision then, and do the same.
+    fn change_flows(&mut self) -> Result<(), String> {
+        let wrong = |error: std::io::Error| error.to_string();
+        self.changes += 1;
+        let folder = self.rig.root().join("flows");
+        for entry in std::fs::read_dir(&folder).map_err(wrong)? {
+            let path = entry.map_err(wrong)?.path();
+            let name = path.to_string_lossy();
+            if !name.ends_with(".yaml") || name.ends_with(".test.yaml") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).map_err(wrong)?;
+            let kept = text
+                .lines()
+                .filter(|line| !line.starts_with("description:"));
+            let mut text = kept.collect::<Vec<_>>().join("\n");
+            text.push_str(&format!("\ndescription: changed {} times\n", self.changes));
+            std::fs::write(&path, text).map_err(wrong)?;
         }
         Ok(())
     }

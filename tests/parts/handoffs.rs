@@ -8,7 +8,7 @@ use crossdock::handoff::Hop;
 use crossdock::handoff::embedded::{Full, Share};
 use crossdock::store::commit::{Commit, Turn};
 
-use super::site::{Backend, QUIET, SERVER, Site, bodies, end_of, patiently};
+use super::site::{Backend, ERP, QUIET, SERVER, Site, bodies, end_of, patiently};
 
 /// Both hand-offs, each with the promise.
 async fn each<F: Future<Output = ()>>(promise: impl Fn(Site) -> F) {
@@ -35,7 +35,7 @@ async fn what_is_announced_is_taken_once_also_when_it_is_announced_again() {
                 assert!(seen.insert(hop.hop), "{hop:?} is ended twice");
             }
         }
-        let copies = tokio::time::timeout(QUIET, site.handoff.take("orders", "erp", 999)).await;
+        let copies = tokio::time::timeout(QUIET, site.handoff.take(ERP, 999)).await;
         let applied = site.end(&copies.unwrap_or_default()).await;
         assert!(applied.iter().all(|applied| !applied));
         assert_eq!(site.delivered().await, 300);
@@ -53,7 +53,7 @@ async fn what_is_taken_has_all_that_was_accepted_however_large() {
         for hop in &hops {
             site.handoff.announce(hop.clone());
         }
-        site.handoff.announce_stored("orders", "erp", hops[0].hop);
+        site.handoff.announce_stored(ERP, hops[0].hop);
         let taken = site.take_all(2).await;
         assert_eq!(bodies(&taken), BTreeSet::from(["small".to_owned(), large]));
         for hop in &taken {
@@ -183,10 +183,10 @@ async fn limits_are_reached_and_left_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_takes_nothing_for_long_loses_nothing() {
     each(|site| async move {
-        site.handoff.shut("orders", "erp", true);
+        site.handoff.shut(ERP, true);
         site.announced(5).await;
         tokio::time::sleep(QUIET).await;
-        site.handoff.shut("orders", "erp", false);
+        site.handoff.shut(ERP, false);
         let taken = site.take_all(5).await;
         site.end(&taken).await;
         site.finish().await;

@@ -4,12 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossdock::failure::Class;
+use crossdock::handoff::Station;
 use crossdock::handoff::rabbitmq;
 use crossdock::handoff::rabbitmq::topology::{Stage, State, Topology};
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions};
+use crossdock::store::commit::{Commit, First};
+use crossdock::world::World;
+use crossdock::world::clock::StillClock;
+use lapin::options::{
+    BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
 
-use super::site::{Backend, QUIET, SERVER, Site, channel, handoff, patiently, store, topology};
+use super::site::{
+    Backend, ERP, QUIET, SERVER, Site, channel, handoff, patiently, store, topology,
+};
 use crate::support::broker::Broker;
 
 /// What a broker loses.
@@ -56,6 +64,48 @@ async fn what_a_queue_has_lost_comes_again() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_engine_has_taken_counts_as_lost_after_five_minutes_only() {
+    let clock = Arc::new(StillClock::at(1_000_000));
+    let world = World {
+        clock: clock.clone(),
+        ..World::real()
+    };
+    let site = Site::within(&Backend::Rabbit(SERVER.to_owned()), world).await;
+    let channel = channel(SERVER).await;
+    let queue = site.queue("");
+    let consuming = channel.basic_consume(
+        queue.as_str().into(),
+        "".into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    // It takes and does not acknowledge: an engine with long work.
+    let other = consuming.await.unwrap();
+    site.announced(120).await;
+    wait_for_notes(&site).await;
+    clock.advance(60_000);
+    let announced_at_ms = async || {
+        let counts = site.store.ready_counts().await.unwrap();
+        counts[0].announced_at_ms
+    };
+    // Two looks, each of which would find a loss.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(announced_at_ms().await, Some(1_000_000));
+    clock.advance(240_000);
+    patiently(async {
+        while announced_at_ms().await != Some(1_300_000) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    drop(other);
+    channel.close(200, "closed".into()).await.unwrap();
+    site.end_more(0, 120).await;
+    assert_eq!(site.delivered().await, 120);
+    site.finish().await;
+}
+
 /// Waits until the store knows that all was announced.
 async fn wait_for_notes(site: &Site) {
     patiently(async {
@@ -94,11 +144,11 @@ async fn a_broker_that_dies_young_or_loses_its_disk_loses_no_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_engines_share_the_work_and_one_goes_on_when_the_other_ends() {
     let site = Site::new(&Backend::Rabbit(SERVER.to_owned())).await;
-    let other = handoff(&site.store, &site.backend, &site.name)
+    let other = handoff(&site.store, &site.backend, &site.name, &site.world)
         .await
         .unwrap();
     site.announced(400).await;
-    let theirs = patiently(other.take("orders", "erp", 50)).await;
+    let theirs = patiently(other.take(ERP, 50)).await;
     assert!(!theirs.is_empty());
     other.close().await;
     site.end_more(0, 400).await;
@@ -162,7 +212,7 @@ async fn a_queue_with_other_arguments_is_named_with_both_and_left_overs_go_only_
     };
     let declaring = channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
     declaring.await.unwrap();
-    let failure = handoff(&site.store, &site.backend, &site.name)
+    let failure = handoff(&site.store, &site.backend, &site.name, &site.world)
         .await
         .err()
         .unwrap();
@@ -199,6 +249,32 @@ async fn an_alarm_of_the_broker_costs_time_and_no_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_full_does_not_silence_others() {
+    let broker = Broker::start().unwrap_or_else(|error| panic!("{error}"));
+    let site = Site::new(&Backend::Rabbit(broker.url())).await;
+    let limit = ["^.*erp$", "{\"max-length\": 60}", "--apply-to", "queues"];
+    let policy = [&["set_policy", "full"][..], &limit].concat();
+    broker.control(&policy).unwrap();
+    // More than one look of the sweep finds, before the one that is for another queue.
+    site.announced(700).await;
+    let mut other = site.run("other".to_owned());
+    if let First::Hop(hop) = &mut other.first {
+        hop.step = Arc::from("@accept");
+    }
+    let accepting = Commit {
+        accepts: vec![other],
+        ..Commit::default()
+    };
+    site.store.commit(accepting).await.unwrap();
+    let taken = patiently(site.handoff.take(Station::door("orders"), 1)).await;
+    assert_eq!(site.end(&taken).await, [true]);
+    // What was turned down comes as there is room.
+    site.end_more(0, 700).await;
+    assert_eq!(site.delivered().await, 700);
+    site.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn why_a_start_fails_is_said_with_what_to_do() {
     let broker = Broker::start().unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().unwrap();
@@ -206,7 +282,8 @@ async fn why_a_start_fails_is_said_with_what_to_do() {
         let address = broker.address();
         Backend::Rabbit(format!("amqp://{user}@{address}/%2f"))
     };
-    let store = store(&folder.path().join("store.db"), &backend("x:x"));
+    let world = World::real();
+    let store = store(&folder.path().join("store.db"), &backend("x:x"), &world);
     broker.control(&["add_user", "stranger", "secret"]).unwrap();
     broker
         .control(&["set_permissions", "stranger", "^$", "^$", "^$"])
@@ -219,7 +296,7 @@ async fn why_a_start_fails_is_said_with_what_to_do() {
             "rights to configure, write and read",
         ),
     ] {
-        let failure = handoff(&store, &backend(user), "crossdock-test")
+        let failure = handoff(&store, &backend(user), "crossdock-test", &world)
             .await
             .err()
             .unwrap();
@@ -231,7 +308,7 @@ async fn why_a_start_fails_is_said_with_what_to_do() {
     drop(broker);
     let gone = Backend::Rabbit("amqp://guest:guest@127.0.0.1:1".to_owned());
     // What may pass by itself keeps nobody from starting.
-    let without = handoff(&store, &gone, "crossdock-test").await;
+    let without = handoff(&store, &gone, "crossdock-test", &world).await;
     without.unwrap().close().await;
     store.shutdown().await;
 }

@@ -12,9 +12,10 @@ use crossdock::failure::Failure;
 use crossdock::handoff::embedded::{Embedded, Limits};
 use crossdock::handoff::rabbitmq::topology::{Stage, Topology};
 use crossdock::handoff::rabbitmq::{self, Rabbit};
-use crossdock::handoff::{Handoff, Hop};
+use crossdock::handoff::{Handoff, Hop, Station};
 use crossdock::message::{MessageId, Names};
 use crossdock::store::commit::{Commit, End, First, HopId, Leaf, NewHop, NewRun, Turn};
+use crossdock::store::postgres::begin::Use;
 use crossdock::store::{Options, Store};
 use crossdock::world::World;
 use lapin::options::QueueDeleteOptions;
@@ -37,6 +38,7 @@ pub enum Backend {
 pub struct Site {
     pub backend: Backend,
     pub name: String,
+    pub world: World,
     pub store: Store,
     pub handoff: Handoff,
     _folder: tempfile::TempDir,
@@ -45,12 +47,15 @@ pub struct Site {
     tidy: bool,
 }
 
-pub fn store(path: &std::path::Path, backend: &Backend) -> Store {
+pub fn store(path: &std::path::Path, backend: &Backend, world: &World) -> Store {
     let options = Options {
-        announces: matches!(backend, Backend::Rabbit(_)),
+        sharing: match backend {
+            Backend::Embedded => Use::Alone,
+            Backend::Rabbit(_) => Use::Shared,
+        },
         ..Options::at(path)
     };
-    Store::open(options, World::real()).unwrap()
+    Store::open(options, world.clone()).unwrap()
 }
 
 pub fn topology(name: &str) -> Topology {
@@ -64,7 +69,12 @@ pub fn topology(name: &str) -> Topology {
     Topology::new(name, vec![stage("erp"), stage("@accept")])
 }
 
-pub async fn handoff(store: &Store, backend: &Backend, name: &str) -> Result<Handoff, Failure> {
+pub async fn handoff(
+    store: &Store,
+    backend: &Backend,
+    name: &str,
+    world: &World,
+) -> Result<Handoff, Failure> {
     let local = Embedded::new(store.clone(), Limits::default());
     let handoff = match backend {
         Backend::Embedded => Handoff::from(local),
@@ -75,7 +85,7 @@ pub async fn handoff(store: &Store, backend: &Backend, name: &str) -> Result<Han
                 body_max: 4096,
                 patience: Duration::from_secs(3),
             };
-            let rabbit = Rabbit::start(store.clone(), local.clone(), World::real(), options);
+            let rabbit = Rabbit::start(store.clone(), local.clone(), world.clone(), options);
             Handoff::over(local, rabbit.await?)
         }
     };
@@ -85,16 +95,21 @@ pub async fn handoff(store: &Store, backend: &Backend, name: &str) -> Result<Han
 
 impl Site {
     pub async fn new(backend: &Backend) -> Site {
+        Site::within(backend, World::real()).await
+    }
+
+    pub async fn within(backend: &Backend, world: World) -> Site {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let nth = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("crossdock-test-{}-{nth}", std::process::id());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let store = store(&path, backend);
-        let handoff = handoff(&store, backend, &name).await.unwrap();
+        let store = store(&path, backend, &world);
+        let handoff = handoff(&store, backend, &name, &world).await.unwrap();
         Site {
             backend: backend.clone(),
             name,
+            world,
             store,
             handoff,
             _folder: folder,
@@ -158,7 +173,7 @@ impl Site {
     }
 
     pub async fn take(&self, max: usize) -> Vec<Hop> {
-        patiently(self.handoff.take("orders", "erp", max)).await
+        patiently(self.handoff.take(ERP, max)).await
     }
 
     /// Takes until there are so many.
@@ -171,7 +186,7 @@ impl Site {
     }
 
     pub async fn nothing_more(&self) {
-        let take = self.handoff.take("orders", "erp", 9);
+        let take = self.handoff.take(ERP, 9);
         let more = tokio::time::timeout(QUIET, take).await;
         assert!(more.is_err(), "{more:?}");
     }
@@ -214,8 +229,8 @@ impl Site {
         let gone = gone.unwrap();
         self.handoff = Handoff::from(Embedded::new(gone.clone(), Limits::default()));
         self.store = gone;
-        self.store = store(&self.path, &self.backend);
-        self.handoff = handoff(&self.store, &self.backend, &self.name)
+        self.store = store(&self.path, &self.backend, &self.world);
+        self.handoff = handoff(&self.store, &self.backend, &self.name, &self.world)
             .await
             .unwrap();
     }
@@ -278,6 +293,7 @@ pub fn end_of(hop: &Hop, turn: Turn) -> End {
         run: hop.run,
         flow: hop.flow.clone(),
         step: hop.step.clone(),
+        revision: None,
         turn,
         effect: None,
         saga: None,
@@ -285,6 +301,13 @@ pub fn end_of(hop: &Hop, turn: Turn) -> End {
         accepts: Vec::new(),
     }
 }
+
+/// Where the hops of the site stand.
+pub const ERP: Station<'_> = Station {
+    flow: "orders",
+    revision: "r1",
+    step: "erp",
+};
 
 pub async fn patiently<T>(what: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(PATIENCE, what).await;

@@ -68,6 +68,8 @@ impl Machine {
                 world,
                 store,
                 listener,
+                loader: None,
+                watch: None,
             };
             Engine::start(start).await.map_err(wrong)
         })

@@ -122,6 +122,7 @@ fn end(run: &NewRun) -> End {
         run: run.run,
         flow: run.flow.clone(),
         step: hop.step.clone(),
+        revision: None,
         turn: Turn::Over {
             next: Vec::new(),
             doors: Vec::new(),

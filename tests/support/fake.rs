@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crossdock::component::api::Calls;
 use crossdock::component::common::Common;
 use crossdock::component::{Accept, Arrival, Batch, Build, Intake, Library, Registry, Verdict};
 use crossdock::diagnostic::{File, Findings};
@@ -43,6 +44,8 @@ pub struct State {
     pub refuse: Option<&'static [u8]>,
     /// How many deliveries were turned away.
     pub turned_away: u64,
+    /// Who has called an API.
+    pub called: Vec<Calls>,
     identities: BTreeSet<String>,
     deliveries: BTreeSet<String>,
 }
@@ -109,6 +112,10 @@ impl Accept for Fake {
 
     fn turned_away(&self, count: u64) {
         self.state().turned_away += count;
+    }
+
+    fn called(&self, calls: Vec<Calls>) {
+        self.state().called.extend(calls);
     }
 
     fn room(&self) -> Pending<'_, ()> {

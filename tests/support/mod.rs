@@ -144,6 +144,11 @@ impl Sandbox {
 
     /// Starts the engine and waits until it is ready.
     pub fn start(&self) -> Running {
+        self.start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(&self, arguments: &[&str]) -> Running {
         let log = self.root().join("engine.log");
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -152,6 +157,7 @@ impl Sandbox {
             .unwrap();
         let child = self
             .command(&["run"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -243,11 +249,16 @@ impl Sandbox {
 impl Running {
     /// SIGTERM; gives the exit code.
     pub fn terminate(mut self) -> Option<i32> {
+        self.signal("-TERM");
+        eventually("the engine stops", || self.child.try_wait().unwrap()).code()
+    }
+
+    /// Sends it a signal, such as `-HUP`.
+    pub fn signal(&self, which: &str) {
         Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
+            .args([which, &self.child.id().to_string()])
             .status()
             .unwrap();
-        eventually("the engine stops", || self.child.try_wait().unwrap()).code()
     }
 
     /// Resident memory in KiB.

@@ -129,6 +129,28 @@ pub fn sql(url: &str, schema: &str, statement: &str) -> Result<String, String> {
     )
 }
 
+/// A copy of a schema, as `pg_dump` makes it.
+pub fn dump(url: &str, schema: &str) -> Result<String, String> {
+    said(
+        Command::new(programs()?.join("pg_dump"))
+            .args(["--no-owner", "--schema", schema, "-d", url])
+            .env("PGCONNECT_TIMEOUT", "5"),
+    )
+}
+
+/// Puts a copy back.
+pub fn load(url: &str, dump: &str) -> Result<(), String> {
+    let mut file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    std::io::Write::write_all(&mut file, dump.as_bytes()).map_err(|error| error.to_string())?;
+    said(
+        Command::new(programs()?.join("psql"))
+            .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
+            .arg(file.path())
+            .env("PGCONNECT_TIMEOUT", "5"),
+    )
+    .map(drop)
+}
+
 /// Where its programs are.
 fn programs() -> Result<PathBuf, String> {
     newest(VERSIONS, "bin", "initdb").ok_or_else(|| {

@@ -105,6 +105,8 @@ impl Bench {
             world,
             store: store.clone(),
             listener: Listener::bind("127.0.0.1:0").await.unwrap(),
+            loader: None,
+            watch: None,
         };
         let engine = Engine::start(start).await.unwrap();
         Running {

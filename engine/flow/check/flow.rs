@@ -20,9 +20,9 @@ use crate::component::words::Duration;
 use crate::diagnostic::{Findings, Place, Severity, Span, closest};
 use crate::flow::codes;
 use crate::flow::file::{Accepts, Flow, OnBreach, OnChanged};
-use crate::flow::plan::{self, Plan};
+use crate::flow::plan::{self, Plan, Prints};
 use crate::flow::shapes::{self, Role};
-use crate::source::{Ready, SourceKind};
+use crate::source::{Ready, SourceKind, codes as source_codes};
 use crate::store::commit::Changed;
 use crate::yaml::{Data, Key, Node};
 
@@ -39,7 +39,7 @@ const REPEATED: Duration = Duration {
 /// What a flow's check gives.
 pub(crate) struct Checked {
     /// The plan, if nothing is wrong.
-    pub(crate) plan: Option<Plan>,
+    pub(crate) plan: Option<Arc<Plan>>,
     /// The flow's name, if it has one.
     pub(crate) name: Option<(String, Place)>,
     /// The kind of its source, also if the source is broken.
@@ -147,8 +147,7 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
         .filter(|_| !cx.lost.contains("steps"))
         .map(|accepts| accepts.name.to_string());
     let keys = keys(&mut cx, node);
-    let contract = cx.contract.clone();
-    types::begin(&mut cx, contract.as_deref(), node);
+    types::begin(&mut cx, node);
     process(&mut cx, &head, node);
     let (source_kind, ready) = read_source(&mut cx, node);
     let mut draft = Draft::new(chosen_ids(node));
@@ -181,9 +180,11 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
         (checked.findings.has_errors(), &checked.name, ready)
     {
         draft.close_arms();
-        checked.plan = Some(Plan {
+        checked.plan = Some(Arc::new(Plan {
             flow: Arc::from(name.as_str()),
             revision: Arc::from(""),
+            prints: Prints::default(),
+            tables: cx.known.library.tables.clone(),
             high,
             description: head.description.unwrap_or_default(),
             source,
@@ -194,7 +195,7 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
             order,
             nodes: draft.nodes,
             sagas: draft.sagas,
-        });
+        }));
     }
     checked
 }
@@ -220,6 +221,23 @@ fn unheard_refusal(
     let message = "nobody hears this source refuse a body: what breaks the contract would be lost";
     let help = "leave `on_breach` out: a body that breaks the contract becomes an exception";
     cx.error(part_codes::CONFLICTING_SETTINGS, span, message, help);
+}
+
+/// Whether messages come in by an API.
+fn is_api(node: &Node) -> bool {
+    let source = node.get("source");
+    source.is_some_and(|source| source.get("api").is_some())
+}
+
+/// An API says what it takes.
+fn contract_of_api(cx: &mut Cx<'_>, node: &Node) {
+    if !is_api(node) || node.get("accepts").is_some() || cx.lost.contains("accepts") {
+        return;
+    }
+    let span = node.entry("source").map_or(node.span, |(key, _)| key.span);
+    let message = "this API does not say which bodies it takes";
+    let help = "add `accepts: NAME` with a schema of the project: callers find it in the OpenAPI document, and bodies that break it are refused";
+    cx.error(source_codes::API_WITHOUT_CONTRACT, span, message, help);
 }
 
 /// The names under `keys`, before anything is looked at.
@@ -324,10 +342,19 @@ fn lost_text() -> Data {
 
 /// The contract of arriving bodies.
 fn accepts(cx: &mut Cx<'_>, head: &Flow, node: &Node) -> Option<plan::Accepts> {
+    contract_of_api(cx, node);
     let at = node.get("accepts")?;
     let at = at.get("schema").unwrap_or(at);
     let name = at.as_text().filter(|_| !cx.holds_missing(at.span))?;
-    let refuse = matches!(&head.accepts, Some(Accepts::Contract(contract)) if contract.on_breach == Some(OnBreach::Refuse));
+    let on_breach = match &head.accepts {
+        Some(Accepts::Contract(contract)) => contract.on_breach,
+        _ => None,
+    };
+    // Who calls an API waits for the answer and mends the body; other senders give up, and the body would be lost.
+    let refuse = match on_breach {
+        Some(on_breach) => on_breach == OnBreach::Refuse,
+        None => is_api(node),
+    };
     let common = Common::default();
     let schema = cx.with_build(at, &common, |build| build.schema(&[], name))?;
     Some(plan::Accepts {

@@ -16,9 +16,11 @@ use crate::component::words::Secret;
 use crate::diagnostic::{Code, Diagnostic, Findings, Place, Severity, Span};
 use crate::expression::Tables;
 use crate::flow::codes;
-use crate::flow::settings::{Postgres, Rabbitmq, Settings};
+use crate::flow::settings::{LISTEN_DEFAULT, Postgres, Rabbitmq, Settings};
 use crate::flow::shapes;
 use crate::handoff::rabbitmq::{self, topology};
+use crate::net::otlp;
+use crate::source::clients::{Apis, Clients};
 use crate::yaml::shape;
 use crate::yaml::{Data, Node};
 
@@ -26,8 +28,8 @@ use crate::yaml::{Data, Node};
 pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
     let mut found = Findings::new();
     let node = known(source, &mut found);
-    let secrets = RefCell::new(Vec::new());
-    let (keys, tables) = (BTreeSet::new(), Tables::default());
+    let (secrets, keys) = (RefCell::new(Vec::new()), BTreeSet::new());
+    let tables = Tables::default();
     let words = Words {
         variables: None,
         keys: &keys,
@@ -40,26 +42,22 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
         return Settings::default();
     }
     shape::check_with(shapes::settings(), &node, &source.file, &words, &mut found);
-    address(source, &node, &mut found);
+    addresses(source, &node, &mut found);
+    collector(source, &node, &mut found);
     let sound = !found
         .iter()
         .any(|finding| finding.severity == Severity::Error && finding.code != codes::NOT_YET);
-    let settings = match Settings::deserialize(node.to_json()) {
+    let mut settings = match Settings::deserialize(node.to_json()) {
         Ok(settings) if sound => settings,
         Err(error) if sound && source.missing.is_empty() => {
-            report(
-                &mut found,
-                source,
-                part_codes::BAD_VALUE,
-                node.span,
-                error.to_string(),
-                "",
-            );
+            let code = part_codes::BAD_VALUE;
+            report(&mut found, source, code, node.span, error.to_string(), "");
             Settings::default()
         }
         _ => Settings::default(),
     };
     store(source, &node, &settings, &mut found);
+    admin(source, &node, &settings, &mut found);
     notify::check(source, &node, &mut found);
     if let Some(rabbitmq) = &settings.handoff.rabbitmq
         && let Err((field, message)) = rabbit_fault(rabbitmq)
@@ -76,6 +74,7 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
             help,
         );
     }
+    settings.apis = apis(source, &node, &mut found);
     judged::check(source, &node, &mut found);
     if let Some(at) = node.find(&["defaults", "retry"])
         && let Ok(rule) = Retry::deserialize(at.to_json())
@@ -170,9 +169,74 @@ fn store(source: &Source, node: &Node, settings: &Settings, findings: &mut Findi
     }
 }
 
-/// `listen`: host and port.
-fn address(source: &Source, node: &Node, findings: &mut Findings) {
-    let Some(at) = node.get("listen") else { return };
+/// `apis`: clients with credentials that count, and issuers that can be asked. Flows name clients, so those are known also where something else
+/// is broken.
+fn apis(source: &Source, node: &Node, findings: &mut Findings) -> Apis {
+    let given = node.get("apis").map(|at| Apis::deserialize(at.to_json()));
+    let apis = given.and_then(Result::ok).unwrap_or_default();
+    let mut faults = Vec::new();
+    Clients::of(&apis, &mut faults);
+    for (path, message, help) in faults {
+        let mut at = node.get("apis").unwrap_or(node);
+        for part in &path {
+            at = at.get(part).unwrap_or(at);
+        }
+        let code = part_codes::BAD_VALUE;
+        report(findings, source, code, at.span, message, help);
+    }
+    apis
+}
+
+/// `admin`: only for this machine, or with TLS, and at a port of its own.
+fn admin(source: &Source, node: &Node, settings: &Settings, findings: &mut Findings) {
+    let (Some(at), Some(admin)) = (node.get("admin"), &settings.admin) else {
+        return;
+    };
+    let span = at.get("listen").map_or(at.span, |at| at.span);
+    let address = admin.address();
+    let webhooks = settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT);
+    let (message, help) = if admin.is_open() {
+        (
+            format!("others reach the admin API at `{address}`, and it has no TLS"),
+            "give `admin.tls` a certificate, listen at 127.0.0.1, or say `plain_http: true` if a proxy before it has TLS",
+        )
+    } else if address == webhooks && !address.ends_with(":0") {
+        (
+            format!("the admin API has the address of the webhooks, `{address}`"),
+            "give `admin.listen` another port",
+        )
+    } else {
+        return;
+    };
+    report(findings, source, codes::OPEN_ADMIN, span, message, help);
+}
+
+/// `telemetry.otlp.endpoint`: a URL.
+fn collector(source: &Source, node: &Node, findings: &mut Findings) {
+    let Some(at) = node.find(&["telemetry", "otlp", "endpoint"]) else {
+        return;
+    };
+    if let Some(Err(message)) = at.as_text().map(otlp::traces_url) {
+        let help = "write the collector's URL, such as `http://127.0.0.1:4318`";
+        let code = part_codes::BAD_VALUE;
+        report(findings, source, code, at.span, message, help);
+    }
+}
+
+/// Where is listened: at hosts and ports.
+fn addresses(source: &Source, node: &Node, findings: &mut Findings) {
+    for path in [
+        &["listen"][..],
+        &["admin", "listen"],
+        &["telemetry", "metrics", "listen"],
+    ] {
+        if let Some(at) = node.find(path) {
+            address(source, at, findings);
+        }
+    }
+}
+
+fn address(source: &Source, at: &Node, findings: &mut Findings) {
     let Some(text) = at.as_text() else { return };
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let bracketed = host.starts_with('[') && host.ends_with(']');

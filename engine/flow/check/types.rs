@@ -152,8 +152,9 @@ fn around<'c>(cx: &'c Cx<'_>) -> Around<'c> {
 }
 
 /// Begins a flow: what it accepts, its keys.
-pub(crate) fn begin(cx: &mut Cx<'_>, accepts: Option<&str>, node: &Node) {
-    cx.typed.state = accepts.and_then(|name| State::of_schema(cx, name));
+pub(crate) fn begin(cx: &mut Cx<'_>, node: &Node) {
+    let contract = cx.contract.as_deref();
+    cx.typed.state = contract.and_then(|name| State::of_schema(cx, name));
     let Some(state) = cx.typed.state.clone() else {
         return;
     };

@@ -118,8 +118,14 @@ fn declared(kind: Kind, key: &str, source: &Source) -> Option<Entry> {
         entry.source = kinds.first().map(|(key, _)| key.text.clone());
         entry.listens = kinds.first().and_then(|(kind, config)| {
             let path = config.get("path")?.as_text()?;
-            let heard = matches!(kind.text.as_str(), "webhook" | "api");
-            heard.then(|| format!("{} {path}", kind.text))
+            match kind.text.as_str() {
+                "webhook" => Some(format!("webhook {path}")),
+                "api" => {
+                    let version = config.get("version")?.as_text()?;
+                    Some(format!("api /{version}{path}"))
+                }
+                _ => None,
+            }
         });
         let named = kinds
             .first()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::reach::Reach;
-use super::{Checked, Known, Source, flow};
+use super::{Checked, Source};
 use crate::diagnostic::{File, Findings};
 use crate::flow::folder::Folder;
 use crate::flow::many::each;
@@ -32,23 +32,25 @@ impl Flows {
         folder: &Folder,
         flows: &[&Source],
         reach: &Reach<'_>,
-        known: &Known,
+        check: impl Fn(&Source) -> Arc<Checked> + Sync,
     ) -> Vec<Arc<Checked>> {
         let beside = folder.settings.iter().chain(&folder.processes);
         let beside: Vec<_> = beside.cloned().collect();
-        if !same_files(&self.beside, &beside) || self.unread != folder.unread {
+        // Keys of clients that stand in files of their own may have changed.
+        let outside = beside.iter().any(|file| file.text.contains("${file:"));
+        if outside || !same_files(&self.beside, &beside) || self.unread != folder.unread {
             self.kept.clear();
             self.beside = beside;
             self.unread.clone_from(&folder.unread);
         }
         let kept = &self.kept;
         let one = |source: &&Source, _: &mut Findings| {
-            let reached = reach.from(source).files.into_iter().cloned();
+            let reached = reach.from(&source.node).files.into_iter().cloned();
             let files: Vec<_> = [source.file.clone()].into_iter().chain(reached).collect();
             let before = kept.get(&source.file.path);
             match before.filter(|kept| same_files(&kept.0, &files)) {
                 Some(kept) => kept.clone(),
-                None => Kept(files, Arc::new(flow::check(known, source))),
+                None => Kept(files, check(source)),
             }
         };
         let all = each(flows, one, &mut Findings::new());

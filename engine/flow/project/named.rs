@@ -15,34 +15,69 @@ use crate::flow::check::{Known, Source, mappings, settings, systems, tables};
 use crate::flow::folder::Folder;
 use crate::flow::many::each_kept;
 use crate::flow::memory::{Memory, Shelf};
+use crate::flow::plan::{Print, SETTINGS_OF_THE_PLACE};
 use crate::flow::revision::{self, Hash};
 use crate::flow::settings::Settings;
 use crate::flow::workspace::Noun;
 use crate::flow::{Variant, codes};
 use crate::schema::Schemas;
+use crate::source::clients::Clients;
 
 /// What the parts of a flow's revision are: the hashes of all that a flow can refer to.
+#[derive(Default)]
 pub(super) struct Hashes {
+    /// The settings as far as they are the same for all engines of a project, and of them what holds in every flow.
     pub(super) settings: Hash,
+    pub(super) defaults: Hash,
+    pub(super) each_setting: BTreeMap<String, Hash>,
     pub(super) tables: BTreeMap<String, Hash>,
     pub(super) mappings: BTreeMap<String, Hash>,
     pub(super) schemas: BTreeMap<String, Hash>,
     pub(super) systems: BTreeMap<String, Hash>,
+    /// The same with their secrets: for memory only.
+    pub(super) system_prints: BTreeMap<String, Hash>,
     pub(super) fragments: BTreeMap<String, Hash>,
 }
 
 impl Hashes {
-    /// The hash of what a flow can depend on. A flow is no part of another one's revision.
+    /// The hash of what a flow's revision depends on. A flow is no part of another one's revision, and systems are no part of any: all runs
+    /// meet them as they are now.
     pub(super) fn of(&self, noun: Noun, name: &str) -> Option<Hash> {
         let all = match noun {
-            Noun::Flow => return None,
+            Noun::Flow | Noun::System => return None,
             Noun::Fragment => &self.fragments,
             Noun::Mapping => &self.mappings,
             Noun::Schema => &self.schemas,
-            Noun::System => &self.systems,
             Noun::Table => &self.tables,
         };
         all.get(name).copied()
+    }
+
+    /// The hash of what a flow's behaviour depends on.
+    pub(super) fn print_of(&self, noun: Noun, name: &str) -> Option<Hash> {
+        match noun {
+            Noun::System => self.system_prints.get(name).copied(),
+            _ => self.of(noun, name),
+        }
+    }
+
+    /// What there is beside the flows, as it is in memory.
+    pub(super) fn prints(&self) -> BTreeMap<String, Print> {
+        let systems = self.system_prints.iter();
+        let systems = systems.map(|(name, hash)| (format!("system {name}"), Print(*hash)));
+        let settings = self.each_setting.iter();
+        let settings = settings.map(|(name, hash)| (format!("setting {name}"), Print(*hash)));
+        systems.chain(settings).collect()
+    }
+
+    /// What is part of a project's revision beside its flows.
+    pub(super) fn all(&self) -> BTreeMap<String, Hash> {
+        let systems = self.systems.iter();
+        let mut all: BTreeMap<String, Hash> = systems
+            .map(|(name, hash)| (format!("system {name}"), *hash))
+            .collect();
+        all.insert("settings".to_owned(), self.settings);
+        all
     }
 }
 
@@ -54,24 +89,13 @@ pub(super) fn known(
     variant: &Variant<'_>,
     findings: &mut Findings,
 ) -> (Settings, Known, Hashes) {
-    let mut hashes = Hashes {
-        settings: Hash::default(),
-        tables: BTreeMap::new(),
-        mappings: BTreeMap::new(),
-        schemas: BTreeMap::new(),
-        systems: BTreeMap::new(),
-        fragments: BTreeMap::new(),
-    };
+    let mut hashes = Hashes::default();
     let mut library = Library::default();
-    let settings = match &parsed.settings {
-        Some(source) => {
-            hashes.settings = revision::of_tree(&source.node, &[]);
-            settings::read(source, findings)
-        }
-        None => Settings::default(),
-    };
+    let settings = read_settings(parsed, &mut hashes, findings);
     library.root = folder.work.clone();
     library.timeout = settings.defaults.timeout;
+    let named = || Arc::new(Clients::of(&settings.apis, &mut Vec::new()));
+    library.clients = variant.clients.clone().unwrap_or_else(named);
     let tables = read_tables(folder, &mut hashes, findings);
     let named: Vec<(String, Arc<File>)> = folder
         .schemas
@@ -116,6 +140,24 @@ pub(super) fn known(
         typed: !variant.untyped,
     };
     (settings, known, hashes)
+}
+
+fn read_settings(parsed: &Parsed, hashes: &mut Hashes, findings: &mut Findings) -> Settings {
+    match &parsed.settings {
+        Some(source) => {
+            for (key, value) in source.node.entries() {
+                let hash = revision::of_tree(value, &[]);
+                hashes.each_setting.insert(key.text.clone(), hash);
+            }
+            let mut everywhere = hashes.each_setting.clone();
+            everywhere.retain(|name, _| !SETTINGS_OF_THE_PLACE.contains(&name.as_str()));
+            hashes.settings = revision::hash_of(&everywhere);
+            let defaults = source.node.get("defaults");
+            hashes.defaults = defaults.map_or(Hash::default(), |at| revision::of_tree(at, &[]));
+            settings::read(source, findings)
+        }
+        None => Settings::default(),
+    }
 }
 
 fn read_tables(folder: &Folder, hashes: &mut Hashes, findings: &mut Findings) -> Tables {
@@ -214,6 +256,9 @@ fn read_systems(
         hashes
             .systems
             .insert(name.clone(), revision::of_tree(&source.node, &read.secrets));
+        hashes
+            .system_prints
+            .insert(name.clone(), revision::of_tree(&source.node, &[]));
         if let Some(system) = read.system {
             library.systems.insert(name, Arc::new(system));
         } else if let Some(database) = read.database {

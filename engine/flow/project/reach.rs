@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Parsed, Source, named, stem};
+use super::{Parsed, named, stem};
 use crate::diagnostic::File;
 use crate::flow::folder::Folder;
 use crate::flow::revision;
@@ -92,15 +92,15 @@ impl<'p> Reach<'p> {
         things.push(Thing { noun, file, names });
     }
 
-    /// What a flow depends on.
-    pub(super) fn from(&self, source: &Source) -> Reached<'p> {
+    /// What a flow, or a part of one, depends on.
+    pub(super) fn from(&self, node: &Node) -> Reached<'p> {
         let mut walk = Walk {
             reach: self,
             seen: FxHashSet::default(),
             open: Vec::new(),
             reached: Reached::default(),
         };
-        revision::texts(&source.node, &mut |text| walk.open.push(text));
+        revision::texts(node, &mut |text| walk.open.push(text));
         walk.end()
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Queue {
     turn: usize,
     /// Its taker takes nothing now: what is here does not count as being worked on.
     pub(super) shut: bool,
+    /// People let nothing be taken from it.
+    pub(super) held: bool,
     pub(super) came: Arc<Notify>,
 }
 

@@ -9,6 +9,13 @@ use crate::message::Message;
 use crate::store::commit::{Commit, FENCE_FIRST, Leaf, NewRun};
 use crate::store::sample::*;
 
+/// Where the hops of these tests stand.
+const ERP: Station<'_> = Station {
+    flow: "orders",
+    revision: "r1",
+    step: "erp",
+};
+
 fn hop(run: &NewRun) -> Hop {
     Hop {
         hop: first_hop(run),
@@ -18,6 +25,7 @@ fn hop(run: &NewRun) -> Hop {
         step: Arc::from("erp"),
         attempt: 1,
         revision: run.revision.clone(),
+        moved: false,
         runs_body: true,
         message: Message::new(run.message, START_MS, Body::new(run.body.clone())),
     }
@@ -43,7 +51,7 @@ async fn announced(sample: &Sample, limits: Limits, many: usize) -> (Embedded, V
 }
 
 async fn bodies(embedded: &Embedded, max: usize) -> Vec<String> {
-    let taken = embedded.take("orders", "erp", max).await;
+    let taken = embedded.take(ERP, max).await;
     taken
         .iter()
         .map(|hop| format!("{:?}", hop.message.body))
@@ -51,7 +59,7 @@ async fn bodies(embedded: &Embedded, max: usize) -> Vec<String> {
 }
 
 async fn nothing_more(embedded: &Embedded) {
-    let take = embedded.take("orders", "erp", 9);
+    let take = embedded.take(ERP, 9);
     let more = tokio::time::timeout(Duration::from_millis(30), take).await;
     assert!(more.is_err(), "{more:?}");
 }
@@ -83,7 +91,7 @@ async fn what_does_not_fit_into_memory_comes_from_the_store_in_its_turn() {
 async fn what_the_last_process_left_is_found() {
     let mut sample = Sample::new();
     let (before, runs) = announced(&sample, SMALL, 5).await;
-    assert_eq!(before.take("orders", "erp", 2).await.len(), 2);
+    assert_eq!(before.take(ERP, 2).await.len(), 2);
     sample
         .end(vec![waits(&runs[4], first_hop(&runs[4]), START_MS + 9)])
         .await;
@@ -105,7 +113,7 @@ async fn what_the_last_process_left_is_found() {
     for stored in sample.store.commit(commit).await.unwrap().released {
         embedded.announce(Hop::from_store(stored).unwrap());
     }
-    let retried = embedded.take("orders", "erp", 9).await;
+    let retried = embedded.take(ERP, 9).await;
     assert_eq!((retried[0].attempt, retried[0].fence), (2, 2));
     assert_eq!(embedded.in_flight(), 5);
 }
@@ -119,7 +127,7 @@ async fn a_hop_that_is_announced_again_is_taken_once() {
     }
     let mut found = 0;
     while found < 5 {
-        found += embedded.take("orders", "erp", 1).await.len();
+        found += embedded.take(ERP, 1).await.len();
         embedded.announce(hop(&runs[0]));
         embedded.announce(hop(&runs[4]));
     }
@@ -130,10 +138,10 @@ async fn a_hop_that_is_announced_again_is_taken_once() {
 async fn what_is_given_back_is_next() {
     let sample = Sample::new();
     let (embedded, _) = announced(&sample, SMALL, 5).await;
-    let first = embedded.take("orders", "erp", 1).await.remove(0);
+    let first = embedded.take(ERP, 1).await.remove(0);
     embedded.give_back(first.clone());
     embedded.give_back(first);
-    let first = embedded.take("orders", "erp", 1).await.remove(0);
+    let first = embedded.take(ERP, 1).await.remove(0);
     embedded.waits(first.hop);
     embedded.give_back(first);
     assert_eq!(bodies(&embedded, 1).await, ["body 0"]);
@@ -144,7 +152,7 @@ async fn what_is_given_back_is_next() {
 async fn room_comes_when_hops_end_and_not_when_they_wait() {
     let sample = Sample::new();
     let (embedded, _) = announced(&sample, SMALL, 3).await;
-    let taken = embedded.take("orders", "erp", 3).await;
+    let taken = embedded.take(ERP, 3).await;
     let waiting = {
         let embedded = embedded.clone();
         tokio::spawn(async move { embedded.room(3).await })
@@ -174,7 +182,7 @@ async fn takers_that_go_away_lose_nothing_and_no_hop_is_taken_twice() {
         takers.spawn(async move {
             loop {
                 let patience = Duration::from_micros(50 + 100 * taker);
-                let take = embedded.take("orders", "erp", 3);
+                let take = embedded.take(ERP, 3);
                 let Ok(hops) = tokio::time::timeout(patience, take).await else {
                     if taken.lock().unwrap().len() == MANY {
                         return;
@@ -229,6 +237,7 @@ fn end_of(hop: &Hop) -> crate::store::commit::End {
         run: hop.run,
         flow: hop.flow.clone(),
         step: hop.step.clone(),
+        revision: None,
         turn: crate::store::commit::Turn::Over {
             next: Vec::new(),
             doors: Vec::new(),
@@ -264,19 +273,19 @@ async fn repeats_that_have_piled_up_do_not_stand_before_new_messages() {
         embedded.announce(hop(run));
     }
     let attempts = |hops: Vec<Hop>| hops.iter().map(|hop| hop.attempt).collect::<Vec<_>>();
-    let taken = attempts(embedded.take("orders", "erp", 10).await);
+    let taken = attempts(embedded.take(ERP, 10).await);
     assert_eq!(taken, [1, 1, 1, 1, 3, 1, 1, 1, 1, 3]);
-    let taken = attempts(embedded.take_with("orders", "erp", 10, 0).await);
+    let taken = attempts(embedded.take_with(ERP, 10, 0).await);
     assert_eq!(taken, [1, 1], "no repeat is taken that may not be made");
-    let none = embedded.take_with("orders", "erp", 10, 0);
+    let none = embedded.take_with(ERP, 10, 0);
     assert!(
         tokio::time::timeout(Duration::from_millis(30), none)
             .await
             .is_err()
     );
-    let taken = attempts(embedded.take_with("orders", "erp", 10, 3).await);
+    let taken = attempts(embedded.take_with(ERP, 10, 3).await);
     assert_eq!(taken, [3, 3, 3]);
-    assert_eq!(embedded.take("orders", "erp", 99).await.len(), 25);
+    assert_eq!(embedded.take(ERP, 99).await.len(), 25);
 }
 
 #[tokio::test]
@@ -290,10 +299,10 @@ async fn what_waits_for_a_time_or_for_a_system_is_not_active() {
     };
     assert_eq!(load(&embedded), (6, 6));
     assert_eq!(embedded.load("other").0, Load::default());
-    let taken = embedded.take("orders", "erp", 2).await;
+    let taken = embedded.take(ERP, 2).await;
     embedded.waits(taken[0].hop);
     assert_eq!(load(&embedded), (6, 5));
-    embedded.shut("orders", "erp", true);
+    embedded.shut(ERP, true);
     assert_eq!(load(&embedded), (6, 1), "what is taken is still worked on");
     embedded.ended(taken[1].hop);
     assert_eq!(load(&embedded), (5, 0));
@@ -309,7 +318,7 @@ async fn what_waits_for_a_time_or_for_a_system_is_not_active() {
         ..share
     };
     assert_eq!(embedded.full("orders", &share), None);
-    embedded.shut("orders", "erp", false);
+    embedded.shut(ERP, false);
     assert_eq!(embedded.full("orders", &share), Some(Full::FlowActive));
     assert_eq!(embedded.full("other", &share), Some(Full::Active));
     let share = Share {

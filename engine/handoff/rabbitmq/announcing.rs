@@ -1,5 +1,6 @@
 //! Announcing: hops go to the broker, what it has confirmed is noted in the store, and what was not announced in time is found there.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::Inner;
 use super::letter::{self, Notice};
 use crate::handoff::Hop;
 use crate::net::amqp::publisher::{Letter, Outcome};
+use crate::store::announcements::Place;
 use crate::store::commit::{Commit, HopId};
 use crate::world::failpoint;
 
@@ -66,7 +68,7 @@ pub(super) async fn announce(inner: Arc<Inner>, mut notices: mpsc::Receiver<Noti
         inner
             .announcing_bytes
             .fetch_sub(notice.bytes(), Ordering::Relaxed);
-        let Some(letter) = letter_of(&inner, &notice) else {
+        let Some((queue, letter)) = letter_of(&inner, &notice) else {
             continue;
         };
         failpoint::hit("handoff-before-publish");
@@ -75,7 +77,7 @@ pub(super) async fn announce(inner: Arc<Inner>, mut notices: mpsc::Receiver<Noti
             .publisher
             .send(letter, move |outcome| {
                 // What is not stored, the sweep announces again.
-                if taken(&told, &outcome) {
+                if heard(&told, &queue, &outcome) == Heard::Taken {
                     told.marks.add(hop);
                 }
             })
@@ -83,42 +85,62 @@ pub(super) async fn announce(inner: Arc<Inner>, mut notices: mpsc::Receiver<Noti
     }
 }
 
-/// Whether the broker has taken what was announced; says once that it does not, and once that it does again.
-fn taken(inner: &Inner, outcome: &Outcome) -> bool {
+/// What the broker says to an announcement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It has it.
+    Taken,
+    /// The queue turns it down: it may be full.
+    Refused,
+    /// Nothing, or there is nobody to ask.
+    Nothing,
+}
+
+/// What the broker has said. Tells people once that it does not take announcements, and once that it does again; of a queue that turns them
+/// down the sweep tells them the end.
+fn heard(inner: &Inner, queue: &Arc<str>, outcome: &Outcome) -> Heard {
     let failure = match outcome {
         Outcome::Stored => {
-            if inner.refusing.swap(false, Ordering::AcqRel) {
+            if inner.silent.swap(false, Ordering::AcqRel) {
                 tracing::info!("the broker takes announcements again");
             }
-            return true;
+            return Heard::Taken;
         }
-        Outcome::Unroutable(failure)
-        | Outcome::Refused(failure)
-        | Outcome::NotSent(failure)
-        | Outcome::Unknown(failure) => failure,
+        Outcome::Refused(failure) => {
+            if inner.refusing().insert(queue.clone()) {
+                tracing::warn!(
+                    "the queue {queue} does not take announcements; its messages wait in the store: {failure}"
+                );
+            }
+            return Heard::Refused;
+        }
+        Outcome::Unroutable(failure) | Outcome::NotSent(failure) | Outcome::Unknown(failure) => {
+            failure
+        }
     };
     // A broker that is away, or has an alarm, was spoken of already.
     let known = !inner.publishing.is_up() || inner.alarmed.load(Ordering::Acquire);
-    if !known && !inner.refusing.swap(true, Ordering::AcqRel) {
+    if !known && !inner.silent.swap(true, Ordering::AcqRel) {
         tracing::warn!(
             "the broker does not take announcements; messages wait in the store: {failure}"
         );
     }
-    false
+    Heard::Nothing
 }
 
-/// The message of the broker for a hop, if its queue is known.
-fn letter_of(inner: &Inner, notice: &Notice) -> Option<Letter> {
+/// The message of the broker for a hop, and the queue for which it is, if that is known.
+fn letter_of(inner: &Inner, notice: &Notice) -> Option<(Arc<str>, Letter)> {
     let raised = inner.raised.borrow().clone()?;
     let at = (notice.flow().clone(), notice.step().clone());
     let queue = raised.get(&at)?;
     let (properties, body) = letter::write(inner.number, notice, inner.body_max);
-    Some(Letter {
-        exchange: ShortString::from(inner.topology.exchange()),
+    let letter = Letter {
+        exchange: ShortString::from(inner.topology().exchange()),
         routing_key: ShortString::from(&**queue),
         properties,
         body,
-    })
+    };
+    Some((queue.clone(), letter))
 }
 
 /// Notes in the store what was announced.
@@ -150,20 +172,23 @@ async fn note(inner: &Inner) {
     }
 }
 
-/// Publishes a hop, and waits until the broker has it.
-pub(super) async fn publish(inner: &Inner, notice: &Notice) -> bool {
+/// Publishes a hop, and waits for the broker's word.
+pub(super) async fn publish(inner: &Inner, notice: &Notice) -> Heard {
     match letter_of(inner, notice) {
-        Some(letter) => taken(inner, &inner.publisher.publish(letter).await),
-        None => false,
+        Some((queue, letter)) => heard(inner, &queue, &inner.publisher.publish(letter).await),
+        None => Heard::Nothing,
     }
 }
 
 /// Finds what was not announced, and announces it.
 pub(super) async fn sweep(inner: Arc<Inner>) {
     loop {
-        while let Ok(more) = sweep_once(&inner).await
-            && more
-        {
+        let mut round = Round::default();
+        while let Ok(more) = round.look(&inner).await {
+            if !more {
+                round.over(&inner);
+                break;
+            }
             if inner.stop.is_cancelled() {
                 return;
             }
@@ -177,34 +202,83 @@ pub(super) async fn sweep(inner: Arc<Inner>) {
     }
 }
 
-/// Whether there may be more: what was found ends at a number, or at so many bytes. The error says that it makes no sense to go on now.
-async fn sweep_once(inner: &Inner) -> Result<bool, ()> {
-    if inner.raised.borrow().is_none() || !inner.publishing.is_up() {
-        return Err(());
-    }
-    let (most, bytes_max) = SWEEP_MOST;
-    let found = inner.store.unannounced(UNANNOUNCED, most, bytes_max).await;
-    let found = found.map_err(|failure| {
-        tracing::warn!("the store could not say what was not announced: {failure}");
-    })?;
-    let known = inner.raised.borrow().clone().unwrap_or_default();
-    let (mut notices, mut announced) = (Vec::new(), Vec::new());
-    for stored in found {
-        if !known.contains_key(&(stored.flow.clone(), stored.step.clone())) {
-            // The project has no such step. Noted, it does not stand before others; when the step is back its queue is empty, and that is seen.
-            announced.push(stored.hop);
-            continue;
+/// One walk through all that was not announced, the oldest first. Each hop is looked at once; a queue that has turned one down is left
+/// alone until the next round, so that one that is full costs one look and stands before no other.
+#[derive(Default)]
+struct Round {
+    /// Where the last look has ended.
+    behind: Place,
+    /// Queues that turn announcements down.
+    full: BTreeSet<Arc<str>>,
+}
+
+impl Round {
+    /// Whether there may be more: a look ends at a number, or at so many bytes. The error says that it makes no sense to go on now.
+    async fn look(&mut self, inner: &Inner) -> Result<bool, ()> {
+        if !inner.publishing.is_up() {
+            return Err(());
         }
-        match Hop::from_store(stored) {
-            Ok(hop) => notices.push(Notice::Whole(Box::new(hop))),
-            Err(failure) => tracing::error!(%failure, "a stored message cannot be read"),
+        let known = inner.raised.borrow().clone().ok_or(())?;
+        let full = known.iter().filter(|(_, queue)| self.full.contains(*queue));
+        let without = full.map(|(at, _)| at.clone()).collect();
+        let (most, bytes_max) = SWEEP_MOST;
+        let looking = inner
+            .store
+            .unannounced(UNANNOUNCED, self.behind, without, most, bytes_max);
+        let (found, ended) = looking.await.map_err(|failure| {
+            if !inner.store.has_said(&failure) {
+                tracing::warn!("the store could not say what was not announced: {failure}");
+            }
+        })?;
+        let Some(ended) = ended else {
+            return Ok(false);
+        };
+        self.behind = ended;
+        let (mut notices, mut announced) = (Vec::new(), Vec::new());
+        for stored in found {
+            if !known.contains_key(&(stored.flow.clone(), stored.step.clone())) {
+                // The project has no such step. Noted, it does not stand before others; when the step is back its queue is empty, and that is seen.
+                announced.push(stored.hop);
+                continue;
+            }
+            match Hop::from_store(stored) {
+                Ok(hop) => notices.push(Notice::Whole(Box::new(hop))),
+                Err(failure) => tracing::error!(%failure, "a stored message cannot be read"),
+            }
+        }
+        let heard = join_all(notices.iter().map(|notice| publish(inner, notice))).await;
+        let mut answered = notices.is_empty();
+        for (notice, heard) in notices.iter().zip(heard) {
+            answered |= heard != Heard::Nothing;
+            match heard {
+                Heard::Taken => announced.push(notice.hop()),
+                Heard::Refused => {
+                    let at = (notice.flow().clone(), notice.step().clone());
+                    self.full.extend(known.get(&at).cloned());
+                }
+                Heard::Nothing => {}
+            }
+        }
+        note_now(inner, announced).await?;
+        answered.then_some(true).ok_or(())
+    }
+
+    /// All was looked at: a queue that has turned nothing down takes announcements again.
+    fn over(self, inner: &Inner) {
+        let mut refusing = inner.refusing();
+        let again: Vec<_> = refusing.difference(&self.full).cloned().collect();
+        *refusing = self.full;
+        drop(refusing);
+        for queue in again {
+            tracing::info!("the queue {queue} takes announcements again");
         }
     }
-    let told = join_all(notices.iter().map(|notice| publish(inner, notice))).await;
-    let told = notices.iter().zip(told).filter(|(_, told)| *told);
-    announced.extend(told.map(|(notice, _)| notice.hop()));
+}
+
+/// Notes what the sweep has announced.
+async fn note_now(inner: &Inner, announced: Vec<HopId>) -> Result<(), ()> {
     if announced.is_empty() {
-        return Err(());
+        return Ok(());
     }
     tracing::debug!(
         "{} hops that nobody had announced are announced",
@@ -214,8 +288,8 @@ async fn sweep_once(inner: &Inner) -> Result<bool, ()> {
         announced,
         ..Commit::default()
     };
-    inner.store.commit(commit).await.map_err(|failure| {
+    let noting = inner.store.commit(commit).await;
+    noting.map(drop).map_err(|failure| {
         tracing::debug!("announcements could not be noted: {failure}");
-    })?;
-    Ok(true)
+    })
 }

@@ -26,6 +26,7 @@ const FENCE: &str = "crossdock-fence";
 const RUN: &str = "crossdock-run";
 const ATTEMPT: &str = "crossdock-attempt";
 const REVISION: &str = "crossdock-revision";
+const MOVED: &str = "crossdock-moved";
 const MESSAGE: &str = "crossdock-message";
 const ROOT: &str = "crossdock-root";
 const RECEIVED: &str = "crossdock-received-at";
@@ -70,6 +71,8 @@ pub(super) struct Read {
     pub(super) fence: i64,
     pub(super) flow: String,
     pub(super) step: String,
+    /// The revision of the flow; empty if it does not say: then only the store knows it.
+    pub(super) revision: String,
     /// The whole hop; `None` if only the store has its message.
     pub(super) whole: Option<Hop>,
 }
@@ -129,6 +132,9 @@ pub(super) fn write(store: i64, notice: &Notice, body_max: usize) -> (BasicPrope
         number(&mut headers, RUN, hop.run.0);
         number(&mut headers, ATTEMPT, i64::from(hop.attempt));
         text(&mut headers, REVISION, &hop.revision);
+        if hop.moved {
+            headers.insert(MOVED.into(), AMQPValue::Boolean(true));
+        }
         text(&mut headers, MESSAGE, &message.id.to_string());
         text(&mut headers, ROOT, &message.root.to_string());
         attributes(&mut headers, hop);
@@ -198,6 +204,7 @@ pub(super) fn read(properties: &BasicProperties, body: Bytes) -> Result<Read, Fa
         fence,
         flow,
         step,
+        revision: text_of(headers, REVISION).unwrap_or_default(),
         whole: None,
     };
     // Before there was a version it was the first one.
@@ -222,7 +229,8 @@ pub(super) fn read(properties: &BasicProperties, body: Bytes) -> Result<Read, Fa
         message: id(MESSAGE)?,
         root: id(ROOT)?,
         received_at_ms: number_of(headers, RECEIVED)?,
-        revision: Arc::from(text_of(headers, REVISION)?),
+        revision: Arc::from(&*read.revision),
+        moved: matches!(headers.inner().get(MOVED), Some(AMQPValue::Boolean(true))),
         body,
         runs_body: matches!(
             headers.inner().get(RUNS_BODY),
@@ -309,6 +317,7 @@ mod tests {
             step: Arc::from("erp"),
             attempt: 2,
             revision: Arc::from("r1"),
+            moved: true,
             runs_body: true,
             message,
         }

@@ -4,18 +4,19 @@
 //! What was delivered waits in the queues of the embedded hand-off, from which stages take; how much may wait there is what the broker may
 //! deliver without an acknowledgement. Every hop that is here has its delivery noted in `holding`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Hop;
 use super::embedded::{Embedded, Load};
+use super::{Hop, Station};
 use crate::failure::{Class, Failure};
 use crate::net::amqp::consumer::Receipts;
 use crate::net::amqp::line::Line;
@@ -125,7 +126,9 @@ struct Inner {
     local: Embedded,
     world: World,
     body_max: usize,
-    topology: Topology,
+    topology: RwLock<Arc<Topology>>,
+    /// Who takes for a stage, by flow and step.
+    taken: Mutex<BTreeMap<At, (CancellationToken, JoinHandle<()>)>>,
     publishing: Line,
     consuming: Line,
     publisher: Publisher,
@@ -143,6 +146,10 @@ struct Inner {
     doubt: Notify,
     /// Queues that are there in name only: nothing can be taken from them.
     broken: Mutex<BTreeSet<Arc<str>>>,
+    /// Queues from which this engine takes.
+    takes: Mutex<BTreeSet<Arc<str>>>,
+    /// Steps at which messages stand and that have no queue here.
+    strays: Mutex<BTreeSet<At>>,
     /// Something must be announced again soon.
     sweep: Notify,
     /// Taking is over.
@@ -155,14 +162,19 @@ struct Inner {
     strangers: AtomicBool,
     /// Whether the broker takes no messages because of its alarm for memory or disk.
     alarmed: AtomicBool,
-    /// Whether the broker turns down what is announced, for another reason.
-    refusing: AtomicBool,
+    /// Whether announcements get no answer, for another reason.
+    silent: AtomicBool,
+    /// Queues that turn down what is announced.
+    refusing: Mutex<BTreeSet<Arc<str>>>,
 }
+
+/// A flow and a step.
+type At = (Arc<str>, Arc<str>);
 
 /// The delivery of a hop that is here.
 struct Holding {
     /// Flow and step.
-    at: (Arc<str>, Arc<str>),
+    at: At,
     fence: i64,
     tag: u64,
     receipts: Receipts,
@@ -173,7 +185,7 @@ struct Holding {
 /// A delivery that was read.
 struct Arrival {
     /// Flow and step.
-    at: (Arc<str>, Arc<str>),
+    at: At,
     read: Read,
     tag: u64,
     receipts: Receipts,
@@ -199,7 +211,8 @@ impl Rabbit {
             local,
             world,
             body_max: options.body_max,
-            topology: options.topology,
+            topology: RwLock::new(Arc::new(options.topology)),
+            taken: Mutex::default(),
             publishing,
             consuming,
             announcing,
@@ -211,6 +224,8 @@ impl Rabbit {
             raised: watch::Sender::new(None),
             doubt: Notify::new(),
             broken: Mutex::default(),
+            takes: Mutex::default(),
+            strays: Mutex::default(),
             sweep: Notify::new(),
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
@@ -218,7 +233,8 @@ impl Rabbit {
             keepers: TaskTracker::new(),
             strangers: AtomicBool::new(false),
             alarmed: AtomicBool::new(false),
-            refusing: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            refusing: Mutex::default(),
         }));
         let told = Arc::downgrade(&rabbit.0);
         rabbit.0.local.tell_gone(move |hop| {
@@ -234,11 +250,15 @@ impl Rabbit {
             }
         };
         rabbit.0.counts.refresh(&rabbit.0.store).await?;
-        let inner = &rabbit.0;
-        for stage in inner.topology.stages() {
-            inner
-                .takers
-                .spawn(taking::run(inner.clone(), stage.clone()));
+        rabbit.begin(notices, first);
+        Ok(rabbit)
+    }
+
+    /// Begins to take and to announce.
+    fn begin(&self, notices: mpsc::Receiver<Notice>, first: Option<Link>) {
+        let inner = &self.0;
+        for stage in inner.topology().stages() {
+            inner.take(stage);
         }
         inner.takers.spawn(taking::astray(inner.clone()));
         inner
@@ -250,7 +270,37 @@ impl Rabbit {
         inner.takers.spawn(vigil::watch(inner.clone()));
         inner.takers.spawn(vigil::alarm(inner.clone()));
         inner.takers.spawn(counts::run(inner.clone()));
-        Ok(rabbit)
+    }
+
+    /// The flows and steps at which messages stand and that are no stations here.
+    pub(super) fn strays(&self) -> BTreeSet<At> {
+        let mut strays = self.0.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *strays)
+    }
+
+    /// Messages may stand at these steps as well from now on.
+    pub(super) fn stations(&self, more: Topology) {
+        let inner = &self.0;
+        let before = inner.topology();
+        let now = Arc::new(before.with(more));
+        let known = |stage: &Stage| before.stages().contains(stage);
+        let news: Vec<Stage> = now
+            .stages()
+            .iter()
+            .filter(|stage| !known(stage))
+            .cloned()
+            .collect();
+        if news.is_empty() {
+            return;
+        }
+        *inner
+            .topology
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = now;
+        for stage in &news {
+            inner.take(stage);
+        }
+        inner.doubt.notify_one();
     }
 
     /// The first connection, over which the queues were made; `None` where there is none in time.
@@ -292,15 +342,15 @@ impl Rabbit {
     }
 
     /// A hop is ready, and only the store has its message.
-    pub(super) fn announce_stored(&self, flow: &str, step: &str, hop: HopId) {
+    pub(super) fn announce_stored(&self, at: Station<'_>, hop: HopId) {
         let mut numbered = self.0.numbered();
         if numbered.len() >= ANNOUNCING_MAX {
             numbered.clear();
         }
         numbered.insert(hop);
         drop(numbered);
-        self.0.counts.came(flow);
-        self.tell(Notice::Number(Arc::from(flow), Arc::from(step), hop));
+        self.0.counts.came(at.flow);
+        self.tell(Notice::Number(Arc::from(at.flow), Arc::from(at.step), hop));
     }
 
     fn tell(&self, notice: Notice) {
@@ -384,6 +434,31 @@ impl Rabbit {
 }
 
 impl Inner {
+    /// Which exchanges and queues there are to be.
+    fn topology(&self) -> Arc<Topology> {
+        let topology = self.topology.read();
+        topology.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes for a stage from now on, once who did has given back what nobody has taken: what that one withdraws must not be ours.
+    fn take(self: &Arc<Inner>, stage: &Stage) {
+        let stop = self.stop.child_token();
+        let at = (stage.flow.clone(), stage.step.clone());
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = taken.remove(&at);
+        if let Some((stop, _)) = &last {
+            stop.cancel();
+        }
+        let taking = taking::run(self.clone(), stage.clone(), stop.clone());
+        let task = self.takers.spawn(async move {
+            if let Some((_, last)) = last {
+                last.await.ok();
+            }
+            taking.await;
+        });
+        taken.insert(at, (stop, task));
+    }
+
     fn holding(&self) -> MutexGuard<'_, FxHashMap<HopId, Holding>> {
         self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -432,7 +507,10 @@ impl Inner {
         drop(holding);
         match read.whole {
             Some(hop) => self.local.announce(hop),
-            None => self.local.announce_stored(&flow, &step, read.hop),
+            None => {
+                let at = Station::of(&flow, &read.revision, &step);
+                self.local.announce_stored(at, read.hop);
+            }
         }
     }
 
@@ -462,6 +540,14 @@ impl Inner {
 
     fn broken(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.takes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refusing(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many hops of a step are here.

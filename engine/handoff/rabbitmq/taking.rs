@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::letter::{self, Notice};
 use super::topology::Stage;
 use super::{Arrival, Inner, announcing};
@@ -22,8 +24,8 @@ const SHUT_MOST: Duration = Duration::from_secs(20);
 /// How many deliveries without a queue are here at a time, and the pause between two: they are few, or something is wrong.
 const ASTRAY: (u16, Duration) = (16, Duration::from_millis(20));
 
-/// Takes the deliveries of a stage until the engine stops.
-pub(super) async fn run(inner: Arc<Inner>, stage: Stage) {
+/// Takes the deliveries of a stage until it is stopped.
+pub(super) async fn run(inner: Arc<Inner>, stage: Stage, stop: CancellationToken) {
     let mut mute = 0;
     loop {
         let ready = async {
@@ -33,13 +35,18 @@ pub(super) async fn run(inner: Arc<Inner>, stage: Stage) {
             (inner.consuming.link().await, inner.queues().await)
         };
         let (link, queues) = tokio::select! {
-            () = inner.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             ready = ready => ready,
         };
         let Some(queue) = queues.get(&(stage.flow.clone(), stage.step.clone())) else {
-            return;
+            // A reload has brought it, and it is being made.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => continue,
+            }
         };
-        let taken = take(&inner, &stage, &link, queue).await;
+        let taken = take(&inner, &stage, (&link, queue), &stop).await;
+        inner.takes().remove(queue);
         inner.withdraw(&stage);
         match taken {
             Err(failure) if !link.is_lost() => {
@@ -56,21 +63,27 @@ pub(super) async fn run(inner: Arc<Inner>, stage: Stage) {
             _ => mute = 0,
         }
         tokio::select! {
-            () = inner.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
 }
 
-/// Takes until the connection is lost, the step is shut for long, or the engine stops.
-async fn take(inner: &Inner, stage: &Stage, link: &Link, queue: &str) -> Result<(), Failure> {
+/// Takes until the connection is lost, the step is shut for long, or it is stopped.
+async fn take(
+    inner: &Inner,
+    stage: &Stage,
+    (link, queue): (&Link, &Arc<str>),
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
     let mut consumer = Consumer::open(link, queue, stage.prefetch, "").await?;
+    inner.takes().insert(queue.clone());
     let receipts = consumer.receipts();
     let (mut looks, mut shut_for) = (tokio::time::interval(LOOK), Duration::ZERO);
     while shut_for < SHUT_MOST {
         tokio::select! {
             biased;
-            () = inner.stop.cancelled() => break,
+            () = stop.cancelled() => break,
             _ = looks.tick() => {
                 let shut = inner.local.is_shut(&stage.flow, &stage.step);
                 shut_for = if shut { shut_for + LOOK } else { Duration::ZERO };
@@ -136,7 +149,7 @@ async fn accept(inner: &Inner, stage: &Stage, delivery: Delivery, receipts: &Rec
 
 /// Announces again what had no queue when it was announced, until the engine stops.
 pub(super) async fn astray(inner: Arc<Inner>) {
-    let queue = inner.topology.unroutable();
+    let queue = inner.topology().unroutable();
     loop {
         let ready = async {
             inner.queues().await;

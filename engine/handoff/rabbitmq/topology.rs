@@ -38,7 +38,7 @@ const FACTS: &str = "queue/";
 const ARGUMENTS_MAX: usize = 12;
 
 /// A step with a queue of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// The flow.
     pub flow: Arc<str>,
@@ -123,6 +123,24 @@ impl Topology {
         }
     }
 
+    /// This and more: where messages can stand already, they can still.
+    pub(super) fn with(&self, more: Topology) -> Topology {
+        let mut all = self.clone();
+        for mut stage in more.stages {
+            let at = |known: &&mut Stage| known.flow == stage.flow && known.step == stage.step;
+            match all.stages.iter_mut().find(at) {
+                Some(known) => {
+                    let before = known.also.drain(..);
+                    let lost: Vec<_> = before.filter(|step| !stage.also.contains(step)).collect();
+                    stage.also.extend(lost);
+                    *known = stage;
+                }
+                None => all.stages.push(stage),
+            }
+        }
+        all
+    }
+
     pub(super) fn stages(&self) -> &[Stage] {
         &self.stages
     }
@@ -156,18 +174,38 @@ impl Topology {
             queues: Queues::new(),
             made: Vec::new(),
         };
+        let mut named = Vec::new();
         for stage in &self.stages {
             let known = births.get(&fact(&stage.flow, &stage.step)).copied();
-            let (queue, made) = self
-                .raise_queue(&mut asker, store, stage, known, broken)
-                .await?;
+            let (birth, made) = self.raise_queue(&mut asker, stage, known, broken).await?;
+            if known != Some(birth) {
+                named.push(Fact {
+                    name: fact(&stage.flow, &stage.step),
+                    from: known,
+                    to: birth,
+                });
+            }
+            let queue: Arc<str> = Arc::from(self.queue(&stage.flow, &stage.step, birth));
             for step in stage.steps() {
                 let at = (stage.flow.clone(), step.clone());
                 if made {
                     raised.made.push(at.clone());
                 }
-                raised.queues.insert(at, queue.clone());
+                // Of a step that has a queue of its own now, some may be where they shared one.
+                if *step == stage.step {
+                    raised.queues.insert(at, queue.clone());
+                } else {
+                    raised.queues.entry(at).or_insert_with(|| queue.clone());
+                }
             }
+        }
+        // Before anything is announced: a name that nobody has noted must not be used.
+        if !named.is_empty() {
+            let commit = Commit {
+                facts: named,
+                ..Commit::default()
+            };
+            store.commit(commit).await?;
         }
         if !raised.made.is_empty() {
             tokio::time::sleep(REST).await;
@@ -179,16 +217,15 @@ impl Topology {
         Ok(raised)
     }
 
-    /// Makes the queue of a stage if it is missing or broken, under a name that it did not have before, which the store keeps. Gives its name, and
-    /// whether it was made.
+    /// Makes the queue of a stage if it is missing or broken, under a name that it did not have before, which the caller keeps. Gives its
+    /// birth, and whether it was made.
     async fn raise_queue(
         &self,
         asker: &mut Asker,
-        store: &Store,
         stage: &Stage,
         known: Option<i64>,
         broken: &BTreeSet<Arc<str>>,
-    ) -> Result<(Arc<str>, bool), Failure> {
+    ) -> Result<(i64, bool), Failure> {
         let (flow, step) = (&stage.flow, &stage.step);
         let name = self.queue(flow, step, known.unwrap_or(1));
         let there = asker.look(&name).await?.is_some();
@@ -200,19 +237,7 @@ impl Topology {
         };
         let name = self.queue(flow, step, birth);
         asker.declare(&name, stage.single).await?;
-        if known != Some(birth) {
-            let fact = Fact {
-                name: fact(flow, step),
-                from: known,
-                to: birth,
-            };
-            let commit = Commit {
-                facts: vec![fact],
-                ..Commit::default()
-            };
-            store.commit(commit).await?;
-        }
-        Ok((Arc::from(name), !sound))
+        Ok((birth, !sound))
     }
 
     async fn raise_exchanges(&self, asker: &mut Asker) -> Result<(), Failure> {

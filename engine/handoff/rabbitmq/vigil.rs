@@ -2,8 +2,8 @@
 //! store has and nobody works on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::Inner;
@@ -11,10 +11,13 @@ use super::topology::Asker;
 use crate::failure::Failure;
 use crate::net::amqp::link::Link;
 use crate::store::announcements::ReadyCount;
+use crate::store::commit::Commit;
 
 /// How often queues are compared with the store.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long hops may have been announced, with nothing in their queue, before they count as lost; doubled each time that it was in vain.
+/// The longest is for a queue from which other engines take as well: what they work on is not in it either, and the broker does not tell
+/// how much that is.
 const LOST_AFTER_MS: (i64, i64) = (15_000, 300_000);
 /// The pause after the queues could not be made.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -79,7 +82,7 @@ pub(super) async fn alarm(inner: Arc<Inner>) {
             let asked = async {
                 // The exchange is there once the queues are. Who has other things to announce need not ask.
                 inner.queues().await;
-                let exchange = inner.topology.exchange();
+                let exchange = inner.topology().exchange();
                 if let Ok(None) = link.ask_blocked(&exchange, QUESTION).await {
                     say_blocked(&inner, &link, None);
                 }
@@ -133,15 +136,22 @@ fn say_blocked(inner: &Inner, link: &Link, why: Option<&str>) {
 /// Makes what is missing over this connection. What was announced for a queue that was not there is to be announced again.
 pub(super) async fn made(inner: &Inner, link: &Link) -> Result<(), Failure> {
     let broken = std::mem::take(&mut *inner.broken());
-    let raised = inner.topology.raise(link, &inner.store, &broken).await?;
-    for (flow, step) in &raised.made {
-        inner.store.forget_announcements(flow, step).await?;
+    let raised = inner.topology().raise(link, &inner.store, &broken).await?;
+    if !raised.made.is_empty() {
+        let commit = Commit {
+            forget: raised.made.clone(),
+            ..Commit::default()
+        };
+        inner.store.commit(commit).await?;
     }
     let before = inner.raised.send_replace(Some(Arc::new(raised.queues)));
-    if before.is_some() && !raised.made.is_empty() {
+    let gone = before.map_or(0, |before| {
+        let gone = raised.made.iter().filter(|at| before.contains_key(at));
+        gone.count()
+    });
+    if gone > 0 {
         tracing::warn!(
-            "queues of the broker were gone and are made anew; what waits in the store for {} steps is announced again",
-            raised.made.len()
+            "queues of the broker were gone and are made anew; what waits in the store for {gone} steps is announced again"
         );
     }
     Ok(())
@@ -181,6 +191,8 @@ async fn look(inner: &Inner, suspicions: &mut Suspicions) -> Result<(), Failure>
     for count in inner.store.ready_counts().await? {
         let at = (count.flow.clone(), count.step.clone());
         let Some(queue) = queues.get(&at) else {
+            let mut strays = inner.strays.lock().unwrap_or_else(PoisonError::into_inner);
+            strays.insert(at);
             continue;
         };
         let suspicion = suspicions.entry(at).or_insert(Suspicion {
@@ -198,31 +210,40 @@ async fn look(inner: &Inner, suspicions: &mut Suspicions) -> Result<(), Failure>
             asker = Some(Asker::new(&inner.publishing.link().await).await?);
         }
         let Some(asker) = &mut asker else { continue };
-        match asker.look(queue).await? {
-            None => {
-                inner.doubt.notify_one();
-                return Ok(());
-            }
-            Some((ready, _)) if ready > 0 => suspicion.seen = false,
-            Some(_) if !suspicion.seen => suspicion.seen = true,
-            Some(_) => {
-                suspicion.seen = false;
-                suspicion.after_ms = (suspicion.after_ms * 2).min(LOST_AFTER_MS.1);
-                tracing::warn!(
-                    flow = &*count.flow,
-                    step = &*count.step,
-                    "{} messages of which the broker was told long ago are not in its queue; they are announced again, in case that it has lost them",
-                    count.announced
-                );
-                inner
-                    .store
-                    .forget_announcements(&count.flow, &count.step)
-                    .await?;
-                inner.sweep.notify_one();
-            }
+        let Some((ready, consumers)) = asker.look(queue).await? else {
+            inner.doubt.notify_one();
+            return Ok(());
+        };
+        let shared = consumers > u32::from(inner.takes().contains(queue));
+        let long_ago = !shared || overdue(inner, &count, now_ms, LOST_AFTER_MS.1);
+        suspicion.seen = ready == 0 && long_ago && !suspicion.seen;
+        if ready == 0 && long_ago && !suspicion.seen {
+            suspicion.after_ms = (suspicion.after_ms * 2).min(LOST_AFTER_MS.1);
+            tell_lost(&count, shared);
+            let (flow, step) = (&count.flow, &count.step);
+            inner.store.forget_announcements(flow, step).await?;
+            inner.sweep.notify_one();
         }
     }
     Ok(())
+}
+
+/// A loss is told of as one only where nobody else can have the messages.
+fn tell_lost(count: &ReadyCount, shared: bool) {
+    let (flow, step, many) = (&*count.flow, &*count.step, count.announced);
+    if shared {
+        tracing::info!(
+            flow,
+            step,
+            "{many} messages of which the broker was told long ago are not in its queue and not here; other engines may be at work on them. They are announced again, in case that they are lost"
+        );
+    } else {
+        tracing::warn!(
+            flow,
+            step,
+            "{many} messages of which the broker was told long ago are not in its queue; they are announced again, in case that it has lost them"
+        );
+    }
 }
 
 /// Whether hops were announced long ago and are not all here.

@@ -12,6 +12,7 @@ use super::Broker;
 use super::link::Link;
 use crate::failure::{Class, Failure};
 use crate::world::World;
+use crate::world::metrics::AmqpMeter;
 
 /// The first and the longest pause between two attempts, in milliseconds.
 const PAUSE_MS: (u64, u64) = (100, 2_000);
@@ -36,6 +37,7 @@ pub struct Line(Arc<Inner>);
 struct Inner {
     standing: watch::Receiver<Standing>,
     stop: CancellationToken,
+    meter: AmqpMeter,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -50,7 +52,9 @@ impl Line {
     pub fn open(broker: Arc<Broker>, purpose: &str, world: World) -> Line {
         let (sender, standing) = watch::channel(Standing::Down(None));
         let stop = CancellationToken::new();
+        let meter = world.metrics.amqp(purpose);
         let keeper = Keeper {
+            meter: meter.clone(),
             broker,
             purpose: purpose.to_owned(),
             world,
@@ -61,6 +65,7 @@ impl Line {
         Line(Arc::new(Inner {
             standing,
             stop,
+            meter,
             keeper: Mutex::new(Some(keeper)),
         }))
     }
@@ -98,6 +103,11 @@ impl Line {
         matches!(&*self.0.standing.borrow(), Standing::Up(link) if !link.is_lost())
     }
 
+    /// Where what goes over it is counted.
+    pub(super) fn meter(&self) -> &AmqpMeter {
+        &self.0.meter
+    }
+
     /// Why there is no connection.
     pub fn why_down(&self) -> Failure {
         match &*self.0.standing.borrow() {
@@ -130,8 +140,18 @@ struct Keeper {
     broker: Arc<Broker>,
     purpose: String,
     world: World,
+    meter: AmqpMeter,
     standing: watch::Sender<Standing>,
     stop: CancellationToken,
+}
+
+/// Counts as a connection as long as it lives.
+struct Connected<'a>(&'a AmqpMeter);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.connected.dec();
+    }
 }
 
 impl Keeper {
@@ -139,7 +159,7 @@ impl Keeper {
         let clock = self.world.clock.clone();
         let mut nth = usize::try_from(self.world.random.below(1024)).unwrap_or(0);
         let (mut pause_ms, mut down_since_ms, mut told) = (PAUSE_MS.0, clock.steady_ms(), false);
-        let mut refusals = 0;
+        let (mut refusals, mut connections) = (0, 0);
         loop {
             let opened = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -156,6 +176,12 @@ impl Keeper {
                         );
                     }
                     let up_ms = clock.steady_ms();
+                    if connections > 0 {
+                        self.meter.reconnects.inc();
+                    }
+                    connections += 1;
+                    self.meter.connected.inc();
+                    let _connected = Connected(&self.meter);
                     self.standing.send_replace(Standing::Up(link.clone()));
                     tokio::select! {
                         () = self.stop.cancelled() => return link.close().await,

@@ -173,7 +173,11 @@ impl Link {
         tokio::select! {
             biased;
             why = blocked.wait_for(Option::is_some) => return Ok(why.ok().and_then(|why| why.clone())),
-            _ = answer("a question", asking) => {}
+            answered = answer("a question", asking) => match answered {
+                // No answer is no word that it takes messages.
+                Err(failure) if failure.class == Class::Timeout || self.is_lost() => return Err(failure),
+                _ => {}
+            }
         }
         channel.close(200, "closed".into()).await.ok();
         Ok(None)

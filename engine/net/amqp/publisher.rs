@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -270,6 +270,7 @@ impl Desk {
         let mut flight = FuturesUnordered::new();
         let mut round = Round::default();
         let mut blocked = link.blocked();
+        self.see_blocked(&blocked);
         let (mut broken, mut ending) = (None, false);
         loop {
             // Where letters may come back, a round is over before the next one begins: only then all that come back have done so.
@@ -285,6 +286,7 @@ impl Desk {
                 biased;
                 Some((order, confirmed)) = flight.next(), if !flight.is_empty() => {
                     let outcome = verdict(&order, confirmed, &mut round.returned, &mut broken);
+                    self.count(&outcome);
                     if !manner.returns {
                         order.tell(outcome);
                         continue;
@@ -307,6 +309,7 @@ impl Desk {
                         // Nothing comes any more: what is on its way is waited for.
                         while let Some((order, confirmed)) = flight.next().await {
                             let outcome = verdict(&order, confirmed, &mut round.returned, &mut broken);
+                            self.count(&outcome);
                             round.over.push((order, outcome));
                         }
                         round.settle();
@@ -318,15 +321,36 @@ impl Desk {
                         (None, Some(why)) => order.tell(Outcome::NotSent(why)),
                         (None, None) => {
                             round.began.get_or_insert_with(Instant::now);
+                            self.line.meter().unconfirmed.inc();
                             flight.push(deliver(channel, order, manner));
                         }
                     },
                 },
-                _ = blocked.changed() => {}
+                _ = blocked.changed() => self.see_blocked(&blocked),
             }
         }
         round.settle();
         Served::Broken(broken.unwrap_or_else(|| link.why_lost()))
+    }
+}
+
+impl Desk {
+    /// A letter is no longer on its way.
+    fn count(&self, outcome: &Outcome) {
+        let meter = self.line.meter();
+        meter.unconfirmed.dec();
+        match outcome {
+            Outcome::Stored => meter.stored.inc(),
+            Outcome::Refused(_) => meter.refused.inc(),
+            Outcome::Unroutable(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {
+                meter.unknown.inc()
+            }
+        };
+    }
+
+    fn see_blocked(&self, blocked: &watch::Receiver<Option<String>>) {
+        let is = blocked.borrow().is_some();
+        self.line.meter().blocked.set(i64::from(is));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -10,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 
 use super::{GONE, Limits, Listener, Receive, Received, Reply, read};
+use crate::world::metrics::RouteMeter;
 
 /// What a peer is told to wait when the listener is full or not ready, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;
@@ -23,6 +25,8 @@ pub(super) async fn answer(
     peer: SocketAddr,
 ) -> Response<Full<Bytes>> {
     let under_way = Counted::add(&listener.0.requests, 1);
+    let (began, method) = (Instant::now(), request.method().clone());
+    let mut meter = None;
     let reply = if under_way.before >= listener.0.limits.requests_max {
         Reply::problem(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -31,8 +35,11 @@ pub(super) async fn answer(
         .with_retry_after_ms(RETRY_AFTER_MS)
         .and_close()
     } else {
-        reply(listener, request, peer).await
+        reply(listener, request, peer, &mut meter).await
     };
+    if let Some(meter) = meter.as_ref().or_else(|| listener.unrouted()) {
+        meter.answered(named(&method), reply.status.as_str(), began.elapsed());
+    }
     let mut response = Response::new(Full::new(reply.body));
     *response.status_mut() = reply.status;
     for (name, value) in reply.headers {
@@ -41,13 +48,35 @@ pub(super) async fn answer(
     response
 }
 
-async fn reply(listener: &Listener, request: Request<Incoming>, peer: SocketAddr) -> Reply {
+/// A method by its name; those that a peer has made up share one.
+fn named(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_other",
+    }
+}
+
+async fn reply(
+    listener: &Listener,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    meter: &mut Option<RouteMeter>,
+) -> Reply {
     let limits = &listener.0.limits;
     if let Some(refusal) = head_too_large(&request, limits) {
         return refusal;
     }
     let receive = match route(listener, request.method(), request.uri().path()) {
-        Ok(receive) => receive,
+        Ok((receive, counted)) => {
+            *meter = counted;
+            receive
+        }
         Err(reply) => return reply,
     };
     let (head, body) = request.into_parts();
@@ -111,16 +140,22 @@ fn head_too_large(request: &Request<Incoming>, limits: &Limits) -> Option<Reply>
     Some(Reply::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &detail).and_close())
 }
 
-fn route(listener: &Listener, method: &Method, path: &str) -> Result<Arc<dyn Receive>, Reply> {
+/// What is behind a path, and where its requests are counted.
+type Routed = (Arc<dyn Receive>, Option<RouteMeter>);
+
+fn route(listener: &Listener, method: &Method, path: &str) -> Result<Routed, Reply> {
     let routes = read(&listener.0.routes);
     if let Some(list) = routes.served.get(path) {
         if let Some(route) = list.iter().rev().find(|route| route.method == *method) {
-            return Ok(route.receive.clone());
+            return Ok((route.receive.clone(), route.meter.clone()));
         }
         let mut methods: Vec<&str> = list.iter().map(|route| route.method.as_str()).collect();
         methods.sort_unstable();
         methods.dedup();
         return Err(not_allowed(&methods.join(", ")));
+    }
+    if let Some(rest) = listener.0.rest.get() {
+        return Ok((rest.clone(), None));
     }
     let gone = routes
         .gone

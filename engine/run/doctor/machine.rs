@@ -9,8 +9,12 @@ use crate::failure::Failure;
 use crate::flow::settings::Settings;
 use crate::net::local;
 use crate::run::space::LEAST_DEFAULT;
+use crate::run::toggles::told;
 use crate::store::postgres::Server;
+use crate::store::postgres::witness::folder_beside;
+use crate::store::reader::{Place, Reader};
 use crate::store::standing::{self, Standing};
+use crate::store::toggles::Toggle;
 use crate::world::disk;
 
 /// From how many times the least on, free space is plenty.
@@ -57,13 +61,19 @@ pub(super) async fn store(case: &Case, path: &Path, settings: &Settings) -> Vec<
 pub(super) async fn server(case: &Case, server: &Server) -> Vec<Look> {
     let shown = server.shown().to_owned();
     let asked = server.clone();
-    let found = match disk::aside(move || standing::look_at(&asked)).await {
+    let places = case.places.as_ref();
+    let notes = places.map_or_else(PathBuf::new, |places| folder_beside(&places.door));
+    let found = match disk::aside(move || standing::look_at(&asked, &notes)).await {
         Ok(found) => found,
         Err(failure) => {
             let help = "check `store.postgres`, the server, and the rights of its user (docs/operating/postgres.md)";
             return vec![Look::fail("store", failure.message, help)];
         }
     };
+    if let Some(lacks) = found.lacks {
+        let help = "an engine does not start on it before";
+        return vec![Look::fail("store", lacks, help)];
+    }
     let mut looks = vec![match found.version {
         _ if !found.writable => Look::fail(
             "store",
@@ -99,6 +109,20 @@ pub(super) async fn server(case: &Case, server: &Server) -> Vec<Look> {
         false => Look::ok("clock", "that of the server and this one agree"),
     });
     looks
+}
+
+/// What people have stopped. That the store cannot be read is told with the store.
+pub(super) async fn toggles(case: &Case, place: &Place) -> Vec<Look> {
+    let Ok(toggles) = async { Reader::at(place)?.toggles().await }.await else {
+        return Vec::new();
+    };
+    let now_ms = case.world.clock.now_ms();
+    let stopped = toggles.iter().filter(|toggle| !toggle.is_over(now_ms));
+    let look = |toggle: &Toggle| {
+        let help = format!("`crossdock resume {}` lets it go on", toggle.target);
+        Look::warn(toggle.target.to_string(), told(toggle), help)
+    };
+    stopped.map(look).collect()
 }
 
 fn standing_looks(case: &Case, path: &Path, found: &Standing) -> Vec<Look> {

@@ -150,6 +150,10 @@ pub async fn examine(case: &Case) -> Vec<Look> {
             }
             Place::Server(server) => Looking::new("store", machine::server(case, server)),
         });
+        looking.push(Looking::new(
+            "toggles",
+            machine::toggles(case, &places.store),
+        ));
         let listener = machine::listener(&places.door, &places.listen);
         looking.push(Looking::new("listener", listener));
         looking.extend(connections::told(&places.settings.notify, case.within));

@@ -1,7 +1,7 @@
 //! Effects and the systems that they act on: while a system takes no calls, nothing is taken, and what was taken goes back without an attempt.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -9,9 +9,11 @@ use super::{EffectStage, STORE_PAUSE_MOST_MS};
 use crate::component::{Answer, Attempt, Request};
 use crate::failure::Failure;
 use crate::handoff::Hop;
+use crate::net::trace;
 use crate::run::stage::panicked;
 use crate::run::turn::{self, Exchange};
 use crate::store::commit::{Commit, EffectState, Trail};
+use crate::system::admission::Admission;
 use crate::world::failpoint;
 
 /// How long until the retry budget is looked at again after it was used up.
@@ -31,7 +33,7 @@ impl<'a> Shut<'a> {
 
     fn say(stage: &EffectStage, shut: bool) {
         let step = &stage.plan.nodes[stage.node].id;
-        stage.shared.handoff.shut(&stage.plan.flow, step, shut);
+        stage.shared.handoff.shut(stage.post.at(step), shut);
     }
 }
 
@@ -45,7 +47,8 @@ impl EffectStage {
     /// Waits until the system takes calls. Gives how many hops may be taken: one, while the system is being tried.
     pub(super) async fn admitted(&self) -> usize {
         let admission = self.effect.admission();
-        let Some(admission) = admission.filter(|_| !self.effect.falls_back()) else {
+        let waits = |admission: &&Arc<Admission>| !self.goes_on_without(admission);
+        let Some(admission) = admission.filter(waits) else {
             return usize::MAX;
         };
         if admission.is_open() {
@@ -58,17 +61,22 @@ impl EffectStage {
         most
     }
 
+    /// Whether messages go on with something else while the system takes no calls. Not where a person has stopped it.
+    fn goes_on_without(&self, admission: &Admission) -> bool {
+        self.effect.falls_back() && !admission.is_paused()
+    }
+
     /// Takes hops: no more repeats among them than the system's retry budget allows. Repeats that it does not allow wait where they are.
     pub(super) async fn take(&self, step: &str, most: usize) -> Vec<Hop> {
         let handoff = &self.shared.handoff;
         let Some(admission) = self.effect.admission() else {
-            return handoff.take(&self.plan.flow, step, most).await;
+            return handoff.take(self.post.at(step), most).await;
         };
         loop {
             let repeats = admission.repeats_free();
             tokio::select! {
                 biased;
-                hops = handoff.take_with(&self.plan.flow, step, most, repeats) => return hops,
+                hops = handoff.take_with(self.post.at(step), most, repeats) => return hops,
                 () = self.shared.world.clock.sleep(BUDGET_PAUSE), if repeats == 0 => {}
             }
         }
@@ -76,11 +84,8 @@ impl EffectStage {
 
     /// What was taken, if the system takes calls still; else it is given back.
     pub(super) fn still_admitted(&self, hops: Vec<Hop>) -> Option<Vec<Hop>> {
-        if self.effect.falls_back()
-            || self
-                .effect
-                .admission()
-                .is_none_or(|admission| admission.is_open())
+        let admission = self.effect.admission();
+        if admission.is_none_or(|admission| self.goes_on_without(admission) || admission.is_open())
         {
             return Some(hops);
         }
@@ -107,10 +112,22 @@ impl EffectStage {
         if !self.promises.safe {
             failpoint::hit("effect-before-send");
         }
-        let call = tokio::spawn(async move { effect.perform(&sent).await });
+        let began = Instant::now();
+        let system = self.effect.admission().map(|admission| &**admission.name());
+        let tracer = &self.shared.tracer;
+        let (place, span) = tracer.calls(hop, system, request);
+        let call = tokio::spawn(trace::within(
+            place,
+            async move { effect.perform(&sent).await },
+        ));
         let attempt = call
             .await
             .unwrap_or_else(|_| Attempt::Unknown(panicked(&hop.step)));
+        match attempt {
+            Attempt::Held(_) => self.shared.tracer.gives_back(hop.hop),
+            _ => self.meter.took(began.elapsed()),
+        }
+        tracer.called(span, &attempt);
         if !self.promises.safe {
             failpoint::hit("effect-sent");
         }
@@ -144,7 +161,9 @@ impl EffectStage {
                 match self.shared.commit(commit).await {
                     Ok(_) => break,
                     Err(failure) => {
-                        tracing::error!(%failure, step = &*hop.step, "what is known of an effect could not be stored; trying again");
+                        if !self.shared.store.has_said(&failure) {
+                            tracing::error!(%failure, step = &*hop.step, "what is known of an effect could not be stored; trying again");
+                        }
                     }
                 }
                 tokio::select! {

@@ -63,7 +63,9 @@ impl EffectStage {
                 Err(failure) => failure,
             }
         };
-        tracing::error!(failure = %refused, step = &*hop.step, "the store could not be asked; nothing was sent");
+        if !self.shared.store.has_said(&refused) {
+            tracing::error!(failure = %refused, step = &*hop.step, "the store could not be asked; nothing was sent");
+        }
         self.shared.world.clock.sleep(STORE_PAUSE).await;
         self.shared.handoff.give_back(hop);
     }

@@ -217,7 +217,9 @@ impl EffectStage {
                 _ => self.shared.handoff.give_back(hop),
             },
             Err(failure) => {
-                tracing::error!(%failure, "the store refused an intent; nothing was sent");
+                if !self.shared.store.has_said(&failure) {
+                    tracing::error!(%failure, "the store refused an intent; nothing was sent");
+                }
                 self.shared
                     .world
                     .clock

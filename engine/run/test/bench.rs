@@ -23,6 +23,7 @@ use crate::store::sync::SyncFile;
 use crate::store::{Options, Store};
 use crate::world::clock::{Clock, StillClock};
 use crate::world::env::{Environment, FixedEnvironment};
+use crate::world::metrics::Metrics;
 use crate::world::random::SeededRandom;
 use crate::world::scratch::Scratch;
 use crate::world::{World, disk};
@@ -215,6 +216,8 @@ impl<'a> Bench<'a> {
                 store: self.store(world.clone())?,
                 world,
                 listener: Listener::unheard(),
+                loader: None,
+                watch: None,
             };
             let store = start.store.clone();
             let power = self.power.clone();
@@ -269,6 +272,7 @@ impl<'a> Bench<'a> {
             }),
             random: Arc::new(SeededRandom::new(1)),
             watch: Some(self.power.clone()),
+            metrics: Metrics::default(),
         }
     }
 
@@ -280,6 +284,7 @@ impl<'a> Bench<'a> {
             tables: BTreeMap::new(),
             edit: self.setting.edit.as_deref().map(|edit| edit as _),
             schemas: Some(self.setting.library.schemas.clone()),
+            clients: None,
             untyped: true,
         };
         for given in [&file.tables, &test.tables] {
@@ -470,7 +475,7 @@ fn arrival(sent: &Sent, body: Bytes, number: usize) -> Arrival {
             Some(delivery) => format!("test-{delivery}-{number}"),
             None => format!("test-{number}"),
         }),
-        breach: None,
+        ..Arrival::default()
     }
 }
 

@@ -103,7 +103,7 @@ fn fate(
             changed
                 .plans
                 .get(*name)
-                .is_none_or(|other| other.revision != plan.revision)
+                .is_none_or(|other| other.prints.whole != plan.prints.whole)
         })
         .map(|(name, _)| &**name)
         .collect();

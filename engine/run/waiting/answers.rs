@@ -169,13 +169,9 @@ impl WaitStage {
 
     /// What a failure of the step leads to.
     pub(super) fn fails(&self, hop: &Hop, message: Message, failure: Failure) -> Walked {
-        guarded(
-            &self.shared,
-            &self.plan,
-            self.node,
-            &hop.message,
-            |walker| walker.fail(self.node, message, failure),
-        )
+        guarded(&self.plan, self.node, &hop.message, |walker| {
+            walker.fail(self.node, message, failure)
+        })
     }
 }
 

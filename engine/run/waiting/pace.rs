@@ -52,13 +52,17 @@ impl WaitStage {
             let room = line.room(pace, self.shared.batch_max);
             tokio::select! {
                 biased;
-                () = self.shared.stop.cancelled() => return,
+                () = self.post.stop.cancelled() => break,
                 () = async { clock.sleep(wait.unwrap_or_default()).await }, if wait.is_some() => {}
                 hops = self.take(room.unwrap_or(1)), if room.is_some() => match hops {
                     Some(hops) => self.line_up(pace, &mut line, hops).await,
-                    None => return,
+                    None => break,
                 },
             }
+        }
+        // Whoever comes in its place lines them up anew, in the order of their numbers.
+        for hop in line.all().into_iter().rev() {
+            self.shared.handoff.give_back(hop);
         }
     }
 
@@ -126,6 +130,14 @@ impl Line {
         self.queues
             .retain(|_, queue| !queue.hops.is_empty() || queue.place_us > now_us);
         ready
+    }
+
+    /// All that wait, in the order of their numbers.
+    fn all(self) -> Vec<Hop> {
+        let queues = self.queues.into_values();
+        let mut all: Vec<Hop> = queues.flat_map(|queue| queue.hops).collect();
+        all.sort_by_key(|hop| hop.hop);
+        all
     }
 
     /// How long until the next message may go; `None` if none waits.

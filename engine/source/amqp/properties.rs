@@ -68,8 +68,8 @@ impl Reading {
             body,
             headers,
             delivery: delivery.filter(|id| !id.is_empty()).map(short),
-            identity: None,
             breach,
+            ..Arrival::default()
         }
     }
 

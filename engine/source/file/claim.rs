@@ -27,6 +27,9 @@ const SHOWN_MAX: usize = 64 << 10;
 /// What a claim's cursor says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
+    /// The folder in which it was found, below the project's; empty in claims of programs that did not note it.
+    #[serde(default)]
+    folder: String,
     /// The file's name.
     name: String,
     /// Its length when it was claimed.
@@ -68,6 +71,13 @@ enum Step {
     Moved,
 }
 
+/// The folder that a source watches, below the project's where it is there: the project may lie elsewhere tomorrow.
+fn folder_of(cx: &Intake, inbox: &Inbox) -> String {
+    let folder = inbox.folder();
+    let below = folder.strip_prefix(&cx.root).unwrap_or(folder);
+    below.display().to_string()
+}
+
 impl Claim {
     /// Claims a settled file. `None` if it is gone, or if the source must stop.
     pub(super) async fn take(
@@ -80,6 +90,7 @@ impl Claim {
         let mut claim = Claim {
             id,
             state: State {
+                folder: folder_of(cx, inbox),
                 name: file.name,
                 size: file.size,
                 modified_ms: file.modified_ms,
@@ -109,15 +120,26 @@ impl Claim {
 
     /// The claims that an earlier start has left: those with a cursor, and files without one (the store was made anew).
     pub(super) async fn adopt(cx: &Intake, inbox: &Inbox) -> Result<Vec<Claim>, Failure> {
+        let here = folder_of(cx, inbox);
         let mut claims = Vec::new();
         for (cursor, text) in cx.accept.cursors(PREFIX).await? {
             let id = cursor.strip_prefix(PREFIX).unwrap_or(&cursor).to_owned();
-            let state = serde_json::from_str(&text).map_err(|error| {
+            let state: State = serde_json::from_str(&text).map_err(|error| {
                 Failure::new(
                     Class::Config,
                     format!("the cursor {cursor} cannot be read: {error}"),
                 )
             })?;
+            if !state.folder.is_empty() && state.folder != here {
+                tracing::error!(
+                    flow = %cx.flow,
+                    "{} of the folder {} is read as far as message {}, and the flow now watches {here}; the rest is read when it watches that folder again",
+                    state.name,
+                    state.folder,
+                    state.position.number
+                );
+                continue;
+            }
             claims.push(Claim {
                 id,
                 state,
@@ -135,6 +157,7 @@ impl Claim {
                 continue;
             };
             let state = State {
+                folder: here.clone(),
                 name,
                 size: found.size,
                 modified_ms: found.modified_ms,

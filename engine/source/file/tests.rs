@@ -241,6 +241,39 @@ async fn a_claimed_file_that_vanishes_is_shown() {
 }
 
 #[tokio::test]
+async fn a_file_in_the_middle_waits_for_its_folder_while_the_flow_watches_another_one() {
+    let site = Site::new();
+    site.drop_file("a.csv", rows(300));
+    let down = Failure::new(crate::failure::Class::Unavailable, "down");
+    site.fake.state().failing = [None, None]
+        .into_iter()
+        .chain(std::iter::repeat_n(Some(down), 100))
+        .collect();
+    let (_, running) = site.start(CONFIG).await;
+    site.fake
+        .until("some rows", |state| state.stored.len() == 128)
+        .await;
+    running.abort();
+    drop(running.await);
+    site.fake.state().failing.clear();
+    let other = site.root.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("b.csv"), rows(3)).unwrap();
+    let (cx, running) = site.start(&CONFIG.replace("inbox/", "other/")).await;
+    site.fake
+        .until("the other file", |state| {
+            state.stored.len() == 131 && state.cursors.len() == 1
+        })
+        .await;
+    cx.stop.cancel();
+    running.await.unwrap().unwrap();
+    site.run(CONFIG, "the rest", |state| state.stored.len() == 303)
+        .await;
+    assert_eq!(site.breaches(), Vec::<String>::new());
+    assert_eq!(site.names("inbox/done"), ["a.csv"]);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_shown_and_the_rest_goes_on() {
     let site = Site::new();
     site.drop_file(
@@ -338,7 +371,7 @@ async fn the_bell_rings_for_new_files_and_not_for_those_who_look() {
     let site = Site::new();
     let folder = site.root.path().join("inbox");
     let rings = Arc::new(Notify::new());
-    let watcher = bell(&folder, rings.clone());
+    let watcher = Bell::hang(&folder, Reach::Folder, rings.clone());
     assert!(watcher.is_some());
     let rung = |within_ms| {
         let waited = tokio::time::timeout(Duration::from_millis(within_ms), rings.notified());

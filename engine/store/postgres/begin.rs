@@ -1,14 +1,17 @@
 //! The start of an engine on a PostgreSQL store: what it must find there, and what it begins with.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use crate::failure::{Class, Failure};
-use crate::store::database::{Connection, Error, Optional, Sql, params};
+use crate::store::database::{Connection, Error, Optional, Sql};
 use crate::store::doubt::Doubt;
-use crate::store::{announcements, migrations, numbers};
+use crate::store::{Options, announcements, facts, migrations, numbers};
 
 use super::Server;
 use super::session::Session;
+use super::witness::{self, LIFE, Seen, Witness};
 
 /// For so long an engine that has not ended properly is remembered, in milliseconds: 30 days.
 const REMEMBERED_MS: i64 = 30 * 86_400_000;
@@ -32,16 +35,22 @@ pub(in crate::store) struct Started {
     pub(in crate::store) owner: i64,
     pub(in crate::store) runs: numbers::Block,
     pub(in crate::store) doubt: Option<Doubt>,
+    /// In which life of the store.
+    pub(in crate::store) life: i64,
+    /// Notes what the engine sees, where it is to be noted.
+    pub(in crate::store) witness: Option<Witness>,
+    /// The number of the last transaction that counts.
+    pub(in crate::store) counts: Arc<AtomicI64>,
 }
 
-/// Connects, and opens the store for writing.
+/// Connects, and opens the store for writing. `drawn` is its life if it is new.
 pub(in crate::store) fn open(
     server: &Server,
-    how: Use,
-    announces: bool,
+    options: &Options,
+    drawn: i64,
 ) -> Result<(Connection, Started), Failure> {
     let connection = server.connect().map_err(|error| server.failure(&error))?;
-    let started = begin(server, &connection, how, announces)?;
+    let started = begin(server, &connection, options, drawn)?;
     Ok((connection, started))
 }
 
@@ -49,20 +58,33 @@ pub(in crate::store) fn open(
 fn begin(
     server: &Server,
     connection: &Connection,
-    how: Use,
-    announces: bool,
+    options: &Options,
+    drawn: i64,
 ) -> Result<Started, Failure> {
     let Connection::Postgres(session) = connection else {
         unreachable!("the caller has connected to a server");
     };
-    take(server, connection, how)?;
+    let failed = |error| server.failure(&error);
+    let folder = options.witness.as_deref();
+    let earlier = folder.map_or(Ok(Vec::new()), witness::noted)?;
+    take(server, connection, options.sharing)?;
     migrations::postgres::migrate(server, connection)?;
     careless(server, connection);
-    session
-        .put_batch("BEGIN")
-        .and_then(|()| start(server, connection, announces))
+    session.put_batch("BEGIN").map_err(failed)?;
+    hold(server, connection).map_err(failed)?;
+    witness::all_in(server, connection, &earlier)?;
+    let mut started = start(connection, options.sharing, drawn)
         .and_then(|started| session.batch("COMMIT").map(|()| started))
-        .map_err(|error| server.failure(&error))
+        .map_err(failed)?;
+    if let Some(folder) = folder {
+        let seen = Seen {
+            life: started.life,
+            owner: started.owner,
+            number: 0,
+        };
+        started.witness = Some(Witness::begin(folder, seen, &earlier, &started.counts)?);
+    }
+    Ok(started)
 }
 
 /// Takes the store on this connection, for as long as it lives.
@@ -108,14 +130,20 @@ fn careless(server: &Server, connection: &Connection) {
     }
 }
 
-fn start(server: &Server, connection: &Connection, announces: bool) -> Sql<Started> {
-    hold(server, connection)?;
+fn start(connection: &Connection, how: Use, drawn: i64) -> Sql<Started> {
+    let life = match facts::get(connection, LIFE)? {
+        Some(life) => life,
+        None => {
+            facts::put(connection, LIFE, drawn)?;
+            drawn
+        }
+    };
     let now_ms = now_ms(connection)?;
-    if announces {
+    if how == Use::Shared {
         announcements::begin(connection)?;
     }
-    let owner = fact(connection, "owner")? + 1;
-    set_fact(connection, "owner", owner)?;
+    let owner = facts::get(connection, "owner")?.unwrap_or(0) + 1;
+    facts::put(connection, "owner", owner)?;
     let runs = numbers::reserve(connection)?;
     connection.put(
         "DELETE FROM engines WHERE seen_at < ?1",
@@ -126,7 +154,14 @@ fn start(server: &Server, connection: &Connection, announces: bool) -> Sql<Start
         [owner, now_ms],
     )?;
     let doubt = Doubt::read(connection)?;
-    Ok(Started { owner, runs, doubt })
+    Ok(Started {
+        owner,
+        runs,
+        doubt,
+        life,
+        witness: None,
+        counts: Arc::default(),
+    })
 }
 
 /// Waits until nobody else writes, and lets nobody write until the end of the transaction.
@@ -143,30 +178,27 @@ pub(in crate::store) fn now_ms(connection: &Connection) -> Sql<i64> {
     )
 }
 
-/// A number that the store remembers; 0 if it has none.
-pub(in crate::store) fn fact(connection: &Connection, name: &str) -> Sql<i64> {
-    let found = connection
-        .query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    Ok(found.unwrap_or(0))
-}
-
-/// Remembers a number.
-pub(in crate::store) fn set_fact(connection: &Connection, name: &str, value: i64) -> Sql<()> {
-    connection.put(
-        "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
-        params![name, value],
-    )
-}
-
 /// Connects anew, and takes the store again. The connection before may still be there for the server, and hold it: then this fails, and
-/// is to be tried again.
-pub(super) fn again(server: &Server, how: Use) -> Result<Connection, Failure> {
-    let connection = server.connect().map_err(|error| server.failure(&error))?;
+/// is to be tried again. `None` if the store lacks what this engine has seen of it.
+pub(super) fn again(server: &Server, how: Use, seen: Seen) -> Result<Option<Connection>, Failure> {
+    let failed = |error| server.failure(&error);
+    let connection = server.connect().map_err(failed)?;
+    // A standby does not know yet what counts: nobody may be told by it that something does not.
+    let standby: bool = connection
+        .query_row("SELECT pg_is_in_recovery()", (), |row| row.get(0))
+        .map_err(failed)?;
+    if standby {
+        return Err(Failure::new(
+            Class::Unavailable,
+            format!(
+                "the store {} is a standby that only reads; it is asked again until it takes the place of its primary",
+                server.shown()
+            ),
+        ));
+    }
     take(server, &connection, how)?;
-    Ok(connection)
+    let goes_on = seen.goes_on(&connection).map_err(failed)?;
+    Ok(goes_on.then_some(connection))
 }
 
 /// Which transaction of this engine was the last that counts. Waits for one that is still under way.

@@ -167,7 +167,7 @@ impl Leads {
         // The locks of a connection that the server ends are free at once.
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::warn!(
+                tracing::info!(
                     "the connection to the store {shown} that leads is lost ({error}); another engine may lead"
                 );
             }
@@ -212,7 +212,7 @@ async fn keep(line: Arc<Line>, mut leaving: mpsc::UnboundedReceiver<String>, ser
             }
         };
         if let Err(error) = answered {
-            tracing::warn!(
+            tracing::info!(
                 "the connection to the store {} that leads is lost ({error}); another engine may lead",
                 server.shown()
             );

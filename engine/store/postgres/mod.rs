@@ -11,14 +11,18 @@ use crate::net::sql;
 
 use super::database::{Connection, Error, Sql};
 
+mod away;
 pub mod begin;
 pub mod lead;
+pub mod restored;
 pub(super) mod session;
+pub mod witness;
 pub(super) mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub(super) use away::Away;
 use session::Session;
 
 /// The schema, where none is named.

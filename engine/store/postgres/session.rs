@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use futures_util::future::try_join_all;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row};
@@ -128,6 +129,61 @@ impl Session {
         let values: Vec<Owned> = values.iter().map(Owned::of).collect();
         let (client, prepared) = (self.client.clone(), prepared.clone());
         self.send(async move { client.execute_raw(&prepared, values).await })
+    }
+
+    /// Sends a statement that must change a row; that it did not is logged with these words.
+    pub(in crate::store) fn put_one(
+        &self,
+        prepared: &Prepared,
+        values: &[Value<'_>],
+        missed: &'static str,
+    ) -> Sql<()> {
+        let values: Vec<Owned> = values.iter().map(Owned::of).collect();
+        let (client, prepared) = (self.client.clone(), prepared.clone());
+        self.send(async move {
+            let changed = client.execute_raw(&prepared, values).await?;
+            if changed == 0 {
+                tracing::error!("{missed}");
+            }
+            Ok(changed)
+        })
+    }
+
+    /// Runs a statement for each of these, all of them under way at a time; gives how many rows each has changed.
+    pub(in crate::store) fn execute_each<const N: usize>(
+        &self,
+        prepared: &Prepared,
+        each: &[[Value<'_>; N]],
+    ) -> Sql<Vec<usize>> {
+        let mut changed = Vec::with_capacity(each.len());
+        for some in each.chunks(PENDING_MAX) {
+            let requests = some.iter().map(|values| {
+                self.client
+                    .execute_raw(prepared, values.iter().map(|value| value as &dyn ToSql))
+            });
+            let rows = self.wait(try_join_all(requests))?;
+            let rows = rows.into_iter().map(usize::try_from);
+            changed.extend(rows.map(|rows| rows.unwrap_or(usize::MAX)));
+        }
+        Ok(changed)
+    }
+
+    /// Runs a query for each of these, all of them under way at a time; gives the rows of all, in the order of the queries.
+    pub(in crate::store) fn query_each<const N: usize>(
+        &self,
+        prepared: &Prepared,
+        each: &[[Value<'_>; N]],
+    ) -> Sql<Vec<Row>> {
+        let mut found = Vec::with_capacity(each.len());
+        for some in each.chunks(PENDING_MAX) {
+            let requests = some.iter().map(|values| async move {
+                let values = values.each_ref().map(|value| value as &(dyn ToSql + Sync));
+                self.client.query(prepared, &values).await
+            });
+            let rows = self.wait(try_join_all(requests))?;
+            found.extend(rows.into_iter().flatten());
+        }
+        Ok(found)
     }
 
     /// Sends statements without parameters, whose results nobody needs.

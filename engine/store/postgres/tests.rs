@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::Server;
 use super::begin::Use;
 use crate::failure::Class;
-use crate::store::commit::{Accepted, Commit, Leaf, NewRun};
+use crate::store::commit::{Accepted, Commit, Leaf, NewRun, SystemState};
+use crate::store::notices::NoticeChange;
 use crate::store::reader::{Place, Reader};
 use crate::store::runs::RunFilter;
 use crate::store::sample::*;
@@ -398,6 +399,78 @@ async fn one_engine_leads_and_another_takes_over_when_it_lets_go_or_is_cut_off()
         three.lead("replays").await.unwrap().is_some()
     })
     .await;
+}
+
+fn seen(health: &str, since_ms: i64) -> SystemState {
+    SystemState {
+        name: Arc::from("erp"),
+        health: Arc::from(health),
+        since_ms,
+        until_ms: None,
+        times: 0,
+        reason: format!("{health} since {since_ms}"),
+    }
+}
+
+#[tokio::test]
+async fn the_worst_view_of_the_engines_that_live_is_shown_with_those_that_have_it() {
+    let schema = Schema::new();
+    let name = schema.server().schema().to_owned();
+    let open = |who: &str| {
+        let options = Options {
+            who: who.to_owned(),
+            ..options(&schema, Use::Shared)
+        };
+        Store::open(options, World::real()).unwrap()
+    };
+    let says = async |store: &Store, state: SystemState, down: bool| {
+        let change = NoticeChange::SystemDown(Arc::from("erp"), "down", "why".to_owned());
+        let commit = Commit {
+            systems: vec![state],
+            notices: down.then_some(change).into_iter().collect(),
+            ..Commit::default()
+        };
+        store.commit(commit).await.unwrap();
+    };
+    let (one, two, three) = (open("a:1"), open("b:2"), open("c:3"));
+    says(&one, seen("down", 7), true).await;
+    says(&two, seen("down", 5), true).await;
+    says(&three, seen("up", 3), false).await;
+    let row = async || one.systems().await.unwrap().remove(0);
+    assert_eq!(row().await.state, seen("down", 5));
+    assert_eq!(row().await.seen_by, ["a:1", "b:2"]);
+    assert_eq!(row().await.others, [("c:3".to_owned(), Arc::from("up"))]);
+    let notices = one.notices(0, 10).await.unwrap();
+    assert_eq!(notices.len(), 1, "people are told once: {notices:?}");
+    // The second goes, the first dies: after a while its word no longer counts, and then it is deleted.
+    two.shutdown().await;
+    assert_eq!(row().await.seen_by, ["a:1"]);
+    let age = |by_s: i64| {
+        schema.run(&format!(
+            "UPDATE {name}.system_views SET seen_at = seen_at - {} WHERE who = 'a:1'",
+            by_s * 1_000
+        ));
+    };
+    age(21);
+    assert_eq!(one.system_states().await.unwrap(), [seen("up", 3)]);
+    let still = |state: SystemState| Commit {
+        systems_still: vec![state],
+        ..Commit::default()
+    };
+    one.commit(still(seen("down", 7))).await.unwrap();
+    assert_eq!(
+        row().await.state.health.as_ref(),
+        "down",
+        "it lived after all"
+    );
+    age(61);
+    three.commit(still(seen("up", 3))).await.unwrap();
+    let views = format!("SELECT count(*) FROM {name}.system_views");
+    assert_eq!(schema.count(&views), 1);
+    // When nobody lives, what was last written is shown.
+    three.shutdown().await;
+    assert_eq!(schema.count(&views), 0);
+    assert_eq!(row().await.state, seen("up", 3));
 }
 
 /// Both shapes have the same tables with the same columns and indexes; those of PostgreSQL alone are named here.

@@ -15,13 +15,16 @@ use crate::store::database::{Connection, Error, Sql, params};
 use crate::store::numbers::{self, Numbers};
 use crate::store::queue::{Asked, Done, Fault, Queue, Request};
 use crate::store::retention::{self, Position, Retention, Swept};
+use crate::store::sync::Log;
+use crate::store::together::Together;
 use crate::store::writer::Writing;
-use crate::store::{apply, books};
+use crate::store::{apply, books, systems};
 use crate::world::{World, failpoint};
 
-use super::Server;
 use super::begin::{self, PAUSE, Use};
 use super::session::Session;
+use super::witness::{self, Seen, Witness};
+use super::{Away, Server};
 
 /// How long a close waits for a server that owes an answer.
 const CLOSE_WITHIN_MS: i64 = 5_000;
@@ -34,7 +37,8 @@ pub(in crate::store) struct Writer {
     pub(in crate::store) connection: Option<Connection>,
     pub(in crate::store) world: World,
     pub(in crate::store) owner: i64,
-    pub(in crate::store) announces: bool,
+    /// How people call the engine.
+    pub(in crate::store) who: String,
     pub(in crate::store) doubt: Option<crate::store::Doubt>,
     pub(in crate::store) runs: Arc<Numbers>,
     pub(in crate::store) group_max: usize,
@@ -45,6 +49,14 @@ pub(in crate::store) struct Writer {
     /// The number of the last transaction that was sent.
     pub(in crate::store) number: i64,
     pub(in crate::store) outage: Outage,
+    pub(in crate::store) away: Arc<Away>,
+    pub(in crate::store) life: i64,
+    /// The number of the last transaction that counts.
+    pub(in crate::store) counts: Arc<AtomicI64>,
+    /// The last to go: it notes the last number.
+    pub(in crate::store) witness: Option<Witness>,
+    /// Where the store says that it is broken.
+    pub(in crate::store) log: Arc<Log>,
 }
 
 /// How often connecting has failed in a row, and until when it is not tried again.
@@ -116,8 +128,7 @@ impl Writer {
 
     fn answer(&self, group: Vec<Asked>, verdicts: Vec<Result<Committed, Failure>>) {
         let applied = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
-        let applied = u64::try_from(applied).unwrap_or(u64::MAX);
-        self.done.commits.fetch_add(applied, Ordering::Relaxed);
+        self.done.applied(applied);
         self.done.transactions.fetch_add(1, Ordering::Relaxed);
         for ((_, place, answer), verdict) in group.into_iter().zip(verdicts) {
             answer.send(verdict).ok();
@@ -136,6 +147,7 @@ impl Writer {
         loop {
             match self.last_number() {
                 Ok(last) if last >= doubt.number => {
+                    self.counts.store(doubt.number, Ordering::SeqCst);
                     tracing::info!("the commit counts");
                     if let Some(block) = doubt.reserved {
                         self.runs.add(block);
@@ -199,6 +211,8 @@ impl Writer {
         }
         match session(connection).batch("COMMIT") {
             Ok(()) => {
+                self.counts.store(self.number, Ordering::SeqCst);
+                self.away.answers(false);
                 failpoint::hit("transaction-written");
                 if let Some(block) = reserved {
                     self.runs.add(block);
@@ -266,11 +280,14 @@ impl Writer {
             now_ms,
             ahead_ms: self.ahead_ms.load(Ordering::Relaxed),
             owner: self.owner,
-            announces: self.announces,
+            who: &self.who,
+            announces: self.how == Use::Shared,
             shared: self.how == Use::Shared,
             doubt: self.doubt,
             books: books::Deltas::default(),
             released: Vec::new(),
+            ended: Vec::new(),
+            together: Together::default(),
         };
         let mut verdicts = Vec::with_capacity(group.len());
         loop {
@@ -340,11 +357,24 @@ impl Writer {
             {
                 return Err(failure.clone());
             }
-            match begin::again(&self.server, self.how) {
-                Ok(connection) => {
-                    if std::mem::take(&mut self.outage).times > 0 {
-                        tracing::info!("the store {} is there again", self.server.shown());
-                    }
+            if let Some(failure) = self.log.broken() {
+                return Err(failure);
+            }
+            let seen = Seen {
+                life: self.life,
+                owner: self.owner,
+                number: self.counts.load(Ordering::SeqCst),
+            };
+            match begin::again(&self.server, self.how, seen) {
+                Ok(None) => {
+                    return Err(self.log.breaks_by(Failure {
+                        class: Class::Unavailable,
+                        ..witness::lacks(&self.server)
+                    }));
+                }
+                Ok(Some(connection)) => {
+                    self.outage = Outage::default();
+                    self.away.answers(true);
                     self.connection = Some(connection);
                 }
                 Err(failure) => {
@@ -358,9 +388,7 @@ impl Writer {
 
     /// Lets a moment pass before it is tried again: a longer one each time, and never as long as that of another engine.
     fn pause(&mut self, failure: &Failure) {
-        if self.outage.times == 0 {
-            tracing::error!("{}", failure.message);
-        }
+        self.away.begins(failure);
         let longest = PAUSE.1.min(PAUSE.0 * (1 << self.outage.times.min(10)));
         let longest = u64::try_from(longest.as_millis())
             .unwrap_or(u64::MAX)
@@ -410,12 +438,16 @@ impl Writer {
                 Some(left) => numbers::give_back(&connection, left),
                 None => Ok(()),
             })
+            .and_then(|()| systems::forget(&connection, self.owner))
             .and_then(|()| connection.put("DELETE FROM engines WHERE owner = ?1", [self.owner]))
             .and_then(|()| session(&connection).batch("COMMIT"))
             .and_then(|()| session(&connection).batch("SELECT pg_advisory_unlock_all()"));
-        if let Err(error) = closed {
-            tracing::warn!("{}", self.server.failure(&error).message);
+        match closed {
+            // Where this start is not forgotten, the store is older than its end.
+            Ok(()) => self.counts.store(self.number + 1, Ordering::SeqCst),
+            Err(error) => tracing::warn!("{}", self.server.failure(&error).message),
         }
+        drop(self.witness.take());
     }
 }
 
