@@ -3,8 +3,9 @@
 mod scrape;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crossdock::demo::engine::free_address;
 use crossdock::world::metrics::words;
@@ -415,4 +416,37 @@ fn what_is_served_is_in_the_list_and_has_its_labels() {
         }
         assert_eq!(labels, expected, "{name}");
     }
+}
+
+#[test]
+fn an_engine_that_has_not_started_yet_stops_in_good_order() {
+    // It takes a connection and says nothing: a start waits for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (sandbox, watched) = project(&Receiver::web());
+    let settings = format!(
+        "listen: \"{}\"\ntelemetry: {{ metrics: {{ listen: \"{watched}\" }} }}\nhandoff: {{ rabbitmq: {{ urls: ['amqp://{}'], name: early }} }}\n",
+        sandbox.address(),
+        silent.local_addr().unwrap()
+    );
+    sandbox.file("crossdock.yaml", &settings);
+    let child = sandbox
+        .command(&["run"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("it is starting", || {
+        TcpStream::connect(watched).is_ok().then_some(())
+    });
+    let (head, _) = get(watched, "/healthz/startup", "");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    let number = child.id().to_string();
+    Command::new("kill")
+        .args(["-TERM", &number])
+        .status()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("stopped before it had started"), "{said}");
 }

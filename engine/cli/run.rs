@@ -99,8 +99,8 @@ async fn serve(
     (loader, watch): (Loader, Option<Stamp>),
     terminal: &mut Terminal,
 ) -> Result<u8, Failure> {
-    // From the first moment on: without it the signal ends the process.
-    let hangups = signal(SignalKind::hangup()).ok();
+    // From the first moment on: without them the signals end the process.
+    let (mut stops, hangups) = (Stops::heard()?, heard(SignalKind::hangup())?);
     let (settings, flows) = (project.settings.clone(), project.plans.len());
     let (place, door) = placed(&root, &settings)?;
     let network = settings.admin.as_ref().map(|admin| network(&root, admin));
@@ -139,7 +139,15 @@ async fn serve(
             }
         }
     };
-    let (engine, admin, address, watchers) = match starting.await {
+    let begun = tokio::select! {
+        begun = starting => begun,
+        () = stops.asked() => {
+            // What it had begun is as after a kill: the next start takes it up.
+            writeln!(terminal.err, "crossdock: stopped before it had started").ok();
+            return Ok(GOOD);
+        }
+    };
+    let (engine, admin, address, watchers) = match begun {
         Ok(begun) => begun,
         Err(failure) => {
             terminal.fail(&failure);
@@ -152,7 +160,7 @@ async fn serve(
         .limits
         .drain
         .map_or(DRAIN_DEFAULT, |drain| drain.std());
-    let ended = until_stopped(engine, admin, hangups, drain, terminal).await;
+    let ended = until_stopped(engine, admin, (stops, hangups), drain, terminal).await;
     if let Some(watchers) = watchers {
         watchers.close().await;
     }
@@ -207,12 +215,12 @@ fn say_started(
 async fn until_stopped(
     engine: Engine,
     admin: Admin,
-    hangups: Option<Signal>,
+    (mut stops, hangups): (Stops, Signal),
     drain: Duration,
     terminal: &mut Terminal,
 ) -> Result<u8, Failure> {
     let asked = tokio::select! {
-        () = asked_to_stop() => true,
+        () = stops.asked() => true,
         () = engine.finished() => false,
         () = reloads(&engine, hangups) => false,
         failure = engine.breaks() => {
@@ -252,11 +260,9 @@ fn code_of(class: Class) -> u8 {
 }
 
 /// Loads the project anew at each SIGHUP, for ever.
-async fn reloads(engine: &Engine, hangups: Option<Signal>) {
-    if let Some(mut hangups) = hangups {
-        while hangups.recv().await.is_some() {
-            engine.reload("SIGHUP").await;
-        }
+async fn reloads(engine: &Engine, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        engine.reload("SIGHUP").await;
     }
     std::future::pending().await
 }
@@ -278,16 +284,33 @@ fn who(listen: &str) -> String {
     format!("{}:{port}", machine())
 }
 
-/// SIGTERM or Ctrl-C.
-async fn asked_to_stop() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        tokio::signal::ctrl_c().await.ok();
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// The signals that ask it to stop.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    /// Heard from now on.
+    fn heard() -> Result<Stops, Failure> {
+        Ok(Stops {
+            terminate: heard(SignalKind::terminate())?,
+            interrupt: heard(SignalKind::interrupt())?,
+        })
     }
+
+    /// SIGTERM or Ctrl-C.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// From now on this signal is told instead of ending the process.
+fn heard(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::internal(format!("signals cannot be heard: {error}")))
 }
 
 /// Where a project's store is in a file, by its settings alone: for commands that work on files.
