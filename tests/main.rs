@@ -40,6 +40,7 @@ mod sagas;
 mod security;
 mod sql;
 mod storage;
+mod supplies;
 mod systems;
 mod telemetry;
 mod tidy;

@@ -1,5 +1,6 @@
 //! What those see who watch an engine: metrics in both forms, health, and that alerts and the dashboard ask only for what is there.
 
+mod engines;
 mod scrape;
 
 use std::collections::BTreeSet;

@@ -65,6 +65,17 @@ impl Asker {
         authorise(&self.actor, Right::Metadata, Object::Flow(flow)).is_ok()
     }
 
+    /// The flows that they see, of those that there are or were; `None` if they see all. Lists are made of these alone, so that not even the
+    /// length of a page, or that there is a next one, says what others have.
+    pub(super) async fn flows(&self) -> Result<Option<Vec<String>>, Problem> {
+        if self.sees_all() {
+            return Ok(None);
+        }
+        let books = self.store().books().await?;
+        let known = books.into_iter().map(|books| books.flow.to_string());
+        Ok(Some(known.filter(|flow| self.sees(flow)).collect()))
+    }
+
     /// Whether they see all flows.
     pub(super) fn sees_all(&self) -> bool {
         authorise(&self.actor, Right::Metadata, Object::Whole).is_ok()

@@ -45,6 +45,8 @@ use throttle::Throttle;
 const REQUESTS_MAX: usize = 64;
 /// How many refusals are written into the audit log at once, and then a second; what is beyond is counted.
 const DENIALS: (f64, f64) = (20.0, 0.5);
+/// The same for those of strangers: 1,440 a day, because whoever reaches the door can have them written.
+const STRANGERS: (f64, f64) = (20.0, 1.0 / 60.0);
 /// How often a token may ask at once, as a multiple of what it may a second.
 const BURST: f64 = 2.0;
 /// How often the end of the audit log is written to the engine's log.
@@ -75,6 +77,8 @@ struct Door {
     rate: Throttle,
     places: Arc<Semaphore>,
     denials: Throttle,
+    /// The same for strangers, apart: they cannot use up what is there for those who are known.
+    strangers: Throttle,
     /// How many refusals were not written down since one last was.
     unwritten: AtomicU64,
     changes: Changes,
@@ -100,6 +104,7 @@ impl Admin {
             rate: Throttle::new((per_second * BURST).max(1.0), per_second),
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),
             denials: Throttle::new(DENIALS.0, DENIALS.1),
+            strangers: Throttle::new(STRANGERS.0, STRANGERS.1),
             unwritten: AtomicU64::new(0),
             changes: Changes::new(),
             stop: CancellationToken::new(),
@@ -165,7 +170,13 @@ impl Door {
     }
 
     fn write_down(&self, acting: Acting, what: &str, why: String) {
-        let taken = self.denials.take("", self.clock().steady_ms());
+        let strange = acting.kind == ActorKind::Unknown;
+        let denials = if strange {
+            &self.strangers
+        } else {
+            &self.denials
+        };
+        let taken = denials.take("", self.clock().steady_ms());
         if taken.is_err() || self.stop.is_cancelled() {
             self.unwritten.fetch_add(1, Ordering::Relaxed);
             return;

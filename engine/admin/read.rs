@@ -114,6 +114,7 @@ pub(super) async fn runs(asker: Asker, Asked(query): Asked<RunsQuery>) -> Answer
     }
     let filter = RunFilter {
         flow: query.flow,
+        among: asker.flows().await?,
         state: named(query.state, "state", RunState::from_name)?,
         key: query.key,
         before: cut.at.map(RunId),
@@ -232,6 +233,7 @@ pub(super) async fn exceptions(
     }
     let filter = ExceptionFilter {
         flow: query.flow,
+        among: asker.flows().await?,
         class: named(query.class, "class", Class::from_name)?,
         state: named(query.state, "state", ExceptionState::from_name)?,
         settled: query.all.unwrap_or(false),

@@ -58,6 +58,7 @@ impl Runs {
             return self.show(&detail, terminal);
         }
         let filter = RunFilter {
+            among: None,
             flow: self.flow.clone(),
             state: self.state,
             key: self.key.clone(),

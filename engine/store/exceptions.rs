@@ -186,6 +186,8 @@ pub struct Issue {
 pub struct ExceptionFilter {
     /// Of this flow.
     pub flow: Option<String>,
+    /// Of one of these flows.
+    pub among: Option<Vec<String>>,
     /// Of this class.
     pub class: Option<Class>,
     /// In this state; `None` means all that wait for a person: open, assigned and snoozed.
@@ -326,7 +328,7 @@ const CHOSEN: &str = "(CAST(?1 AS TEXT) IS NULL OR exceptions.flow = ?1) AND (CA
   AND (CAST(?7 AS TEXT) IS NULL OR owner = ?7) AND (CAST(?8 AS TEXT) IS NULL OR exceptions.run IN (SELECT run FROM keys WHERE value = ?8 OR (value = ?9 AND name = ?10)))
   AND exceptions.id < ?11 AND exceptions.id > ?12";
 
-/// Calls `use_them` with the parameters of `CHOSEN`, and a limit as the thirteenth.
+/// Calls `use_them` with the parameters of `CHOSEN`, and a limit as the thirteenth, and the flows `among` which it is as the fourteenth.
 fn chosen<T>(filter: &ExceptionFilter, use_them: impl FnOnce(&[Value<'_>]) -> Sql<T>) -> Sql<T> {
     let key = filter.key.as_deref();
     let (name, value) = key.and_then(|key| key.split_once('=')).unzip();
@@ -344,6 +346,7 @@ fn chosen<T>(filter: &ExceptionFilter, use_them: impl FnOnce(&[Value<'_>]) -> Sq
         filter.before.map_or(i64::MAX, |id| id.0),
         filter.after.map_or(0, |id| id.0),
         super::limit(filter.limit),
+        super::list_of(filter.among.as_deref()),
     ])
 }
 
@@ -354,14 +357,16 @@ fn list(connection: &Connection, filter: &ExceptionFilter) -> Sql<Vec<ExceptionR
         "DESC"
     };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM exceptions WHERE {CHOSEN} ORDER BY exceptions.id {order} LIMIT ?13"
+        "SELECT {COLUMNS} FROM exceptions WHERE {CHOSEN} AND {} ORDER BY exceptions.id {order} LIMIT ?13",
+        super::among("exceptions.flow", "?14")
     ))?;
     chosen(filter, |params| statement.query_map(params, row))
 }
 
 fn count(connection: &Connection, filter: &ExceptionFilter) -> Sql<(u64, Option<ExceptionId>)> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT count(*), max(exceptions.id) FROM exceptions WHERE {CHOSEN} AND CAST(?13 AS BIGINT) IS NOT NULL"
+        "SELECT count(*), max(exceptions.id) FROM exceptions WHERE {CHOSEN} AND CAST(?13 AS BIGINT) IS NOT NULL AND {}",
+        super::among("exceptions.flow", "?14")
     ))?;
     chosen(filter, |params| {
         statement.query_row(params, |row| {

@@ -643,6 +643,19 @@ fn limit(limit: usize) -> i64 {
     }
 }
 
+/// The condition that a flow is on a list, where there is one: `parameter` is what `list_of` gives. In no name is a comma.
+fn among(flow: &str, parameter: &str) -> String {
+    format!(
+        "(CAST({parameter} AS TEXT) IS NULL OR replace({parameter}, ',' || {flow} || ',', '') <> {parameter})"
+    )
+}
+
+/// A list of names as one parameter.
+fn list_of(names: Option<&[String]>) -> Option<String> {
+    // Two commas between names: each has its own on both sides.
+    names.map(|names| names.iter().map(|name| format!(",{name},")).collect())
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,10 +1,10 @@
 //! Reading, apart from the writer: a few read-only connections, used on threads that may block. It never sees half a transaction.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::OpenFlags;
+use rusqlite::{InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
 use crate::failure::{Class, Failure};
@@ -137,20 +137,27 @@ impl Reader {
     }
 
     /// Runs `read` over one snapshot of the store, on a thread that may block. Gives nothing that a power failure could take back, where
-    /// this process writes the store.
+    /// this process writes the store. Who no longer waits for it ends it: nobody else waits behind a question without an asker.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Sql<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let permit = self.0.permits.clone().acquire_owned().await;
         let pool = self.0.clone();
+        let asker = Asker::default();
+        let asked = asker.0.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connection = pool.connect()?;
+            if !asked.begins(&connection) {
+                pool.put_back(connection);
+                return Err(Failure::internal("nobody waits for this read any more"));
+            }
             let found = connection
                 .snapshot()
                 .and_then(|()| read(&connection))
                 .and_then(|found| connection.end_snapshot().map(|()| found));
+            asked.ended();
             match found {
                 Ok(found) => {
                     pool.put_back(connection);
@@ -162,11 +169,64 @@ impl Reader {
                 Err(error) => Err(failure(&pool.shown, &error)),
             }
         });
-        reading.await.unwrap_or_else(|_| {
+        let found = reading.await.unwrap_or_else(|_| {
             Err(Failure::internal(
                 "a read of the store was broken off by a defect",
             ))
-        })
+        });
+        drop(asker);
+        found
+    }
+}
+
+/// Who waits for a read: the read ends when this goes.
+#[derive(Default)]
+struct Asker(Arc<Asked>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if let Reading::Runs(interrupt) = &*state {
+            interrupt.interrupt();
+        }
+        *state = Reading::Given;
+    }
+}
+
+/// How far a read has come.
+#[derive(Default)]
+struct Asked(Mutex<Reading>);
+
+#[derive(Default)]
+enum Reading {
+    #[default]
+    Waits,
+    /// It runs, and can be ended so. Statements on a server have a time limit of their own.
+    Runs(InterruptHandle),
+    /// It has ended, or nobody waits for it.
+    Given,
+}
+
+impl Asked {
+    fn lock(&self) -> MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody still waits for it.
+    fn begins(&self, connection: &Connection) -> bool {
+        let mut state = self.lock();
+        if matches!(*state, Reading::Given) {
+            return false;
+        }
+        if let Connection::Sqlite(connection) = connection {
+            *state = Reading::Runs(connection.get_interrupt_handle());
+        }
+        true
+    }
+
+    /// From now on the connection is not interrupted.
+    fn ended(&self) {
+        *self.lock() = Reading::Given;
     }
 }
 
@@ -235,6 +295,23 @@ mod tests {
         assert_eq!(runs().await, 2);
         let reader = Reader::at(&sample.place).unwrap();
         assert_eq!(reader.books().await.unwrap()[0].counts.in_flight, 2);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_ends() {
+        let sample = Sample::new();
+        let without_end =
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        for _ in 0..READS_MAX {
+            let read = sample.store.read(move |connection| {
+                connection.query_row(without_end, (), |row| row.get::<i64>(0))
+            });
+            let ended = tokio::time::timeout(Duration::from_millis(50), read).await;
+            assert!(ended.is_err(), "it has no end");
+        }
+        let others = sample.store.books();
+        let others = tokio::time::timeout(Duration::from_secs(20), others).await;
+        others.expect("its place is free").unwrap();
     }
 
     #[tokio::test]

@@ -152,6 +152,8 @@ pub struct RunDetail {
 pub struct RunFilter {
     /// Of this flow.
     pub flow: Option<String>,
+    /// Of one of these flows.
+    pub among: Option<Vec<String>>,
     /// In this state.
     pub state: Option<RunState>,
     /// With this key: `SO-1001`, or `order=SO-1001`.
@@ -439,13 +441,14 @@ fn list(connection: &Connection, filter: &RunFilter) -> Sql<Vec<RunRow>> {
     let named = key.and_then(|key| key.split_once('='));
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {} FROM runs WHERE (CAST(?1 AS TEXT) IS NULL OR flow = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR state = ?2) {}
-         AND id < ?6 ORDER BY id DESC LIMIT ?7",
+         AND id < ?6 AND {} ORDER BY id DESC LIMIT ?7",
         columns(),
         if key.is_some() {
             by_key
         } else {
             "AND CAST(?3 AS TEXT) IS NULL AND CAST(?4 AS TEXT) IS NULL AND CAST(?5 AS TEXT) IS NULL"
-        }
+        },
+        super::among("flow", "?8"),
     ))?;
     statement.query_map(
         params![
@@ -456,6 +459,7 @@ fn list(connection: &Connection, filter: &RunFilter) -> Sql<Vec<RunRow>> {
             named.map(|(name, _)| name),
             filter.before.map_or(i64::MAX, |run| run.0),
             super::limit(filter.limit),
+            super::list_of(filter.among.as_deref()),
         ],
         row,
     )

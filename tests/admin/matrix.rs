@@ -209,6 +209,16 @@ fn what_belongs_to_other_flows_is_not_there() {
         assert_eq!(items.len(), 1, "{path}: {list}");
         assert_eq!(items[0]["flow"], "returns", "{path}");
     }
+    // Behind their last one is nothing, whatever others have there.
+    for path in ["runs", "exceptions"] {
+        let page = format!("/api/v1/{path}?limit=1");
+        let mut list = site.get(&page, &scoped).body;
+        assert_eq!(list["items"].as_array().unwrap().len(), 1);
+        if let Some(next) = list["next"].as_str() {
+            list = site.get(&format!("{page}&cursor={next}"), &scoped).body;
+        }
+        assert_eq!(list, json!({ "items": [] }), "{path}");
+    }
     let found = site.get("/api/v1/search?q=SECRET-0", &scoped).body;
     assert_eq!(found["items"], json!([]));
     for path in ["systems", "audit", "tokens", "revisions"] {

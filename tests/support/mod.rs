@@ -6,6 +6,7 @@ pub mod cluster;
 #[allow(dead_code, reason = "the unit tests of sources use all of it")]
 pub mod fake;
 pub mod feed;
+mod ground;
 pub mod postgres;
 pub mod proxy;
 pub mod receiver;
@@ -18,13 +19,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crossdock::demo::engine::free_address;
+use ground::Ground;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A project in a temporary folder.
 pub struct Sandbox {
-    folder: std::rc::Rc<tempfile::TempDir>,
+    ground: std::rc::Rc<Ground>,
     root: PathBuf,
     address: SocketAddr,
     variables: Vec<(String, String)>,
@@ -45,11 +47,11 @@ pub struct Reply {
 impl Sandbox {
     /// An empty project; its settings listen on a free port.
     pub fn new() -> Sandbox {
-        let folder = std::rc::Rc::new(tempfile::tempdir().unwrap());
-        let root = folder.path().to_owned();
+        let ground = std::rc::Rc::new(Ground::new());
+        let root = ground.path().to_owned();
         let address = free_address().unwrap();
         let sandbox = Sandbox {
-            folder,
+            ground,
             root,
             address,
             variables: Vec::new(),
@@ -61,15 +63,17 @@ impl Sandbox {
     /// The same sandbox, with a project in a folder below.
     pub fn below(&self, folder: &str) -> Sandbox {
         Sandbox {
-            folder: self.folder.clone(),
+            ground: self.ground.clone(),
             root: self.root.join(folder),
             address: self.address,
             variables: self.variables.clone(),
         }
     }
 
-    /// Sets an environment variable for every command.
+    /// Sets an environment variable for every command. What is a secret by its name, or as the password of a URL, may be found nowhere
+    /// afterwards: in no file, no output, no answer.
     pub fn variable(mut self, name: &str, value: &str) -> Sandbox {
+        self.ground.variable(name, value);
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -88,7 +92,8 @@ impl Sandbox {
     pub fn file(&self, path: &str, text: &str) {
         let path = self.root().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
+        self.ground.wrote(&path);
     }
 
     /// All files whose path begins with `prefix`, joined in the order of their names.
@@ -110,7 +115,14 @@ impl Sandbox {
 
     /// Runs a command of the program to its end, in the project's folder.
     pub fn crossdock(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        let output = self.command(arguments).output().unwrap();
+        self.heard(&output);
+        output
+    }
+
+    fn heard(&self, output: &Output) {
+        self.ground.heard(&output.stdout, "a command");
+        self.ground.heard(&output.stderr, "a command");
     }
 
     /// The same with something on standard input.
@@ -127,6 +139,7 @@ impl Sandbox {
         let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap().ok();
+        self.heard(&output);
         output
     }
 
@@ -215,6 +228,7 @@ impl Sandbox {
         stream.write_all(body).ok();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok();
+        self.ground.heard(&answer, "an answer");
         let answer = text(&answer);
         let status = answer.split(' ').nth(1)?.parse().ok()?;
         let body = answer

@@ -15,8 +15,6 @@ use crate::world::metrics::RouteMeter;
 
 /// What a peer is told to wait when the listener is full or not ready, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;
-/// By how much a body of unknown length asks for room.
-const ROOM_STEP: usize = 64 << 10;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -233,9 +231,6 @@ impl Reading<'_, '_> {
         if declared.is_some_and(|length| length > self.max as u64) {
             return Err(self.too_large(declared).await);
         }
-        let step = declared.map_or(ROOM_STEP.min(self.max), |length| length as usize);
-        self.take_room(step)?;
-        let mut roomy = step;
         let mut gathered = BytesMut::new();
         while let Some(frame) = self.body.frame().await {
             let Ok(frame) = frame else {
@@ -244,17 +239,14 @@ impl Reading<'_, '_> {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            if gathered.is_empty() && self.body.is_end_stream() && data.len() <= self.max {
-                return Ok(data);
-            }
-            let length = gathered.len() + data.len();
-            if length > self.max {
+            if gathered.len() + data.len() > self.max {
                 drop(gathered);
                 return Err(self.too_large(None).await);
             }
-            while length > roomy {
-                self.take_room(ROOM_STEP)?;
-                roomy += ROOM_STEP;
+            // Only for what has come: a length that is announced and never sent takes no room from others.
+            self.take_room(data.len())?;
+            if gathered.is_empty() && self.body.is_end_stream() {
+                return Ok(data);
             }
             gathered.extend_from_slice(&data);
         }
