@@ -242,7 +242,14 @@ fn one(shown: &Shown, terminal: &mut Terminal) -> std::io::Result<()> {
     }
     for (flow, sides) in &shown.sides {
         let side = |side: crate::store::canaries::Side| {
-            format!("{} messages, {} in exceptions", side.taken, side.excepted)
+            let refused = match side.refused {
+                0 => String::new(),
+                many => format!(", {many} refused"),
+            };
+            format!(
+                "{} messages{refused}, {} in exceptions",
+                side.taken, side.excepted
+            )
         };
         writeln!(
             out,

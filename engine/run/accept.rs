@@ -176,6 +176,7 @@ impl Gate {
         let mut firsts = Vec::with_capacity(batch.arrivals.len());
         let mut spans = Vec::with_capacity(batch.arrivals.len());
         for arrival in batch.arrivals {
+            let chosen = arrival.breach.is_none();
             let side = self.side_of(&arrival);
             let (prepared, span) = side.prepare(arrival, now_ms);
             spans.push(span);
@@ -186,7 +187,12 @@ impl Gate {
                     firsts.push(first.map(|(hop, message)| side.first(hop, run.run, message)));
                     commit.accepts.push(*run);
                 }
-                Prepared::Refused(failure) => refused.push(Some(failure)),
+                Prepared::Refused(failure) => {
+                    if let (Some((candidate, _)), true) = (&self.candidate, chosen) {
+                        candidate.refused(!std::ptr::eq(side, self));
+                    }
+                    refused.push(Some(failure));
+                }
             }
         }
         let calls = self.take_called();

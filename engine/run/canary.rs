@@ -23,7 +23,9 @@ use crate::failure::Class;
 use crate::flow::plan::Project;
 use crate::message::Message;
 use crate::store::audit::Acting;
-use crate::store::canaries::{Canary, CanaryChange, CanaryState, Others, Sides, Terms};
+use crate::store::canaries::{
+    Canary, CanaryChange, CanaryState, Others, Side, Sides, Tally, Terms,
+};
 use crate::store::commit::Commit;
 use crate::store::revisions::{Files, RevisionChange};
 
@@ -93,7 +95,15 @@ pub(super) struct Candidate {
     /// How it lets messages in.
     pub(super) plan: Arc<Plan>,
     split: Arc<Split>,
-    taken: Arc<[AtomicU64; 2]>,
+    /// Of the others, and of the candidate.
+    sides: Arc<[Counts; 2]>,
+}
+
+/// What came to one side since it was last written down.
+#[derive(Default)]
+struct Counts {
+    taken: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Trying {
@@ -128,8 +138,15 @@ impl Candidate {
     pub(super) fn takes(&self, base: &Plan, message: &Message) -> bool {
         let takes = AssertUnwindSafe(|| self.split.takes(base, message));
         let takes = catch_unwind(takes).unwrap_or(false);
-        self.taken[usize::from(takes)].fetch_add(1, Ordering::Relaxed);
+        let side = &self.sides[usize::from(takes)];
+        side.taken.fetch_add(1, Ordering::Relaxed);
         takes
+    }
+
+    /// A message that one side has taken breaks what that side accepts, and was refused.
+    pub(super) fn refused(&self, by_candidate: bool) {
+        let side = &self.sides[usize::from(by_candidate)];
+        side.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -415,7 +432,7 @@ impl Works {
             let candidate = Candidate {
                 plan,
                 split: split.clone(),
-                taken: Arc::default(),
+                sides: Arc::default(),
             };
             flows.insert(flow.clone(), candidate);
         }
@@ -495,15 +512,13 @@ impl Works {
         };
         let mut canaries = Vec::new();
         for (flow, candidate) in &following.flows {
-            for (nth, count) in candidate.taken.iter().enumerate() {
-                let many = count.swap(0, Ordering::Relaxed);
-                if many > 0 {
-                    canaries.push(CanaryChange::Taken(
-                        following.canary.id,
-                        flow.clone(),
-                        nth == 1,
-                        many,
-                    ));
+            for (nth, counts) in candidate.sides.iter().enumerate() {
+                let [refused, taken] =
+                    [&counts.refused, &counts.taken].map(|count| count.swap(0, Ordering::Relaxed));
+                if taken + refused > 0 {
+                    let more = Tally { taken, refused };
+                    let id = following.canary.id;
+                    canaries.push(CanaryChange::Taken(id, flow.clone(), nth == 1, more));
                 }
             }
         }
@@ -520,18 +535,17 @@ impl Works {
 
 /// Why a canary does so much worse than what it is held against that it is stopped.
 fn worse(canary: &Canary, sides: &BTreeMap<Arc<str>, Sides>) -> Option<String> {
-    let share = |excepted: u64, taken: u64| excepted * u64::from(WHOLE) / taken.max(1);
+    let failed = |side: Side| side.excepted + side.refused;
+    let share = |side: Side| failed(side) * u64::from(WHOLE) / side.taken.max(1);
     sides.iter().find_map(|(flow, sides)| {
         let (candidate, base) = (sides.candidate, sides.base);
         if candidate.taken < canary.terms.least {
             return None;
         }
-        let its = share(candidate.excepted, candidate.taken);
-        let theirs = share(base.excepted, base.taken);
-        (its > theirs + u64::from(canary.terms.worse_by)).then(|| {
+        (share(candidate) > share(base) + u64::from(canary.terms.worse_by)).then(|| {
             format!(
-                "{} of {} of its messages of {flow} ended in exceptions, {} of {} of the others",
-                candidate.excepted, candidate.taken, base.excepted, base.taken
+                "{} of {} of its messages of {flow} ended in exceptions or were refused, {} of {} of the others",
+                failed(candidate), candidate.taken, failed(base), base.taken
             )
         })
     })
@@ -616,7 +630,6 @@ pub fn share_told(canary: &Canary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::canaries::Side;
 
     #[test]
     fn a_growing_share_keeps_the_keys_that_it_has_and_takes_its_part() {
@@ -643,11 +656,16 @@ mod tests {
             "terms": { "flows": {}, "worse_by": 500, "least": 20 },
         }))
         .unwrap();
+        let refused = std::cell::Cell::new(0);
         let sides = |candidate: (u64, u64), base: (u64, u64)| {
-            let side = |(taken, excepted)| Side { taken, excepted };
+            let side = |(taken, excepted), refused| Side {
+                taken,
+                refused,
+                excepted,
+            };
             let sides = Sides {
-                base: side(base),
-                candidate: side(candidate),
+                base: side(base, 0),
+                candidate: side(candidate, refused.get()),
             };
             BTreeMap::from([(Arc::from("orders"), sides)])
         };
@@ -667,6 +685,11 @@ mod tests {
             why.contains("6 of 100") && why.contains("0 of 900"),
             "{why}"
         );
+        // What a stricter contract turns away is as bad as what fails.
+        refused.set(6);
+        let why = worse(&canary, &sides((100, 0), (900, 0))).unwrap();
+        assert!(why.contains("6 of 100"), "{why}");
+        refused.set(0);
         canary.terms.worse_by = 0;
         assert!(worse(&canary, &sides((100, 1), (900, 0))).is_some());
     }

@@ -18,7 +18,7 @@ const SHOWN_MAX: usize = 100;
 
 /// - `terms` is JSON, `share` of 10,000
 /// - `first_exception` is the last one that was there at the beginning: those behind it count
-/// - `canary_counts` says how many messages each side has taken in; its rows go with the next canary
+/// - `canary_counts` says how many messages each side has taken in, and how many of them it has refused; its rows go with the next canary
 pub(super) const TABLES: &str = "
 CREATE TABLE canaries (
   id INTEGER PRIMARY KEY AUTOINCREMENT, revision TEXT NOT NULL, base TEXT NOT NULL, terms TEXT NOT NULL, share INTEGER NOT NULL,
@@ -27,7 +27,8 @@ CREATE TABLE canaries (
 ) STRICT;
 CREATE UNIQUE INDEX canaries_running ON canaries (state) WHERE state = 'running';
 CREATE TABLE canary_counts (
-  canary INTEGER NOT NULL, flow TEXT NOT NULL, candidate INTEGER NOT NULL, taken INTEGER NOT NULL, PRIMARY KEY (canary, flow, candidate)
+  canary INTEGER NOT NULL, flow TEXT NOT NULL, candidate INTEGER NOT NULL, taken INTEGER NOT NULL, refused INTEGER NOT NULL,
+  PRIMARY KEY (canary, flow, candidate)
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -108,8 +109,17 @@ pub enum CanaryChange {
     Share(i64, u32),
     /// It ends, if it runs: how, by whom, why.
     End(i64, CanaryState, String, String),
-    /// So many messages of a flow were taken in by the candidate, or by the other side.
-    Taken(i64, Arc<str>, bool, u64),
+    /// So many messages of a flow more were taken in by the candidate, or by the other side.
+    Taken(i64, Arc<str>, bool, Tally),
+}
+
+/// How many messages came to one side since the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them.
+    pub taken: u64,
+    /// Those that it has refused.
+    pub refused: u64,
 }
 
 /// What one side has done with its messages.
@@ -117,6 +127,8 @@ pub enum CanaryChange {
 pub struct Side {
     /// How many it has taken in, repeats among them.
     pub taken: u64,
+    /// How many of them it has refused, because the body breaks the contract.
+    pub refused: u64,
     /// How many of them ended in an exception.
     pub excepted: u64,
 }
@@ -178,18 +190,20 @@ impl Reader {
         let (id, flows) = (canary.id, canary.terms.flows.clone());
         self.read(move |connection| {
             let mut taken = connection.prepare_cached(
-                "SELECT flow, candidate, taken FROM canary_counts WHERE canary = ?1",
+                "SELECT flow, candidate, taken, refused FROM canary_counts WHERE canary = ?1",
             )?;
             let mut excepted = connection.prepare_cached(
                 "SELECT count(DISTINCT e.run) FROM canaries c JOIN exceptions e ON e.id > c.first_exception
                  JOIN runs r ON r.id = e.run WHERE c.id = ?1 AND r.flow = ?2 AND r.revision = ?3 AND r.received_at >= c.at",
             )?;
             let mut sides: BTreeMap<Arc<str>, Sides> = BTreeMap::new();
-            for (flow, candidate, many) in taken.query_map([id], |row| {
-                Ok((row.get::<Arc<str>>(0)?, row.get::<i64>(1)? != 0, row.get::<i64>(2)?))
-            })? {
-                sides.entry(flow).or_default().of(candidate).taken = u64::try_from(many).unwrap_or(0);
-            }
+            taken.each([id], |row| {
+                let many = |column| row.get(column).map(|many: i64| u64::try_from(many).unwrap_or(0));
+                let of = sides.entry(row.get(0)?).or_default();
+                let side = of.of(row.get::<i64>(1)? != 0);
+                (side.taken, side.refused) = (many(2)?, many(3)?);
+                Ok(())
+            })?;
             for (flow, (base, revision)) in &flows {
                 for (of, candidate) in [(base, false), (revision, true)] {
                     let many = excepted.query_map(params![id, flow, of], |row| row.get::<i64>(0))?;
@@ -258,10 +272,15 @@ pub(super) fn change(writing: &Writing<'_>, change: &CanaryChange) -> Sql<()> {
             "UPDATE canaries SET state = ?2, ended_at = ?3, ended_by = ?4, ended_why = ?5 WHERE id = ?1 AND state = 'running'",
             params![id, state.name(), writing.now_ms, who, why],
         ),
-        CanaryChange::Taken(id, flow, candidate, many) => writing.put(
-            "INSERT INTO canary_counts (canary, flow, candidate, taken) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (canary, flow, candidate) DO UPDATE SET taken = canary_counts.taken + excluded.taken",
-            params![id, flow, i64::from(*candidate), i64::try_from(*many).unwrap_or(i64::MAX)],
-        ),
+        CanaryChange::Taken(id, flow, candidate, more) => {
+            let [taken, refused] =
+                [more.taken, more.refused].map(|many| i64::try_from(many).unwrap_or(i64::MAX));
+            writing.put(
+                "INSERT INTO canary_counts (canary, flow, candidate, taken, refused) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (canary, flow, candidate) DO UPDATE
+                 SET taken = canary_counts.taken + excluded.taken, refused = canary_counts.refused + excluded.refused",
+                params![id, flow, i64::from(*candidate), taken, refused],
+            )
+        }
     }
 }

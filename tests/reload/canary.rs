@@ -131,7 +131,11 @@ fn a_canary_that_does_worse_is_stopped_by_itself() {
         std::thread::sleep(std::time::Duration::from_millis(300));
         (canary(&sandbox)["canary"]["state"] == "stopped").then_some(())
     });
-    said(&engine, "of its messages of orders ended in exceptions", 1);
+    said(
+        &engine,
+        "of its messages of orders ended in exceptions or were refused",
+        1,
+    );
     let shown = sandbox.crossdock(&["canary"]);
     assert_eq!(
         shown.status.code(),
@@ -154,6 +158,43 @@ fn a_canary_that_does_worse_is_stopped_by_itself() {
         (books["all"]["in_exceptions"] == 0).then_some(books)
     });
     assert_eq!(books["all"]["delivered"], sent + 1);
+}
+
+#[test]
+fn a_canary_whose_contract_refuses_what_was_good_is_stopped() {
+    let sandbox = Sandbox::new();
+    sandbox.file("flows/orders.yaml", &repeating("one"));
+    let engine = sandbox.start();
+    sandbox.file(
+        "next/schemas/strict.v1.json",
+        r#"{"type": "object", "required": ["number", "customer"]}"#,
+    );
+    let strict = repeating("two").replace(
+        "keys:",
+        "accepts: { schema: strict.v1, on_breach: refuse }\nkeys:",
+    );
+    start(&sandbox, &candidate(&sandbox, &strict), "50");
+    let send = |sent: usize| {
+        let reply = sandbox.post("/orders", format!("{{\"number\": \"N{sent}\"}}").as_bytes());
+        reply.status
+    };
+    let (mut sent, mut refused) = (0, 0_u64);
+    eventually("it is stopped", || {
+        for _ in 0..20 {
+            refused += u64::from(send(sent) == 422);
+            sent += 1;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        (canary(&sandbox)["canary"]["state"] == "stopped").then_some(())
+    });
+    said(&engine, "or were refused", 1);
+    let told = canary(&sandbox);
+    let counted = &told["sides"]["orders"];
+    // What came after the last look is in no count.
+    let by_candidate = counted["candidate"]["refused"].as_u64().unwrap();
+    assert!((1..=refused).contains(&by_candidate), "{told}");
+    assert_eq!(counted["base"]["refused"], 0, "{told}");
+    assert_eq!(send(sent), 200, "what runs takes all");
 }
 
 #[test]

@@ -72,7 +72,8 @@ CREATE TABLE canaries (
 );
 CREATE UNIQUE INDEX canaries_running ON canaries (state) WHERE state = 'running';
 CREATE TABLE canary_counts (
-  canary BIGINT NOT NULL, flow TEXT NOT NULL, candidate BIGINT NOT NULL, taken BIGINT NOT NULL, PRIMARY KEY (canary, flow, candidate)
+  canary BIGINT NOT NULL, flow TEXT NOT NULL, candidate BIGINT NOT NULL, taken BIGINT NOT NULL, refused BIGINT NOT NULL,
+  PRIMARY KEY (canary, flow, candidate)
 ) WITH (fillfactor = 50);
 ";
 

@@ -264,10 +264,13 @@ impl Session {
         }
     }
 
-    /// Without an answer of the server, or with one that it is going away, nothing more comes over this connection.
+    /// Without an answer of the server, or with one that it is going away, nothing more comes over this connection; and a server that only
+    /// reads now was the primary when this connection was made: a new one may lead to the one that is.
     fn judge(&self, error: tokio_postgres::Error) -> Error {
         let code = error.code().map(|state| state.code());
-        if code.is_none_or(|code| code.starts_with("57P") || code.starts_with("08")) {
+        let gone =
+            |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "25006";
+        if code.is_none_or(gone) {
             self.broken.set(true);
         }
         Error::from(error)

@@ -582,3 +582,18 @@ async fn texts_with_zero_bytes_are_kept_and_found() {
     let found = sample.store.journey(key).await.unwrap();
     assert_eq!(found[0].keys, *order.keys);
 }
+
+#[test]
+fn a_connection_to_a_server_that_only_reads_from_now_on_is_given_up() {
+    let schema = Schema::new();
+    let connection = schema.server().connect().unwrap();
+    connection
+        .execute("SET default_transaction_read_only TO on", ())
+        .unwrap();
+    assert!(connection.is_there());
+    let refused = connection.execute("CREATE TABLE t (a BIGINT)", ());
+    let failure = schema.server().failure(&refused.unwrap_err());
+    assert_eq!(failure.class, Class::Unavailable);
+    assert!(failure.message.contains("standby"), "{failure}");
+    assert!(!connection.is_there(), "a new one may lead to the primary");
+}
