@@ -105,13 +105,7 @@ async fn serve(
     let (place, door) = placed(&root, &settings)?;
     let network = settings.admin.as_ref().map(|admin| network(&root, admin));
     let shown = place.shown();
-    let brokered = settings.handoff.rabbitmq.is_some();
-    let options = Options {
-        sharing: if brokered { Use::Shared } else { Use::Alone },
-        witness: Some(folder_beside(&door)),
-        who: who(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT)),
-        ..Options::of(place)
-    };
+    let options = options(place, &door, &settings);
     let starting = async {
         let watchers = watchers(&settings).await?;
         let store = Store::open(options, world.clone())?;
@@ -165,6 +159,17 @@ async fn serve(
         watchers.close().await;
     }
     ended
+}
+
+/// How the store is opened.
+fn options(place: Place, door: &Path, settings: &Settings) -> Options {
+    let brokered = settings.handoff.rabbitmq.is_some();
+    Options {
+        sharing: if brokered { Use::Shared } else { Use::Alone },
+        witness: Some(folder_beside(door)),
+        who: who(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT)),
+        ..Options::of(place)
+    }
 }
 
 /// Where else it can be reached.

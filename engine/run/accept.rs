@@ -157,19 +157,25 @@ impl Gate {
         std::mem::take(&mut *called)
     }
 
-    async fn take_in(&self, batch: Batch) -> Result<Vec<Verdict>, Failure> {
+    /// Whether there is room, and the engine goes on. Progress alone needs no room.
+    fn may_take(&self, nothing_new: bool) -> Result<(), Failure> {
         if self.shared.stop.is_cancelled() {
             return Err(Failure::new(Class::Unavailable, "the engine is stopping")
                 .with_retry_after_ms(FULL_RETRY_AFTER_MS));
         }
-        if !batch.arrivals.is_empty() {
-            self.shared.space.check()?;
+        if nothing_new {
+            return Ok(());
         }
-        let full = self.shared.handoff.full(&self.plan.flow, &self.share);
-        if let (Some(full), false) = (full, batch.arrivals.is_empty()) {
-            return Err(Failure::new(Class::Throttled, intake::told(full))
-                .with_retry_after_ms(FULL_RETRY_AFTER_MS));
+        self.shared.space.check()?;
+        match self.shared.handoff.full(&self.plan.flow, &self.share) {
+            Some(full) => Err(Failure::new(Class::Throttled, intake::told(full))
+                .with_retry_after_ms(FULL_RETRY_AFTER_MS)),
+            None => Ok(()),
         }
+    }
+
+    async fn take_in(&self, batch: Batch) -> Result<Vec<Verdict>, Failure> {
+        self.may_take(batch.arrivals.is_empty())?;
         let now_ms = self.shared.world.clock.now_ms();
         let mut commit = Commit::default();
         let mut refused = Vec::new();
