@@ -341,6 +341,8 @@ impl Topology {
     }
 }
 
+/// After so many refusals there is a new connection: each has used up one of its channels.
+const REFUSALS_MAX: usize = 500;
 /// How many earlier names of a queue are looked at.
 const BIRTHS_MAX: usize = 20;
 
@@ -375,6 +377,7 @@ fn arguments(single: bool) -> FieldTable {
 pub(super) struct Asker {
     link: Link,
     channel: Channel,
+    refusals: usize,
 }
 
 impl Asker {
@@ -382,6 +385,7 @@ impl Asker {
         Ok(Asker {
             link: link.clone(),
             channel: link.channel().await?,
+            refusals: 0,
         })
     }
 
@@ -397,6 +401,10 @@ impl Asker {
             Ok(Err(error)) => {
                 if reply_code(&error).is_none() {
                     return Err(failure(what, &error));
+                }
+                self.refusals += 1;
+                if self.refusals.is_multiple_of(REFUSALS_MAX) {
+                    self.link = self.link.again().await?;
                 }
                 self.channel = self.link.channel().await?;
                 Ok(Err(error))

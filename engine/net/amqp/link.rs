@@ -10,7 +10,7 @@ use lapin::{AsyncTcpStream, BasicProperties, Channel, Connection, ConnectionProp
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, Place, answer, cause, failure};
+use super::{Broker, Place, answer, cause, failure, reply_code};
 use crate::failure::{Class, Failure};
 
 /// How long the way to a broker may take: name, TCP, TLS.
@@ -19,6 +19,8 @@ const REACHED_WITHIN: Duration = Duration::from_secs(4);
 const OPEN_WITHIN: Duration = Duration::from_secs(8);
 /// How long a connection may take to say goodbye.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+/// How many numbers for channels a connection has at most.
+const NUMBERS: usize = 65_535;
 /// How often the connection is looked at besides its own word.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -31,6 +33,9 @@ struct Inner {
     cord: Cord,
     state: Arc<State>,
     shown: String,
+    broker: Broker,
+    nth: usize,
+    purpose: String,
 }
 
 /// What is known of a connection.
@@ -103,6 +108,9 @@ impl Link {
             cord: cord.clone(),
             state: state.clone(),
             shown: place.shown.clone(),
+            broker: broker.clone(),
+            nth,
+            purpose: purpose.to_owned(),
             connection,
         }));
         let connection = &link.0.connection;
@@ -116,10 +124,37 @@ impl Link {
         Ok(link)
     }
 
+    /// A connection of its own to where this one leads.
+    pub async fn again(&self) -> Result<Link, Failure> {
+        Link::open(&self.0.broker, self.0.nth, &self.0.purpose).await
+    }
+
     /// A new channel.
+    ///
+    /// A channel that the broker closes with a refusal spoils its number: whenever the client (lapin 4.12) comes round to it, it gives the old
+    /// refusal for the new channel. Such numbers are passed over; when all are spoilt the connection is given up.
     pub async fn channel(&self) -> Result<Channel, Failure> {
         let what = format!("a channel of {}", self.0.shown);
-        answer(what, self.0.connection.create_channel()).await
+        let most = match self.0.connection.configuration().channel_max() {
+            0 => NUMBERS,
+            most => usize::from(most),
+        };
+        for _ in 0..most {
+            let opening = async { Ok(self.0.connection.create_channel().await) };
+            match answer(&what, opening).await? {
+                Ok(channel) => return Ok(channel),
+                Err(error) => match reply_code(&error) {
+                    Some(311..=313 | 403..=406) if !self.is_lost() => {}
+                    _ => return Err(failure(&what, &error)),
+                },
+            }
+        }
+        let why = format!(
+            "{what}: the broker has refused something on each; a new connection has others"
+        );
+        let why = Failure::new(Class::Unavailable, why);
+        self.give_up(why.clone());
+        Err(why)
     }
 
     /// Where it leads, without credentials.

@@ -42,6 +42,7 @@ const HEARTBEAT_SECONDS: u16 = 5;
 const URLS_MAX: usize = 16;
 
 /// Where a broker is: the same broker, or nodes of one cluster.
+#[derive(Clone)]
 pub struct Broker {
     places: Vec<Place>,
     tls: Arc<ClientConfig>,

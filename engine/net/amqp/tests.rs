@@ -489,3 +489,27 @@ async fn a_broker_behind_tls_is_trusted_by_its_authority_alone() {
         .unwrap();
     assert!(failure.message.contains("xpired"), "{failure}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_was_refused_spoils_no_later_one() {
+    let broker = broker(&[SERVER]);
+    let link = patiently(Link::open(&broker, 0, "test")).await.unwrap();
+    let refused = async || {
+        let channel = link.channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let name = "crossdock-test-amqp-missing";
+        let asking = channel.queue_declare(name.into(), options, FieldTable::default());
+        assert_eq!(reply_code(&asking.await.unwrap_err()), Some(404));
+    };
+    refused().await;
+    // All numbers of the connection, and the spoilt one again.
+    for _ in 0..2_100 {
+        let channel = link.channel().await.unwrap();
+        channel.close(200, "closed".into()).await.unwrap();
+    }
+    refused().await;
+    assert!(!link.is_lost());
+}
