@@ -294,9 +294,7 @@ fn of_shadow(commit: &Commit, change: &ShadowChange) -> Option<Entry> {
                 ..entry("shadow.begin", &shadow.who, revision, why)
             })
         }
-        ShadowChange::End(id, who, why) => {
-            Some(entry("shadow.stop", who, id.to_string(), why))
-        }
+        ShadowChange::End(id, who, why) => Some(entry("shadow.stop", who, id.to_string(), why)),
         ShadowChange::Told(..) => None,
     }
 }

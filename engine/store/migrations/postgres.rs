@@ -12,7 +12,9 @@ use super::{ADDITIVE, READABLE_BY, newer};
 const BASE: usize = 10;
 
 /// Step n brings a store from version `BASE` + n to the next. A step that has shipped never changes.
-const STEPS: &[&str] = &[SHARED, VIEWS, REVISIONS, TOGGLES, CANARIES, ADMIN, CALLS, SHADOWS];
+const STEPS: &[&str] = &[
+    SHARED, VIEWS, REVISIONS, TOGGLES, CANARIES, ADMIN, CALLS, SHADOWS,
+];
 
 /// What several engines need:
 /// - `engines` says which transaction of each start of an engine was the last that counts: the answer to a commit that was not answered
