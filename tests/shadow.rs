@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::admin::Site;
 use crate::faults::backing::{Backing, Services};
 use crate::support::{Running, Sandbox, eventually};
 
@@ -392,4 +393,146 @@ fn each_engine_looks_at_what_it_accepts() {
     second.prints(&["shadow", "stop", "--reason", "seen enough"]);
     said(&two, "the shadow is over");
     assert_eq!(erp.asked("POST /sales"), 20);
+}
+
+#[test]
+fn what_is_handed_on_is_compared_at_the_flow_that_hands_and_at_the_one_that_takes() {
+    let sandbox = Sandbox::new();
+    let write = |folder: &str, priority: &str, least: &str| {
+        sandbox.file(
+            &format!("{folder}flows/intake.yaml"),
+            &format!(
+                "flow: intake
+source:
+  webhook: {{ path: /orders, verify: none }}
+accepts: order.v1
+keys: {{ order: number }}
+steps:
+  - id: mark
+    set: {{ body: \"{{number: number, lines: lines, priority: {priority}}}\" }}
+sinks:
+  booking: {{ flow: booking }}
+"
+            ),
+        );
+        sandbox.file(
+            &format!("{folder}flows/booking.yaml"),
+            &format!(
+                "flow: booking
+source: {{ flow: {{}} }}
+keys: {{ order: number }}
+steps:
+  - id: large
+    filter: length(lines) > `{least}`
+  - id: lines
+    split: {{ items: lines, key: sku }}
+sinks:
+  out: {{ file: {{ path: out.jsonl, format: jsonl }} }}
+"
+            ),
+        );
+        let number = match least {
+            "0" => r#""string""#,
+            _ => r#"["string", "integer"]"#,
+        };
+        let lines =
+            r#"{"type":"array","items":{"type":"object","properties":{"sku":{"type":"string"}}}}"#;
+        sandbox.file(
+            &format!("{folder}schemas/order.v1.json"),
+            &format!(r#"{{"type":"object","required":["number","lines"],"properties":{{"number":{{"type":{number}}},"lines":{lines}}}}}"#),
+        );
+    };
+    write("", "'low'", "0");
+    write("next/", "'high'", "1");
+    let next = sandbox.root().join("next").display().to_string();
+    let _engine = sandbox.start();
+    start(&sandbox, &next, &[]);
+    for body in [
+        r#"{"number":"A1","lines":[{"sku":"a"}]}"#,
+        r#"{"number":"A2","lines":[{"sku":"a"},{"sku":"b"}]}"#,
+        // It breaks the contract that runs, and keeps that of the candidate.
+        r#"{"number":3,"lines":[{"sku":"a"}]}"#,
+    ] {
+        assert_eq!(sandbox.post("/orders", body.as_bytes()).status, 200);
+    }
+    let shown = eventually("both flows are compared", || {
+        let shown = shadow(&sandbox);
+        let many = |flow: &str| shown["counts"][flow]["compared"].as_u64();
+        (many("intake")? >= 3 && many("booking")? >= 2).then_some(shown)
+    });
+    assert_eq!(
+        found(&shown),
+        told(&[
+            // What it hands on after the contract has let it in is no news beside that.
+            ("", "outcome", "", 1),
+            ("@accept", "outcome", "validation", 1),
+            ("booking", "changed", "body.priority", 2),
+            ("out", "less", "", 1),
+        ]),
+        "{shown}"
+    );
+    assert_eq!(
+        shown["counts"]["booking"]["same"], 1,
+        "the split of A2 is the same: {shown}"
+    );
+    let text = std::fs::read_to_string(sandbox.root().join("out.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 3);
+}
+
+#[test]
+fn examples_are_for_those_who_may_see_bodies() {
+    let site = Site::new();
+    let sandbox = &site.sandbox;
+    sandbox.file(
+        "next/systems/erp.yaml",
+        &std::fs::read_to_string(sandbox.root().join("systems/erp.yaml")).unwrap(),
+    );
+    sandbox.file(
+        "next/schemas/order.v1.json",
+        &std::fs::read_to_string(sandbox.root().join("schemas/order.v1.json")).unwrap(),
+    );
+    for flow in ["orders", "returns"] {
+        let text =
+            std::fs::read_to_string(sandbox.root().join(format!("flows/{flow}.yaml"))).unwrap();
+        let text = text.replace("idempotency_key: number", "idempotency_key: upper(number)");
+        sandbox.file(&format!("next/flows/{flow}.yaml"), &text);
+    }
+    let _engine = sandbox.start();
+    let next = sandbox.root().join("next").display().to_string();
+    start(sandbox, &next, &["--flow", "orders"]);
+    for path in ["/orders", "/returns"] {
+        assert_eq!(sandbox.post(path, br#"{"number":"secret-1"}"#).status, 200);
+    }
+    let shown = compared(sandbox, 1);
+    assert_eq!(
+        found(&shown),
+        told(&[("erp", "changed", "idempotency_key", 1)]),
+        "{shown}"
+    );
+    assert_eq!(
+        shown["counts"]["returns"],
+        Value::Null,
+        "only one flow was meant: {shown}"
+    );
+    for (role, sees) in [("viewer", false), ("operator", true)] {
+        let token = site.token(role, role, None);
+        let answer = site.get("/api/v1/shadows", &token);
+        assert_eq!(answer.status, 200);
+        let text = answer.body.to_string();
+        assert!(text.contains("idempotency_key"), "{text}");
+        assert_eq!(
+            text.to_lowercase().contains("secret-1"),
+            sees,
+            "{role}: {text}"
+        );
+    }
+    let engineer = site.token("engineer", "engineer", None);
+    let wish = json!({ "files": {}, "share": 1, "for_ms": 1, "why": "x" });
+    let begun = site.post("/api/v1/shadows", &engineer, &wish);
+    assert_eq!(begun.status, 403, "{begun:?}");
+    let stopped = site.post("/api/v1/shadows:stop", &engineer, &json!({ "why": "x" }));
+    assert_eq!(
+        (stopped.status, &stopped.body["shadow"]["ended_by"]),
+        (200, &json!("engineer"))
+    );
 }

@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     replays: replay::Replays,
     batch_max: usize,
     /// The shadow that runs, if there is one.
-    shadows: shadow::Shadows,
+    shadows: shadow::watching::Shadows,
     meters: telemetry::Meters,
     tracer: telemetry::traces::Tracer,
 }

@@ -47,7 +47,7 @@ pub(super) struct Sent {
 }
 
 /// What a step does with a message, other than to send a request.
-pub(super) struct Done {
+pub(super) struct Act {
     pub(super) step: Arc<str>,
     pub(super) item: Arc<str>,
     /// `writes` a file or a stream, `hands` to another flow, `waits` for other messages, `claims` a key.
@@ -71,7 +71,7 @@ pub(super) struct Stopped {
 pub(super) struct Recomputed {
     pub(super) sent: Vec<Sent>,
     pub(super) stopped: Vec<Stopped>,
-    pub(super) done: Vec<Done>,
+    pub(super) acts: Vec<Act>,
     /// How the parts of it ended that did not fail: the step, and `delivered`, `filtered` or `dropped`.
     pub(super) ends: Vec<(Arc<str>, &'static str)>,
     /// The messages that have come to the step at which it was to end.
@@ -344,7 +344,7 @@ impl Recomputed {
         message: &Message,
         body: &Bytes,
     ) {
-        self.done.push(Done {
+        self.acts.push(Act {
             step: plan.nodes[at].id.clone(),
             item: message.item.clone(),
             what,

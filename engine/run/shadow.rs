@@ -2,16 +2,15 @@
 //! with those of the revision that runs, and never sent. It works beside the traffic: in small batches, for a part of one processor's time, from
 //! a queue that drops what is too much.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use utoipa::ToSchema;
 
 use super::again::message_of;
-use super::canary::{WHOLE, not_tried, other_flows, place};
+use super::canary::{WHOLE, not_tried, other_flows};
 use super::changes::Changes;
 use super::deploy::no_engine;
 use super::desk::{Desk, reason_of};
@@ -22,22 +21,18 @@ use super::{Failure, Shared};
 use crate::expression::{Expression, Scope};
 use crate::failure::Class;
 use crate::store::audit::Acting;
-use crate::store::commit::{Accepted, Commit, Committed, NewRun, RunId};
+use crate::store::commit::Commit;
 use crate::store::revisions::{Files, RevisionChange};
-use crate::store::runs::{RunDetail, RunState};
-use crate::store::shadows::{
-    Counts, EXAMPLES_MAX, Example, Finding, Shadow, ShadowChange, ShadowState, ShadowTerms,
-};
+use crate::store::runs::RunState;
+use crate::store::shadows::{Counts, Finding, Shadow, ShadowChange, ShadowState, ShadowTerms};
 use crate::world::disk;
 
 mod compare;
+pub(super) mod watching;
 
-use compare::{Compared, Sides};
+use compare::Sides;
+use watching::{Waiting, Watching};
 
-/// So many messages wait to be looked at; what comes beyond them is not looked at, and counted.
-const WAITING_MAX: usize = 2_000;
-/// So many are looked at together.
-const BATCH: usize = 20;
 /// For each millisecond of work so many of rest: a tenth of one processor at most.
 const REST: i64 = 9;
 /// The shortest and the longest rest.
@@ -51,8 +46,6 @@ const AGAIN_MS: i64 = 500;
 const PATIENCE_MS: i64 = 300_000;
 /// How often counts are written down.
 const WRITE_MS: i64 = 1_000;
-/// So many differences are told apart before they are written down.
-const TOLD_MAX: usize = 300;
 /// The longest time that a shadow runs.
 const FOR_MOST_MS: u64 = 30 * 86_400_000;
 
@@ -92,236 +85,6 @@ pub struct ShadowShown {
     /// What it does not try: flows that are new or gone, sources, systems.
     #[serde(default)]
     pub not_tried: Vec<String>,
-}
-
-/// The shadow that this engine follows, if one runs.
-#[derive(Default)]
-pub(super) struct Shadows {
-    now: RwLock<Option<Arc<Watching>>>,
-    /// One at a time finds out what is to be followed.
-    following: tokio::sync::Mutex<()>,
-    /// Rung when there may be another shadow.
-    bell: Notify,
-}
-
-/// A shadow that runs, and what it has seen.
-struct Watching {
-    shadow: Shadow,
-    flows: BTreeMap<Arc<str>, Arc<Sides>>,
-    when: Option<Expression>,
-    seen: Mutex<Seen>,
-}
-
-#[derive(Default)]
-struct Seen {
-    waiting: VecDeque<Waiting>,
-    tallies: BTreeMap<Arc<str>, Tally>,
-}
-
-/// A message at which it is to look.
-struct Waiting {
-    run: RunId,
-    flow: Arc<str>,
-    since_ms: i64,
-    /// Not before this time.
-    look_ms: i64,
-}
-
-/// What came of messages since it was last written down.
-#[derive(Default)]
-struct Tally {
-    counts: Counts,
-    findings: BTreeMap<(Arc<str>, &'static str, String), (u64, Vec<Example>)>,
-    /// Differences beyond those that are told apart.
-    more: u64,
-}
-
-/// Runs of a commit at which a shadow is to look once they are durable.
-pub(super) struct Chosen {
-    watching: Arc<Watching>,
-    /// The place in the commit (an accept, or one of an end), the run, its flow.
-    runs: Vec<((Option<usize>, usize), RunId, Arc<str>)>,
-}
-
-impl Shadows {
-    /// The runs of a commit at which the shadow is to look, if one runs.
-    pub(super) fn choose(&self, commit: &Commit) -> Option<Chosen> {
-        let watching = self.now()?;
-        let accepts = commit.accepts.iter().enumerate();
-        let accepts = accepts.map(|(nth, run)| ((None, nth), run));
-        let ends = commit.ends.iter().enumerate();
-        let ends = ends.flat_map(|(at, end)| {
-            let accepts = end.accepts.iter().enumerate();
-            accepts.map(move |(nth, run)| ((Some(at), nth), run))
-        });
-        let runs: Vec<_> = accepts
-            .chain(ends)
-            .filter(|(_, run)| watching.looks_at(run))
-            .map(|(at, run)| (at, run.run, run.flow.clone()))
-            .collect();
-        (!runs.is_empty()).then_some(Chosen { watching, runs })
-    }
-
-    fn now(&self) -> Option<Arc<Watching>> {
-        let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
-        now.clone()
-    }
-
-    fn put(&self, next: Option<Arc<Watching>>) -> Option<Arc<Watching>> {
-        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *now, next)
-    }
-}
-
-impl Chosen {
-    /// The commit is durable: what is new in it waits to be looked at.
-    pub(super) fn accepted(self, committed: &Committed, now_ms: i64) {
-        let mut seen = self.watching.seen();
-        for ((end, nth), run, flow) in self.runs {
-            let accepts = match end {
-                None => Some(&committed.accepts),
-                Some(end) => committed.ends_accepts.get(end),
-            };
-            let accepted = accepts.and_then(|accepts| accepts.get(nth));
-            if !matches!(accepted, Some(Accepted::New | Accepted::Held(_))) {
-                continue;
-            }
-            if seen.waiting.len() >= WAITING_MAX {
-                seen.skip(&flow, "too many at once");
-                continue;
-            }
-            seen.waiting.push_back(Waiting {
-                run,
-                flow,
-                since_ms: now_ms,
-                look_ms: now_ms,
-            });
-        }
-    }
-}
-
-impl Watching {
-    fn looks_at(&self, run: &NewRun) -> bool {
-        let Some(sides) = self.flows.get(&run.flow) else {
-            return false;
-        };
-        let base = &sides.base.1;
-        if run.revision != base.revision {
-            // A canary's, or of the moment of a reload.
-            self.seen().skip(&run.flow, "under another revision");
-            return false;
-        }
-        if self.shadow.terms.share >= WHOLE {
-            return true;
-        }
-        let key = base.keys.first().and_then(|(name, _)| run.keys.get(name));
-        let id = run.root.to_bytes();
-        let key = key.map_or(&id[..], |key| key.as_bytes());
-        place(self.shadow.id, key) < self.shadow.terms.share
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Messages at which it is time to look.
-    fn next(&self, now_ms: i64) -> Vec<Waiting> {
-        let mut seen = self.seen();
-        let mut next = Vec::new();
-        let waiting = std::mem::take(&mut seen.waiting);
-        for one in waiting {
-            match one.look_ms <= now_ms && next.len() < BATCH {
-                true => next.push(one),
-                false => seen.waiting.push_back(one),
-            }
-        }
-        next
-    }
-
-    /// Counts what came of a message.
-    fn count(&self, flow: &Arc<str>, detail: &RunDetail, compared: Compared) {
-        let mut seen = self.seen();
-        let tally = seen.tallies.entry(flow.clone()).or_default();
-        let counts = &mut tally.counts;
-        counts.compared += 1;
-        let differs = compared
-            .found
-            .iter()
-            .any(|one| one.what != "not_comparable");
-        match (differs, compared.cut_short) {
-            (true, _) => counts.different += 1,
-            (false, true) => counts.not_comparable += 1,
-            (false, false) => counts.same += 1,
-        }
-        counts.fails += u64::from(compared.fails);
-        for found in compared.found {
-            let place = (found.step, found.what, compare::general(&found.path));
-            if tally.findings.len() >= TOLD_MAX && !tally.findings.contains_key(&place) {
-                tally.more += 1;
-                continue;
-            }
-            let (many, examples) = tally.findings.entry(place).or_default();
-            *many += 1;
-            if examples.len() < EXAMPLES_MAX {
-                let keys = detail.row.keys.iter();
-                examples.push(Example {
-                    run: detail.row.run.0,
-                    keys: keys
-                        .map(|(name, value)| (name.to_string(), value.clone()))
-                        .collect(),
-                    path: found.path,
-                    was: found.was,
-                    becomes: found.becomes,
-                });
-            }
-        }
-    }
-
-    /// What is to be written down since the last time.
-    fn take(&self) -> Vec<ShadowChange> {
-        let tallies = std::mem::take(&mut self.seen().tallies);
-        let told = tallies.into_iter().map(|(flow, tally)| {
-            let mut findings: Vec<Finding> = tally
-                .findings
-                .into_iter()
-                .map(|((step, what, path), (many, examples))| Finding {
-                    flow: flow.clone(),
-                    step,
-                    what: what.to_owned(),
-                    path,
-                    many,
-                    examples,
-                })
-                .collect();
-            if tally.more > 0 {
-                findings.push(Finding {
-                    flow: flow.clone(),
-                    step: Arc::from(""),
-                    what: "other".to_owned(),
-                    path: String::new(),
-                    many: tally.more,
-                    examples: Vec::new(),
-                });
-            }
-            ShadowChange::Told(self.shadow.id, flow, tally.counts, findings)
-        });
-        told.collect()
-    }
-
-    /// What waits is not looked at any more.
-    fn leave(&self, why: &str) {
-        let mut seen = self.seen();
-        for one in std::mem::take(&mut seen.waiting) {
-            seen.skip(&one.flow, why);
-        }
-    }
-}
-
-impl Seen {
-    fn skip(&mut self, flow: &Arc<str>, why: &str) {
-        let tally = self.tallies.entry(flow.clone()).or_default();
-        *tally.counts.skipped.entry(why.to_owned()).or_default() += 1;
-    }
 }
 
 impl Desk {

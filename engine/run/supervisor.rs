@@ -116,7 +116,7 @@ impl Engine {
             lengths,
             replays: replay::Replays::default(),
             batch_max,
-            shadows: super::shadow::Shadows::default(),
+            shadows: super::shadow::watching::Shadows::default(),
             meters: Meters::default(),
             tracer,
         });

@@ -262,7 +262,7 @@ impl Course {
             fields.extend(key.map(|key| ("idempotency_key".to_owned(), json!(key).to_string())));
             course.puts((sent.step, sent.item, "sends"), fields);
         }
-        for one in done.done {
+        for one in done.acts {
             delivered |= one.what == "writes";
             let mut fields: BTreeMap<String, String> = differences::fields(&one.body)
                 .into_iter()
