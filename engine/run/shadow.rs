@@ -21,6 +21,7 @@ use super::{Failure, Shared};
 use crate::expression::{Expression, Scope};
 use crate::failure::Class;
 use crate::store::audit::Acting;
+use crate::store::canaries::Others;
 use crate::store::commit::Commit;
 use crate::store::revisions::{Files, RevisionChange};
 use crate::store::runs::RunState;
@@ -172,19 +173,7 @@ impl Works {
         let base = shared.live.now().project.clone();
         project.runs_where(&base);
         let changes = Changes::between(Some(&base), &project);
-        let mut flows = other_flows(&base, &project)?;
-        for named in &wish.flows {
-            if !flows.contains_key(&**named) {
-                let names: Vec<&str> = flows.keys().map(|flow| &**flow).collect();
-                let names = names.join(", ");
-                return Err(Failure::validation(format!(
-                    "the flow `{named}` is no other one there; those that are: {names}"
-                )));
-            }
-        }
-        if !wish.flows.is_empty() {
-            flows.retain(|flow, _| wish.flows.iter().any(|named| **named == **flow));
-        }
+        let flows = meant(other_flows(&base, &project)?, &wish.flows)?;
         let for_ms = i64::try_from(wish.for_ms).unwrap_or(i64::MAX / 4);
         let shadow = Shadow {
             id: 0,
@@ -212,7 +201,8 @@ impl Works {
         };
         shared.commit(commit).await?;
         self.follow_shadow().await?;
-        let begun = shared.store.shadow().await?;
+        // A short one may be over by now.
+        let begun = shared.store.shadows(1).await?.pop();
         let shadow = begun
             .filter(|begun| begun.revision == project.revision && begun.who == wish.who)
             .ok_or_else(|| {
@@ -370,6 +360,23 @@ impl Works {
             );
         }
     }
+}
+
+/// Of the flows that differ those that are meant; none named: all.
+fn meant(mut flows: Others, named: &[String]) -> Result<Others, Failure> {
+    for name in named {
+        if !flows.contains_key(&**name) {
+            let names: Vec<&str> = flows.keys().map(|flow| &**flow).collect();
+            let names = names.join(", ");
+            return Err(Failure::validation(format!(
+                "the flow `{name}` is no other one there; those that are: {names}"
+            )));
+        }
+    }
+    if !named.is_empty() {
+        flows.retain(|flow, _| named.iter().any(|name| **name == **flow));
+    }
+    Ok(flows)
 }
 
 /// Looks at some of the messages that wait; whether there were any to look at.
