@@ -52,11 +52,17 @@ pub(super) struct Waiting {
     pub(super) look_ms: i64,
 }
 
+/// What differences that are counted together have in common: the step, what differs, the field.
+type Kind = (Arc<str>, &'static str, String);
+
+/// The place of an accept in a commit: that of the end that it belongs to, if it belongs to one, and its own.
+type Nth = (Option<usize>, usize);
+
 /// What came of messages since it was last written down.
 #[derive(Default)]
 struct Tally {
     counts: Counts,
-    findings: BTreeMap<(Arc<str>, &'static str, String), (u64, Vec<Example>)>,
+    findings: BTreeMap<Kind, (u64, Vec<Example>)>,
     /// Differences beyond those that are told apart.
     more: u64,
 }
@@ -65,7 +71,7 @@ struct Tally {
 pub(in crate::run) struct Chosen {
     watching: Arc<Watching>,
     /// The place in the commit (an accept, or one of an end), the run, its flow.
-    runs: Vec<((Option<usize>, usize), RunId, Arc<str>)>,
+    runs: Vec<(Nth, RunId, Arc<str>)>,
 }
 
 impl Shadows {
