@@ -38,6 +38,7 @@ mod reference;
 mod reload;
 mod sagas;
 mod security;
+mod shadow;
 mod sql;
 mod storage;
 mod supplies;

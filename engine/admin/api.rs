@@ -98,6 +98,14 @@ pub struct CanaryEnd {
     pub why: String,
 }
 
+/// What `POST /shadows:stop` takes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowEnd {
+    /// Why.
+    pub why: String,
+}
+
 /// What `POST /tokens` takes.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -31,6 +31,7 @@ mod problem;
 mod read;
 pub mod rights;
 pub mod routes;
+mod shadows;
 pub mod shown;
 mod stops;
 mod throttle;

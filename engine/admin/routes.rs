@@ -20,7 +20,7 @@ use utoipa::{PartialSchema, Path, ToSchema};
 
 use super::problem::Problem;
 use super::rights::{Object, Right};
-use super::{Door, acts, changes, guard, read, stops, tokens};
+use super::{Door, acts, changes, guard, read, shadows, stops, tokens};
 
 /// Before every path.
 pub(super) const BASE: &str = "/api/v1";
@@ -104,6 +104,9 @@ fn table() -> Vec<Row> {
         row::<stops::__path_share, _, _>(Deploy, Whole, stops::share),
         row::<stops::__path_promote, _, _>(Metadata, Whole, stops::promote),
         row::<stops::__path_stop, _, _>(Operate, Whole, stops::stop),
+        row::<shadows::__path_shadows, _, _>(Metadata, Whole, shadows::shadows),
+        row::<shadows::__path_begin_shadow, _, _>(Deploy, Whole, shadows::begin_shadow),
+        row::<shadows::__path_stop_shadow, _, _>(Operate, Whole, shadows::stop_shadow),
         row::<read::__path_audit, _, _>(Audit, Whole, read::audit),
         row::<read::__path_verify, _, _>(Audit, Whole, read::verify).within(LONG_TIMEOUT),
         row::<tokens::__path_tokens, _, _>(Tokens, Whole, tokens::tokens),

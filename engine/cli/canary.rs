@@ -265,7 +265,7 @@ fn one(shown: &Shown, terminal: &mut Terminal) -> std::io::Result<()> {
 }
 
 /// Per cent, as a number of 10,000.
-fn percent(text: &str) -> Result<u32, String> {
+pub(super) fn percent(text: &str) -> Result<u32, String> {
     let number: f64 = text
         .trim_end_matches('%')
         .parse()

@@ -45,6 +45,7 @@ mod rollback;
 mod run;
 mod runs;
 mod schema;
+mod shadow;
 mod simulate;
 mod systems;
 mod table;
@@ -101,6 +102,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Try another revision on a share of the messages; then let it run for all, or stop it
     Canary(canary::Canary),
+    /// Try another revision on copies of what is accepted, without any effect: what would it do otherwise?
+    Shadow(shadow::Shadow),
     /// Accept messages and let them wait: at a flow, at a step of it, or for a system
     Pause(toggles::Pause),
     /// Accept nothing new at a flow, and let what is in flight wait
@@ -258,6 +261,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Revisions(revisions) => revisions.run(terminal),
         Command::Rollback(rollback) => rollback.run(terminal),
         Command::Canary(canary) => canary.run(terminal),
+        Command::Shadow(shadow) => shadow.run(terminal),
         Command::Pause(pause) => pause.run(terminal),
         Command::Disable(disable) => disable.run(terminal),
         Command::Drain(drain) => drain.run(terminal),

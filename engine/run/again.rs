@@ -379,6 +379,7 @@ fn arrivals(
         recorded: &recorded,
         until: Some((&plan.flow, step)),
         follow: false,
+        exact: false,
     };
     let done = machine.run(plan, message.clone());
     same_way(step, detail, &recorded, &done, &message)?;

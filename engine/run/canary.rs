@@ -171,7 +171,7 @@ impl Split {
 }
 
 /// The place of a key among 10,000, another one in each canary: not always the same customers try what is new.
-fn place(canary: i64, key: &[u8]) -> u32 {
+pub(super) fn place(canary: i64, key: &[u8]) -> u32 {
     let mut hash = Sha256::new();
     hash.update(canary.to_be_bytes());
     hash.update(key);
@@ -552,7 +552,7 @@ fn worse(canary: &Canary, sides: &BTreeMap<Arc<str>, Sides>) -> Option<String> {
 }
 
 /// The flows that are other ones in a candidate, each with its revision in both.
-fn other_flows(base: &Project, candidate: &Project) -> Result<Others, Failure> {
+pub(super) fn other_flows(base: &Project, candidate: &Project) -> Result<Others, Failure> {
     let flows = base.plans.iter().filter_map(|(flow, plan)| {
         let other = candidate.plans.get(flow)?;
         let differs = plan.revision != other.revision;
@@ -591,7 +591,7 @@ fn check_key(by: &Arc<str>, flows: &Others, base: &Project) -> Result<(), Failur
 }
 
 /// What comes only when a candidate is promoted.
-fn not_tried(changes: &Changes) -> Vec<String> {
+pub(super) fn not_tried(changes: &Changes) -> Vec<String> {
     let mut list = Vec::new();
     for flow in &changes.flows {
         match flow.what {

@@ -26,23 +26,30 @@ pub fn between(was: &Bytes, is: &Bytes) -> Vec<Difference> {
     if was == is {
         return Vec::new();
     }
-    let (was, is) = (fields(was), fields(is));
+    of_fields(&fields(was), &fields(is))
+}
+
+/// The same of documents that are fields already.
+pub(super) fn of_fields(
+    was: &BTreeMap<String, String>,
+    is: &BTreeMap<String, String>,
+) -> Vec<Difference> {
     let mut found = Vec::new();
-    for (path, value) in &was {
+    for (path, value) in was {
         if is.get(path) != Some(value) {
             found.push(Difference {
                 path: path.clone(),
-                was: Some(value.clone()),
-                is: is.get(path).cloned(),
+                was: Some(shown(value)),
+                is: is.get(path).map(|value| shown(value)),
             });
         }
     }
     for (path, value) in is {
-        if !was.contains_key(&path) {
+        if !was.contains_key(path) {
             found.push(Difference {
-                path,
+                path: path.clone(),
                 was: None,
-                is: Some(value),
+                is: Some(shown(value)),
             });
         }
     }
@@ -50,8 +57,8 @@ pub fn between(was: &Bytes, is: &Bytes) -> Vec<Difference> {
     found
 }
 
-/// Every leaf of a document, by its path.
-fn fields(bytes: &Bytes) -> BTreeMap<String, String> {
+/// Every leaf of a document, by its path, as JSON.
+pub(super) fn fields(bytes: &Bytes) -> BTreeMap<String, String> {
     let body = Body::new(bytes.clone());
     let mut found = BTreeMap::new();
     match body.document() {
@@ -82,13 +89,16 @@ fn collect(item: Item<'_>, path: String, found: &mut BTreeMap<String, String>) {
             }
         }
         _ => {
-            let json = item.json();
-            let shown = match json.char_indices().nth(SHOWN_MAX) {
-                Some((at, _)) => format!("{}..({} bytes)", &json[..at], json.len()),
-                None => json.to_owned(),
-            };
-            found.insert(path, shown);
+            found.insert(path, item.json().to_owned());
         }
+    }
+}
+
+/// A value as it is shown: not all of a long one.
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_MAX) {
+        Some((at, _)) => format!("{}..({} bytes)", &value[..at], value.len()),
+        None => value.to_owned(),
     }
 }
 
@@ -130,5 +140,14 @@ mod tests {
             ],
         );
         check("a,b", "a,c", &[("", "a,b", "a,c")]);
+    }
+
+    #[test]
+    fn long_values_that_differ_behind_what_is_shown_differ() {
+        let long = |end: &str| format!(r#"{{"note":"{}{end}"}}"#, "x".repeat(300));
+        let (was, is) = (Bytes::from(long("a")), Bytes::from(long("b")));
+        let found = between(&was, &is);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].was.as_deref().unwrap().ends_with("..(303 bytes)"));
     }
 }

@@ -276,7 +276,7 @@ impl<'a> Rehearsal<'a> {
 }
 
 /// Whether a message is as it was: then the answer changed nothing.
-fn same(after: &Message, before: &Message) -> bool {
+pub(super) fn same(after: &Message, before: &Message) -> bool {
     let names = |message: &Message| message.variables.keys().cloned().collect::<Vec<_>>();
     after.body.bytes() == before.body.bytes()
         && names(after) == names(before)
@@ -287,7 +287,8 @@ fn same(after: &Message, before: &Message) -> bool {
             .all(|(after, before)| after.bytes() == before.bytes())
 }
 
-fn answer_of(body: &Body) -> Answer {
+/// The answer of a system with this body.
+pub(super) fn answer_of(body: &Body) -> Answer {
     let mut bytes = br#"{"status":200,"headers":{},"body":"#.to_vec();
     bytes.extend_from_slice(body.bytes());
     bytes.push(b'}');

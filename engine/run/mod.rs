@@ -42,6 +42,7 @@ mod recompute;
 pub mod reload;
 pub mod replay;
 mod saga;
+pub mod shadow;
 pub mod simulate;
 mod space;
 mod stage;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     /// Lists of runs that are done again.
     replays: replay::Replays,
     batch_max: usize,
+    /// The shadow that runs, if there is one.
+    shadows: shadow::watching::Shadows,
     meters: telemetry::Meters,
     tracer: telemetry::traces::Tracer,
 }
@@ -85,7 +88,11 @@ impl Shared {
     async fn commit(&self, commit: Commit) -> Result<Committed, Failure> {
         let doors = doors(&commit);
         let settling = telemetry::settling(&commit);
+        let chosen = self.shadows.choose(&commit);
         let mut committed = self.durable(commit).await?;
+        if let Some(chosen) = chosen {
+            chosen.accepted(&committed, self.world.clock.steady_ms());
+        }
         self.meters
             .committed(&self.world.metrics, &committed, &settling);
         if !committed.released.is_empty() {

@@ -7,9 +7,13 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::admission;
+use super::differences;
+use super::dry;
 use super::effect::{as_generation, effect_of};
 use super::turn::door_id;
 use super::walk::{Ended, Walked, Walker};
+use crate::body::Body;
+use crate::component::waiting::Waiting;
 use crate::component::{Answer, Effect};
 use crate::failure::Failure;
 use crate::flow::plan::{Action, Plan, Project};
@@ -36,8 +40,21 @@ pub(super) struct Sent {
     pub(super) step: Arc<str>,
     pub(super) item: Arc<str>,
     pub(super) request: Bytes,
+    /// The key that lets the target recognise a repeat.
+    pub(super) idempotency_key: Option<String>,
     /// What was sent for it, if anything was.
     pub(super) recorded: Option<EffectId>,
+}
+
+/// What a step does with a message, other than to send a request.
+pub(super) struct Act {
+    pub(super) step: Arc<str>,
+    pub(super) item: Arc<str>,
+    /// `writes` a file or a stream, `hands` to another flow, `waits` for other messages, `claims` a key.
+    pub(super) what: &'static str,
+    /// The file, the flow, the key.
+    pub(super) to: String,
+    pub(super) body: Bytes,
 }
 
 /// Where a message does not go on.
@@ -54,6 +71,9 @@ pub(super) struct Stopped {
 pub(super) struct Recomputed {
     pub(super) sent: Vec<Sent>,
     pub(super) stopped: Vec<Stopped>,
+    pub(super) acts: Vec<Act>,
+    /// How the parts of it ended that did not fail: the step, and `delivered`, `filtered` or `dropped`.
+    pub(super) ends: Vec<(Arc<str>, &'static str)>,
     /// The messages that have come to the step at which it was to end.
     pub(super) arrived: Vec<Message>,
 }
@@ -101,6 +121,8 @@ pub(super) struct Machine<'a> {
     pub(super) until: Option<(&'a str, &'a str)>,
     /// Follow messages into other flows.
     pub(super) follow: bool,
+    /// An answer is one only to the request that was sent, and what waits for other messages does not go on.
+    pub(super) exact: bool,
 }
 
 impl Machine<'_> {
@@ -170,11 +192,18 @@ impl Machine<'_> {
         done: &mut Recomputed,
     ) {
         for ended in walked.ended {
-            if let Ended::Failed(at, _, why) = ended {
-                done.stop(&plan.flow, &plan.nodes[at].id, why, true);
+            match ended {
+                Ended::Failed(at, _, why) => done.stop(&plan.flow, &plan.nodes[at].id, why, true),
+                Ended::Delivered => done.ends.push((plan.flow.clone(), "delivered")),
+                Ended::Filtered(at) | Ended::Stale(at, _) => {
+                    done.ends.push((plan.nodes[at].id.clone(), "filtered"));
+                }
+                Ended::Dropped(at, _) => done.ends.push((plan.nodes[at].id.clone(), "dropped")),
             }
         }
         for (nth, (node, flow, mut message)) in walked.doors.into_iter().enumerate() {
+            let to = flow.to_string();
+            done.does(plan, node, "hands", to, &message, message.body.bytes());
             if !self.follow {
                 continue;
             }
@@ -206,11 +235,40 @@ impl Machine<'_> {
                     Err(why) => Err(why),
                 };
                 match prepared {
-                    Ok(_) => Walked::default(),
+                    Ok((path, bytes)) => {
+                        done.does(plan, at, "writes", path, &message, &bytes);
+                        Walked::default()
+                    }
                     Err(why) => walker.fail(at, message, why),
                 }
             }
-            Action::Stream(_) => Walked::default(),
+            Action::Stream(_) => {
+                let body = message.body.bytes();
+                done.does(plan, at, "writes", String::new(), &message, body);
+                Walked::default()
+            }
+            Action::Wait(waiting) if self.exact && waits_for_others(waiting) => {
+                let body = message.body.bytes();
+                done.does(plan, at, "waits", String::new(), &message, body);
+                let why = Failure::internal("it waits for other messages");
+                done.stop(&plan.flow, &node.id, why, false);
+                Walked::default()
+            }
+            Action::Claim(claim) if self.exact => {
+                let claimed = match walker.takes(at, &message) {
+                    Ok(false) => return self.walk(plan, node.next, message, done),
+                    Ok(true) => claim.claim(&message, &walker.context(at)),
+                    Err(why) => Err(why),
+                };
+                match claimed {
+                    Ok(claimed) => {
+                        let version = claimed.version.unwrap_or_default().into();
+                        done.does(plan, at, "claims", claimed.key, &message, &version);
+                        self.walk(plan, node.next, message, done)
+                    }
+                    Err(why) => walker.fail(at, message, why),
+                }
+            }
             _ => self.walk(plan, node.next, message, done),
         }
     }
@@ -233,17 +291,34 @@ impl Machine<'_> {
             flow: plan.flow.clone(),
             step: node.id.clone(),
             item: message.item.clone(),
-            request: request.bytes,
+            request: request.bytes.clone(),
+            idempotency_key: request.idempotency_key,
             recorded: known.map(|known| known.effect),
         });
+        let another = known.is_some_and(|known| {
+            self.exact && !differences::between(&known.request, &request.bytes).is_empty()
+        });
         let answer = known
-            .filter(|known| known.standing == EffectStanding::Done)
+            .filter(|known| known.standing == EffectStanding::Done && !another)
             .and_then(|known| known.answer.clone());
+        let ends = node.sink && node.next.is_none();
         let Some(answer) = answer else {
-            if !node.sink || node.next.is_some() {
-                let why = Failure::internal(format!("no answer of `{}` is recorded", node.id));
-                done.stop(&plan.flow, &node.id, why, false);
+            if ends {
+                return Walked::default();
             }
+            let nothing = dry::answer_of(&Body::null());
+            let goes_on = effect.finish(message.clone(), &nothing, &walker.context(at));
+            if self.exact && goes_on.is_ok_and(|after| dry::same(&after, &message)) {
+                return self.walk(plan, node.next, message, done);
+            }
+            let why = match another {
+                true => format!(
+                    "`{}` asks something else, and nobody knows the answer",
+                    node.id
+                ),
+                false => format!("no answer of `{}` is recorded", node.id),
+            };
+            done.stop(&plan.flow, &node.id, Failure::internal(why), false);
             return Walked::default();
         };
         let answer = Answer { bytes: answer };
@@ -254,7 +329,30 @@ impl Machine<'_> {
     }
 }
 
+/// Whether it goes on only when other messages have come.
+fn waits_for_others(waiting: &Waiting) -> bool {
+    matches!(waiting, Waiting::Answer(_) | Waiting::Group(_))
+}
+
 impl Recomputed {
+    fn does(
+        &mut self,
+        plan: &Plan,
+        at: usize,
+        what: &'static str,
+        to: String,
+        message: &Message,
+        body: &Bytes,
+    ) {
+        self.acts.push(Act {
+            step: plan.nodes[at].id.clone(),
+            item: message.item.clone(),
+            what,
+            to,
+            body: body.clone(),
+        });
+    }
+
     fn stop(&mut self, flow: &Arc<str>, step: &str, why: Failure, failed: bool) {
         self.stopped.push(Stopped {
             flow: flow.clone(),

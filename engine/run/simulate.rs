@@ -155,6 +155,7 @@ async fn one(
         recorded: &recorded,
         until: None,
         follow: true,
+        exact: false,
     };
     let done = machine.run(plan, message);
     compare(&detail, &recorded, &done, &mut found);

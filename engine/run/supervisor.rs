@@ -116,6 +116,7 @@ impl Engine {
             lengths,
             replays: replay::Replays::default(),
             batch_max,
+            shadows: super::shadow::watching::Shadows::default(),
             meters: Meters::default(),
             tracer,
         });
@@ -260,6 +261,7 @@ impl Engine {
     fn start_keepers(&self, keep: Retention) {
         let (shared, stages) = (&self.shared, &self.stages);
         stages.spawn(self.works.clone().run());
+        stages.spawn(self.works.clone().shadow());
         stages.spawn(due::run(shared.clone()));
         stages.spawn(space::run(shared.clone()));
         let (replays, retention) = (shared.clone(), shared.clone());

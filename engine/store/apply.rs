@@ -16,7 +16,7 @@ use super::writer::Writing;
 use super::{
     announcements, answers, audit, calls, canaries, chains, clock, cursors, decisions, effects,
     exceptions, facts, groups, hops, journeys, notices, replays, reruns, revisions, runs, sagas,
-    sequences, systems, together, toggles, tokens, versions, waits,
+    sequences, shadows, systems, together, toggles, tokens, versions, waits,
 };
 
 /// Applies a commit. The inner failure refuses this commit alone and means that nothing of it was written.
@@ -138,6 +138,9 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
     }
     for change in &commit.canaries {
         canaries::change(writing, change)?;
+    }
+    for change in &commit.shadows {
+        shadows::change(writing, change)?;
     }
     for change in &commit.toggles {
         toggles::change(writing, change)?;

@@ -19,6 +19,7 @@ use super::replays::{ReplayChange, ReplayId};
 use super::reruns::{Rerun, Rerunning};
 use super::revisions::RevisionChange;
 use super::runs::RunState;
+use super::shadows::ShadowChange;
 use super::toggles::ToggleChange;
 use super::tokens::{Issued, TokenChange};
 use super::{groups, sequences, waits};
@@ -101,6 +102,8 @@ pub struct Commit {
     pub revisions: Vec<RevisionChange>,
     /// What becomes of canaries.
     pub canaries: Vec<CanaryChange>,
+    /// What becomes of shadows.
+    pub shadows: Vec<ShadowChange>,
     /// What is stopped from now on, and what goes on.
     pub toggles: Vec<ToggleChange>,
     /// What the notifier has to keep.

@@ -53,6 +53,7 @@ pub mod revisions;
 pub mod runs;
 pub mod sagas;
 pub mod sequences;
+pub mod shadows;
 pub mod standing;
 pub mod systems;
 pub mod toggles;

@@ -3,7 +3,7 @@
 
 use super::database::{Connection, Sql, params};
 use super::runs::RunState;
-use super::{books, groups, journeys, notices, numbers, versions, waits};
+use super::{books, groups, journeys, notices, numbers, shadows, versions, waits};
 
 /// How long finished things are kept, and how much one batch may look at.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,7 @@ pub(super) fn sweep(
             versions::sweep(connection, now_ms, after, retention.limit)?;
     }
     exceptions(connection, retention, now_ms, &mut swept)?;
+    shadows::sweep(connection, now_ms - retention.bodies_ms)?;
     let limit = super::limit(retention.limit);
     swept.more |= waits::sweep(connection, now_ms, limit)? >= retention.limit;
     swept.more |= groups::sweep(connection, now_ms, limit)? >= retention.limit;

@@ -49,6 +49,9 @@ const EXPECTED: &[(&str, &str)] = &[
     // The path itself asks for `deploy`, or for `approve`, once it knows the canary.
     ("POST /canaries:promote", "*"),
     ("POST /canaries:stop", "operator engineer admin"),
+    ("GET /shadows", "*"),
+    ("POST /shadows", "engineer admin"),
+    ("POST /shadows:stop", "operator engineer admin"),
     ("GET /audit", "auditor admin"),
     ("GET /audit/verify", "auditor admin"),
     ("GET /tokens", "admin"),

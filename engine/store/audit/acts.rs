@@ -8,6 +8,7 @@ use super::super::decisions::{Decided, Decision, Deed};
 use super::super::replays::{ReplayChange, ReplayId, ReplayState};
 use super::super::reruns::{Rerun, Rerunning};
 use super::super::revisions::RevisionChange;
+use super::super::shadows::ShadowChange;
 use super::super::toggles::{How, Target, ToggleChange};
 use super::super::tokens::{Issued, TokenChange};
 use super::{Acting, Entry};
@@ -29,6 +30,8 @@ pub(super) fn of(commit: &Commit, committed: &Committed) -> Vec<Entry> {
     entries.extend(toggles.map(|change| of_toggle(commit, change)));
     let canaries = commit.canaries.iter();
     entries.extend(canaries.filter_map(|change| of_canary(commit, change)));
+    let shadows = commit.shadows.iter();
+    entries.extend(shadows.filter_map(|change| of_shadow(commit, change)));
     let issued = commit.tokens.iter().zip(&committed.tokens);
     entries.extend(issued.filter_map(|(change, issued)| of_token(commit, change, issued)));
     entries
@@ -260,6 +263,39 @@ fn of_canary(commit: &Commit, change: &CanaryChange) -> Option<Entry> {
             })
         }
         CanaryChange::Taken(..) => None,
+    }
+}
+
+fn of_shadow(commit: &Commit, change: &ShadowChange) -> Option<Entry> {
+    let entry = |action: &'static str, who: &str, target: String, reason: &str| Entry {
+        acting: by(commit, who),
+        action: action.into(),
+        target_kind: "shadow",
+        target,
+        reason: Some(reason.to_owned()),
+        outcome: "done",
+        detail: None,
+    };
+    match change {
+        ShadowChange::Begin(shadow) => {
+            let terms = &shadow.terms;
+            let looks = terms.when.as_ref().map_or_else(
+                || format!("{} of 10,000 keys", terms.share),
+                |when| format!("messages with {when}"),
+            );
+            let flows: Vec<&str> = terms.flows.keys().map(|flow| &**flow).collect();
+            let (revision, why) = (shadow.revision.to_string(), &shadow.why);
+            Some(Entry {
+                detail: Some(format!(
+                    "{looks} of {}; until {}",
+                    flows.join(", "),
+                    shadow.until_ms
+                )),
+                ..entry("shadow.begin", &shadow.who, revision, why)
+            })
+        }
+        ShadowChange::End(id, who, why) => Some(entry("shadow.stop", who, id.to_string(), why)),
+        ShadowChange::Told(..) => None,
     }
 }
 
