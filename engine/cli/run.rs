@@ -13,6 +13,7 @@ use super::log::Log;
 use super::{
     BROKEN, FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, UNREACHABLE, absolute, wait_for,
 };
+use crate::admin::people::People;
 use crate::admin::{Admin, Network};
 use crate::component::words::Rate;
 use crate::diagnostic::render;
@@ -103,7 +104,8 @@ async fn serve(
     let (mut stops, hangups) = (Stops::heard()?, heard(SignalKind::hangup())?);
     let (settings, flows) = (project.settings.clone(), project.plans.len());
     let (place, door) = placed(&root, &settings)?;
-    let network = settings.admin.as_ref().map(|admin| network(&root, admin));
+    let admin = settings.admin.as_ref();
+    let network = admin.map(|admin| network(&root, admin)).transpose()?;
     let shown = place.shown();
     let brokered = settings.handoff.rabbitmq.is_some();
     let options = Options {
@@ -268,14 +270,15 @@ async fn reloads(engine: &Engine, mut hangups: Signal) {
 }
 
 /// The admin API on the network, as the settings have it.
-fn network(root: &Path, admin: &AdminApi) -> Network {
+fn network(root: &Path, admin: &AdminApi) -> Result<Network, Failure> {
     let tls = admin.tls.as_ref();
-    Network {
+    Ok(Network {
         address: admin.address().to_owned(),
         tls: tls.map(|tls| (root.join(&tls.certificate), root.join(&tls.key))),
         plain_http: admin.plain_http,
         rate: admin.rate.unwrap_or(ADMIN_RATE_DEFAULT),
-    }
+        people: People::of(admin)?,
+    })
 }
 
 /// How people call this engine among others: its machine, and the port that it listens on.

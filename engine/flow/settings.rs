@@ -11,6 +11,10 @@ use crate::flow::notify::Notify;
 use crate::source::clients::Apis;
 use crate::store::postgres::{SCHEMA_DEFAULT, Server};
 
+pub mod people;
+
+use people::{Approval, SignIn};
+
 /// The project's settings. No file means all defaults, on loopback.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -91,8 +95,12 @@ pub struct AdminApi {
     pub tls: Option<ServerTls>,
     /// An address that others can reach may be without TLS, because a proxy before it has it. Default false.
     pub plain_http: bool,
-    /// How often each token may ask, and twice that at once. Default `50/s`.
+    /// How often each token and each person may ask, and twice that at once. Default `50/s`.
     pub rate: Option<Rate>,
+    /// How people sign in. Nothing here: only by tokens.
+    pub sign_in: Option<SignIn>,
+    /// What needs a second person, at the command line too. Nothing here: nothing does.
+    pub approval: Option<Approval>,
 }
 
 /// A server's certificate. The files are looked at every 10 s; a new pair that fits is used from then on.

@@ -16,7 +16,7 @@ use super::writer::Writing;
 use super::{
     announcements, answers, audit, calls, canaries, chains, clock, cursors, decisions, effects,
     exceptions, facts, groups, hops, journeys, notices, replays, reruns, revisions, runs, sagas,
-    sequences, systems, together, toggles, tokens, versions, waits,
+    sequences, sessions, systems, together, toggles, tokens, versions, waits,
 };
 
 /// Applies a commit. The inner failure refuses this commit alone and means that nothing of it was written.
@@ -151,6 +151,9 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
     }
     for change in &commit.tokens {
         committed.tokens.push(tokens::change(writing, change)?);
+    }
+    for change in &commit.sessions {
+        sessions::change(writing, change)?;
     }
     for change in &commit.answers {
         committed.answers.push(answers::change(writing, change)?);

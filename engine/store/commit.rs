@@ -19,6 +19,7 @@ use super::replays::{ReplayChange, ReplayId};
 use super::reruns::{Rerun, Rerunning};
 use super::revisions::RevisionChange;
 use super::runs::RunState;
+use super::sessions::SessionChange;
 use super::toggles::ToggleChange;
 use super::tokens::{Issued, TokenChange};
 use super::{groups, sequences, waits};
@@ -109,6 +110,8 @@ pub struct Commit {
     pub wake: Option<i64>,
     /// API tokens that are made, revoked or used.
     pub tokens: Vec<TokenChange>,
+    /// Sessions of people that begin, are used or end.
+    pub sessions: Vec<SessionChange>,
     /// What the API keeps to answer the same to who asks once more.
     pub answers: Vec<AnswerChange>,
     /// Who acts, for the audit log; `None`: the engine, in the name that the parts carry.

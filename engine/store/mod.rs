@@ -53,6 +53,7 @@ pub mod revisions;
 pub mod runs;
 pub mod sagas;
 pub mod sequences;
+pub mod sessions;
 pub mod standing;
 pub mod systems;
 pub mod toggles;

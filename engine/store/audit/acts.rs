@@ -8,6 +8,7 @@ use super::super::decisions::{Decided, Decision, Deed};
 use super::super::replays::{ReplayChange, ReplayId, ReplayState};
 use super::super::reruns::{Rerun, Rerunning};
 use super::super::revisions::RevisionChange;
+use super::super::sessions::SessionChange;
 use super::super::toggles::{How, Target, ToggleChange};
 use super::super::tokens::{Issued, TokenChange};
 use super::{Acting, Entry};
@@ -31,6 +32,8 @@ pub(super) fn of(commit: &Commit, committed: &Committed) -> Vec<Entry> {
     entries.extend(canaries.filter_map(|change| of_canary(commit, change)));
     let issued = commit.tokens.iter().zip(&committed.tokens);
     entries.extend(issued.filter_map(|(change, issued)| of_token(commit, change, issued)));
+    let sessions = commit.sessions.iter();
+    entries.extend(sessions.filter_map(|change| of_session(commit, change)));
     entries
 }
 
@@ -288,5 +291,32 @@ fn of_token(commit: &Commit, change: &TokenChange, issued: &Issued) -> Option<En
         }
         TokenChange::Revoke { name } => Some(entry("token.revoke", name.clone(), None)),
         TokenChange::Used { .. } => None,
+    }
+}
+
+fn of_session(commit: &Commit, change: &SessionChange) -> Option<Entry> {
+    let entry = |action: &'static str, name: &str| Entry {
+        acting: by(commit, "crossdock"),
+        action: action.into(),
+        target_kind: "session",
+        target: name.to_owned(),
+        reason: None,
+        outcome: "done",
+        detail: None,
+    };
+    match change {
+        SessionChange::Begin(new) => Some(Entry {
+            detail: Some(format!(
+                "{} at {}; groups {}; ends {}",
+                new.subject,
+                new.issuer,
+                new.groups.join(", "),
+                new.ends_at_ms
+            )),
+            ..entry("session.begin", &new.name)
+        }),
+        SessionChange::End(_, name) => Some(entry("session.end", name)),
+        SessionChange::EndAll(name) => Some(entry("session.end-all", name)),
+        SessionChange::Used(_) => None,
     }
 }
