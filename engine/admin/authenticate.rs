@@ -84,7 +84,10 @@ pub(super) async fn authenticate(
         Peer::Socket(user) => return Ok(of_socket(user, headers, request)),
         Peer::Net(address) => address.ip().to_string(),
     };
-    let shown = door.people.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION));
+    let shown = door
+        .people
+        .as_ref()
+        .filter(|_| !headers.contains_key(header::AUTHORIZATION));
     let shown = shown.and_then(|people| Some((people, people.shown(headers, Cookie::Session)?)));
     let token = match shown {
         Some((_, cookie)) => cookie,
@@ -100,17 +103,7 @@ pub(super) async fn authenticate(
     let from = (peer, request);
     if let Some((people, _)) = shown {
         people.is_own(method, headers)?;
-        let row = door.desk.store().session(hash).await?;
-        let now_ms = door.desk.store().now_ms();
-        let row = row.filter(|row| {
-            row.is_valid(now_ms, people.idle_ms) && row.issuer == people.provider.issuer()
-        });
-        let Some(row) = row else {
-            return Err(door.wrong(&hash, &address, "the session is over"));
-        };
-        door.known.valid.insert(hash, ());
-        note_session(door, &row, hash);
-        return of_session(people, &row, hash, from);
+        return by_session(door, people, hash, &address, from).await;
     }
     if let Some(people) = &door.people
         && let Some(bearers) = &people.bearers
@@ -135,18 +128,46 @@ pub(super) async fn authenticate(
     };
     let row = row.filter(|row| row.is_valid(door.desk.store().now_ms()));
     let Some(row) = row else {
-        return Err(door.wrong(&hash, &address, "the token is not valid, or not valid any more"));
+        return Err(door.wrong(
+            &hash,
+            &address,
+            "the token is not valid, or not valid any more",
+        ));
     };
     known.valid.insert(hash, ());
     note_use(door, &row);
     Ok(of_token(&row, peer, request))
 }
 
+/// The person whose browser shows this session. It is looked up in the store each time, as tokens are.
+async fn by_session(
+    door: &Door,
+    people: &People,
+    hash: [u8; 32],
+    address: &str,
+    from: (Peer, &Arc<str>),
+) -> Result<Actor, Problem> {
+    let row = door.desk.store().session(hash).await?;
+    let now_ms = door.desk.store().now_ms();
+    let row = row.filter(|row| {
+        row.is_valid(now_ms, people.idle_ms) && row.issuer == people.provider.issuer()
+    });
+    let Some(row) = row else {
+        return Err(door.wrong(&hash, address, "the session is over"));
+    };
+    door.known.valid.insert(hash, ());
+    note_session(door, &row, hash);
+    of_session(people, &row, hash, from)
+}
+
 impl Door {
     /// Something that was shown does not count.
     fn wrong(&self, hash: &[u8; 32], address: &str, detail: &'static str) -> Problem {
         self.known.valid.invalidate(hash);
-        self.known.wrong.take(address, self.clock().steady_ms()).ok();
+        self.known
+            .wrong
+            .take(address, self.clock().steady_ms())
+            .ok();
         unknown(self, detail)
     }
 }
@@ -207,7 +228,9 @@ async fn of_provider(
     token: &str,
     from: (Peer, &Arc<str>),
 ) -> Result<Result<Actor, Problem>, Option<Problem>> {
-    let claims = bearers.verify(token, door.desk.world().clock.now_ms()).await;
+    let claims = bearers
+        .verify(token, door.desk.world().clock.now_ms())
+        .await;
     let claims = claims.map_err(|refusal| match refusal {
         Refusal::Bad(why) => {
             tracing::debug!(why, "a token of the provider was refused");
@@ -215,11 +238,16 @@ async fn of_provider(
         }
         Refusal::Unavailable(why) => {
             tracing::debug!(why, "a token of the provider cannot be verified");
-            let detail = "the provider cannot be reached now, so nobody knows whether its token counts";
+            let detail =
+                "the provider cannot be reached now, so nobody knows whether its token counts";
             Some(
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", detail)
-                    .help("tokens that `crossdock token create` has shown go on to count")
-                    .after(10),
+                Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "provider_unavailable",
+                    detail,
+                )
+                .help("tokens that `crossdock token create` has shown go on to count")
+                .after(10),
             )
         }
     })?;

@@ -21,6 +21,7 @@ use crate::world::clock::Clock;
 
 mod acts;
 pub mod api;
+pub mod approvals;
 mod asker;
 mod authenticate;
 mod changes;

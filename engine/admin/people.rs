@@ -16,8 +16,8 @@ use crate::net::oidc::Provider;
 
 /// The header without which a browser's cookie does nothing but read: a page from elsewhere cannot send it.
 pub(super) const OWN: &str = "crossdock-request";
-/// How many sign-ins an address may begin or end at once, and then a second.
-const SIGN_INS: (f64, f64) = (30.0, 1.0);
+/// How many steps of sign-ins may come from an address at once, and then a second.
+const SIGN_INS: (f64, f64) = (100.0, 2.0);
 /// How long a name may be, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// How many groups of somebody are looked at.
@@ -87,7 +87,11 @@ impl People {
     /// What these groups may do here.
     pub(super) fn roles(&self, groups: &[String]) -> Vec<Role> {
         let mut roles = Vec::new();
-        for role in groups.iter().filter_map(|group| self.map.get(group)).flatten() {
+        for role in groups
+            .iter()
+            .filter_map(|group| self.map.get(group))
+            .flatten()
+        {
             if !roles.contains(role) {
                 roles.push(*role);
             }
@@ -103,7 +107,9 @@ impl People {
             "sub" => subject.clone(),
             // An address that nobody has looked at may be somebody else's.
             "email" if claims.flag("email_verified") == Some(false) => {
-                return Err("the provider has not verified the address (`email_verified`)".to_owned());
+                return Err(
+                    "the provider has not verified the address (`email_verified`)".to_owned(),
+                );
             }
             claim => claims
                 .text(claim)
@@ -126,7 +132,9 @@ impl People {
         Ok(Person {
             subject,
             name,
-            groups: groups.filter(|group| self.map.contains_key(group)).collect(),
+            groups: groups
+                .filter(|group| self.map.contains_key(group))
+                .collect(),
         })
     }
 
@@ -194,8 +202,9 @@ impl People {
         }
         let detail = "a request by a browser's session that changes something needs the header `Crossdock-Request`, and comes from a page of this API's own address";
         Err(
-            Problem::new(StatusCode::FORBIDDEN, "foreign_request", detail)
-                .help("send `Crossdock-Request: 1`; if the address is right, check `admin.sign_in.url`"),
+            Problem::new(StatusCode::FORBIDDEN, "foreign_request", detail).help(
+                "send `Crossdock-Request: 1`; if the address is right, check `admin.sign_in.url`",
+            ),
         )
     }
 }
@@ -216,7 +225,9 @@ pub(super) fn landing(asked: Option<&str>, default: &str) -> String {
         path.len() <= 512
             && path.starts_with('/')
             && !path.starts_with("//")
-            && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+            && path
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
     };
     asked.filter(own).unwrap_or(default).to_owned()
 }
@@ -255,9 +266,17 @@ mod tests {
     fn groups_give_their_roles_and_others_none() {
         let people = people("https://ops.example.com");
         let of = |groups: &[&str]| {
-            people.roles(&groups.iter().map(|group| (*group).to_owned()).collect::<Vec<_>>())
+            people.roles(
+                &groups
+                    .iter()
+                    .map(|group| (*group).to_owned())
+                    .collect::<Vec<_>>(),
+            )
         };
-        assert_eq!(of(&["ops", "lead"]), [Role::Operator, Role::Viewer, Role::Approver]);
+        assert_eq!(
+            of(&["ops", "lead"]),
+            [Role::Operator, Role::Viewer, Role::Approver]
+        );
         assert!(of(&["admin", ""]).is_empty());
     }
 
@@ -313,8 +332,14 @@ mod tests {
         assert!(own(Method::POST, &[mark, here]));
         assert!(!own(Method::POST, &[]) && !own(Method::POST, &[here]));
         for foreign in ["https://evil.example", "null", "http://ops.example.com"] {
-            assert!(!own(Method::POST, &[mark, ("origin", foreign)]), "{foreign}");
-            assert!(!own(Method::POST, &[mark, here, ("origin", foreign)]), "{foreign}");
+            assert!(
+                !own(Method::POST, &[mark, ("origin", foreign)]),
+                "{foreign}"
+            );
+            assert!(
+                !own(Method::POST, &[mark, here, ("origin", foreign)]),
+                "{foreign}"
+            );
         }
     }
 }

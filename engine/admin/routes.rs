@@ -22,7 +22,7 @@ use utoipa::{PartialSchema, Path, ToSchema};
 
 use super::problem::Problem;
 use super::rights::{Object, Right};
-use super::{Door, acts, changes, guard, read, session, stops, tokens};
+use super::{Door, acts, approvals, changes, guard, read, session, stops, tokens};
 
 /// Before every path.
 pub(super) const BASE: &str = "/api/v1";
@@ -75,7 +75,7 @@ impl Reach {
 /// The table. A new path is a function with its description, and a row here.
 fn table() -> Vec<Row> {
     use Reach::{Flows, Whole};
-    use Right::{Audit, Deploy, Metadata, Note, Operate, Retry, Tokens};
+    use Right::{Approve, Audit, Deploy, Metadata, Note, Operate, Retry, Tokens};
     vec![
         row::<read::__path_status, _, _>(Metadata, Flows, read::status),
         row::<read::__path_flows, _, _>(Metadata, Flows, read::flows),
@@ -110,6 +110,9 @@ fn table() -> Vec<Row> {
         row::<stops::__path_share, _, _>(Deploy, Whole, stops::share),
         row::<stops::__path_promote, _, _>(Metadata, Whole, stops::promote),
         row::<stops::__path_stop, _, _>(Operate, Whole, stops::stop),
+        row::<approvals::__path_approvals, _, _>(Metadata, Flows, approvals::approvals),
+        row::<approvals::__path_approve, _, _>(Approve, Flows, approvals::approve),
+        row::<approvals::__path_refuse, _, _>(Metadata, Flows, approvals::refuse),
         row::<read::__path_audit, _, _>(Audit, Whole, read::audit),
         row::<read::__path_verify, _, _>(Audit, Whole, read::verify).within(LONG_TIMEOUT),
         row::<tokens::__path_tokens, _, _>(Tokens, Whole, tokens::tokens),
@@ -284,9 +287,9 @@ pub fn document() -> OpenApi {
         .info(info)
         .paths(paths)
         .components(Some(components.build()))
-        .security(Some(["token", "session"].map(|way| {
-            SecurityRequirement::new(way, [] as [&str; 0])
-        })))
+        .security(Some(
+            ["token", "session"].map(|way| SecurityRequirement::new(way, [] as [&str; 0])),
+        ))
         .build()
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::{Extension, Json};
@@ -15,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Door;
 use super::asker::{Asked, Asker, Given, Page, Paged};
 use super::authenticate::Peer;
-use super::people::{Cookie, People, landing};
+use super::people::{Cookie, People, Person, landing};
 use super::problem::Problem;
 use super::rights::Right;
 use crate::net::oidc::{Attempt, Refused, is_plain, same, secret};
@@ -25,6 +24,8 @@ use crate::store::sessions::{NewSession, SessionChange, SessionRow};
 
 /// Where a browser goes that has not said where to.
 const LANDING: &str = "/api/v1/session";
+/// What is asked for by who comes back, for the audit log.
+const CALLBACK: &str = "GET /api/v1/session/callback";
 /// How long somebody may take to sign in at the provider, in seconds.
 const SIGN_IN_SECONDS: i64 = 600;
 
@@ -65,7 +66,7 @@ pub(super) struct Back {
 pub(super) async fn begin(
     Extension(door): Extension<Arc<Door>>,
     Extension(caller): Extension<Caller>,
-    Query(asked): Query<Begin>,
+    Asked(asked): Asked<Begin>,
 ) -> Response {
     let begun = begun(&door, &caller, &asked).await;
     begun.unwrap_or_else(IntoResponse::into_response)
@@ -88,7 +89,7 @@ async fn begun(door: &Door, caller: &Caller, asked: &Begin) -> Result<Response, 
         URL_SAFE_NO_PAD.encode(to)
     );
     let cookie = people.given(Cookie::SignIn, &cookie, SIGN_IN_SECONDS);
-    Ok(sent(url.as_str(), [cookie]))
+    Ok(sent(url.as_str(), cookie))
 }
 
 /// Where a browser comes back to from the provider. Open to all: it is the provider's code that counts.
@@ -98,7 +99,7 @@ pub(super) async fn callback(
     Extension(door): Extension<Arc<Door>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Query(back): Query<Back>,
+    Asked(back): Asked<Back>,
 ) -> Response {
     // It is done to its end, also if the browser goes away: a code counts once.
     let doing = door.clone();
@@ -106,7 +107,11 @@ pub(super) async fn callback(
     let come = door.open.spawn(come).await;
     let come = come.unwrap_or_else(|_| {
         let detail = "the sign-in was broken off by a defect; begin again";
-        Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
+        Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            detail,
+        ))
     });
     let mut response = come.unwrap_or_else(IntoResponse::into_response);
     let over = door.people.as_ref();
@@ -123,38 +128,10 @@ async fn come_back(
     headers: &HeaderMap,
     back: &Back,
 ) -> Result<Response, Problem> {
-    let what = "GET /api/v1/session/callback";
     let people = people(door, caller)?;
-    let refused = |problem: Problem| {
-        door.refused(caller.peer, &caller.request, what, problem.code());
-        problem
-    };
-    let (attempt, to) = begun_by(people, headers)
-        .ok_or_else(|| refused(wrong("this browser has begun no sign-in, or it took too long")))?;
-    let state = back.state.as_deref().unwrap_or_default();
-    if !same(state, &attempt.state) {
-        return Err(refused(wrong("this is not the sign-in that this browser has begun")));
-    }
-    if back.iss.as_ref().is_some_and(|iss| iss != people.provider.issuer()) {
-        return Err(refused(wrong("another provider has answered")));
-    }
-    let Some(code) = &back.code else {
-        let error = back.error.as_deref().filter(|error| is_plain(error));
-        let detail = format!(
-            "the provider has not signed you in: {}",
-            error.unwrap_or("it gives no reason")
-        );
-        return Err(refused(wrong(detail)));
-    };
-    let now_ms = door.desk.world().clock.now_ms();
-    let claims = people.provider.redeem(code, &attempt, now_ms).await;
-    let claims = claims.map_err(|why| {
-        tracing::warn!(%why, "a sign-in was refused");
-        refused(turned_away(&why))
-    })?;
-    let person = people.person(&claims).map_err(|why| {
-        tracing::warn!(why, "a sign-in was refused");
-        refused(wrong(why))
+    let proved = proved(door, people, headers, back).await;
+    let (person, to) = proved.inspect_err(|problem| {
+        door.refused(caller.peer, &caller.request, CALLBACK, problem.code());
     })?;
     let acting = Acting {
         actor: Arc::from(person.name.as_str()),
@@ -164,21 +141,23 @@ async fn come_back(
         request: Some(caller.request.clone()),
     };
     if people.roles(&person.groups).is_empty() {
-        door.denied(&acting, what, "no group of theirs has a role".to_owned());
+        door.denied(
+            &acting,
+            CALLBACK,
+            "no group of theirs has a role".to_owned(),
+        );
         return Err(people.nothing_for(&person.name));
     }
     let session = secret(&*door.desk.world().random);
-    let hash: [u8; 32] = Sha256::digest(session.as_bytes()).into();
-    let ends_at_ms = door.desk.store().now_ms().saturating_add(people.lasts_ms);
     let before = people.shown(headers, Cookie::Session).map(hash_of);
     let before = before.map(|hash| SessionChange::End(hash, person.name.clone()));
     let begins = SessionChange::Begin(NewSession {
-        hash,
+        hash: hash_of(&session),
         issuer: people.provider.issuer().to_owned(),
         subject: person.subject,
         name: person.name,
         groups: person.groups,
-        ends_at_ms,
+        ends_at_ms: door.desk.store().now_ms().saturating_add(people.lasts_ms),
     });
     let commit = Commit {
         sessions: before.into_iter().chain([begins]).collect(),
@@ -187,7 +166,44 @@ async fn come_back(
     };
     door.desk.store().commit(commit).await?;
     let cookie = people.given(Cookie::Session, &session, people.lasts_ms / 1_000);
-    Ok(sent(&to, [cookie]))
+    Ok(sent(&to, cookie))
+}
+
+/// Who it is that has come back, and where they want to go.
+async fn proved(
+    door: &Door,
+    people: &People,
+    headers: &HeaderMap,
+    back: &Back,
+) -> Result<(Person, String), Problem> {
+    let (attempt, to) = begun_by(people, headers)
+        .ok_or_else(|| wrong("this browser has begun no sign-in, or it took too long"))?;
+    let state = back.state.as_deref().unwrap_or_default();
+    if !same(state, &attempt.state) {
+        return Err(wrong("this is not the sign-in that this browser has begun"));
+    }
+    let issuer = people.provider.issuer();
+    if back.iss.as_ref().is_some_and(|iss| iss != issuer) {
+        return Err(wrong("another provider has answered"));
+    }
+    let Some(code) = &back.code else {
+        let error = back.error.as_deref().filter(|error| is_plain(error));
+        let error = error.unwrap_or("it gives no reason");
+        return Err(wrong(format!(
+            "the provider has not signed you in: {error}"
+        )));
+    };
+    let now_ms = door.desk.world().clock.now_ms();
+    let claims = people.provider.redeem(code, &attempt, now_ms).await;
+    let claims = claims.map_err(|why| {
+        tracing::warn!(%why, "a sign-in was refused");
+        turned_away(&why)
+    })?;
+    let person = people.person(&claims).map_err(|why| {
+        tracing::warn!(why, "a sign-in was refused");
+        wrong(why)
+    })?;
+    Ok((person, to))
 }
 
 /// What the browser has kept of the sign-in that it has begun.
@@ -233,7 +249,9 @@ fn turned_away(refused: &Refused) -> Problem {
                 .help("who is signed in stays so; meanwhile a token opens the API: `Authorization: Bearer crossdock_..`, and `crossdock token create` on the engine's machine makes one")
                 .after(10)
         }
-        Refused::Wrong(_) => wrong("what the provider has answered does not count; the engine's log says why"),
+        Refused::Wrong(_) => {
+            wrong("what the provider has answered does not count; the engine's log says why")
+        }
     }
 }
 
@@ -246,15 +264,15 @@ fn hash_of(shown: &str) -> [u8; 32] {
     Sha256::digest(shown.as_bytes()).into()
 }
 
-/// To another place, with cookies.
-fn sent(to: &str, cookies: [Option<HeaderValue>; 1]) -> Response {
+/// To another place, with a cookie.
+fn sent(to: &str, cookie: Option<HeaderValue>) -> Response {
     let Ok(to) = HeaderValue::from_str(to) else {
         return wrong("the provider's address cannot be sent").into_response();
     };
-    let cookies = cookies.into_iter().flatten();
-    let cookies = cookies.map(|cookie| (header::SET_COOKIE, cookie));
     let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response();
-    response.headers_mut().extend(cookies.map(|(name, value)| (Some(name), value)));
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     response
 }
 
@@ -351,9 +369,16 @@ pub(super) async fn sessions(
 ) -> Result<Json<Page<SignedIn>>, Problem> {
     let all = asker.store().sessions().await?;
     let now_ms = asker.store().now_ms();
-    let idle_ms = asker.door.people.as_ref().map_or(0, |people| people.idle_ms);
+    let idle_ms = asker
+        .door
+        .people
+        .as_ref()
+        .map_or(0, |people| people.idle_ms);
     let valid = all.iter().filter(|row| row.is_valid(now_ms, idle_ms));
-    Ok(Json(Page::of_all(&paged, valid.map(SignedIn::from).collect())?))
+    Ok(Json(Page::of_all(
+        &paged,
+        valid.map(SignedIn::from).collect(),
+    )?))
 }
 
 /// Whose sessions end.

@@ -200,9 +200,9 @@ impl Provider {
             Some(party) if party != self.registered.client_id => {
                 Err(wrong("the provider's token was made for another client"))
             }
-            None if claims.list("aud").len() > 1 => {
-                Err(wrong("the provider's token is for several, and does not say for whom"))
-            }
+            None if claims.list("aud").len() > 1 => Err(wrong(
+                "the provider's token is for several, and does not say for whom",
+            )),
             _ => Ok(claims),
         }
     }
@@ -236,7 +236,11 @@ impl Provider {
             }
             secret => {
                 fields.push(("client_id", &us.client_id));
-                fields.extend(secret.iter().map(|secret| ("client_secret", secret.as_str())));
+                fields.extend(
+                    secret
+                        .iter()
+                        .map(|secret| ("client_secret", secret.as_str())),
+                );
             }
         }
         let outgoing = Outgoing {
@@ -308,9 +312,7 @@ impl Provider {
         let at = &self.document;
         let answer = jwks::get(&client()?, at, Deadline::after(EXCHANGE)).await?;
         let answer = Body::new(answer);
-        let root = answer
-            .document()
-            .map_err(|_| format!("{at} is no JSON"))?;
+        let root = answer.document().map_err(|_| format!("{at} is no JSON"))?;
         let text = |name: &str| Some(root.get(name)?.as_str()?.into_owned());
         if text("issuer").as_ref() != Some(&self.registered.issuer) {
             return Err(format!("{at} is of another issuer"));
@@ -321,7 +323,11 @@ impl Provider {
         };
         let ways: Vec<String> = root
             .get("token_endpoint_auth_methods_supported")
-            .map(|ways| ways.items().filter_map(|way| Some(way.as_str()?.into_owned())).collect())
+            .map(|ways| {
+                ways.items()
+                    .filter_map(|way| Some(way.as_str()?.into_owned()))
+                    .collect()
+            })
             .unwrap_or_default();
         let has = |way: &str| ways.iter().any(|known| known == way);
         Ok(Places {
@@ -415,7 +421,13 @@ mod tests {
         let attempt = Attempt::new(&SeededRandom::new(1));
         let first = provider.address(&attempt, 1_000_000).await.unwrap_err();
         let again = provider.address(&attempt, 1_000_500).await.unwrap_err();
-        assert!(matches!(&first, Refused::Away(why) if why.contains("127.0.0.1:1")), "{first}");
-        assert!(matches!(&again, Refused::Away(why) if why.contains("a moment ago")), "{again}");
+        assert!(
+            matches!(&first, Refused::Away(why) if why.contains("127.0.0.1:1")),
+            "{first}"
+        );
+        assert!(
+            matches!(&again, Refused::Away(why) if why.contains("a moment ago")),
+            "{again}"
+        );
     }
 }

@@ -18,6 +18,7 @@ mod accept;
 mod admission;
 pub mod again;
 mod append;
+mod approvals;
 pub mod canary;
 mod cases;
 pub mod changes;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     lengths: Arc<str>,
     /// Lists of runs that are done again.
     replays: replay::Replays,
+    /// What was approved by a second person.
+    approvals: approvals::Approvals,
     batch_max: usize,
     meters: telemetry::Meters,
     tracer: telemetry::traces::Tracer,

@@ -10,6 +10,7 @@ use crate::failure::{Class, Failure};
 use crate::message::{Guard, MessageId, Names};
 
 use super::answers::{AnswerChange, Known};
+use super::approvals::ApprovalChange;
 use super::audit::{Acting, Entry};
 use super::canaries::CanaryChange;
 use super::decisions::{Decided, Decision};
@@ -92,6 +93,8 @@ pub struct Commit {
     pub forget: Vec<(Arc<str>, Arc<str>)>,
     /// Facts to be set, each if it is still what it was.
     pub facts: Vec<Fact>,
+    /// What waits for a second person, and what becomes of it.
+    pub approvals: Vec<ApprovalChange>,
     /// What people have decided about exceptions.
     pub decisions: Vec<Decision>,
     /// Runs that are begun again.
@@ -146,6 +149,8 @@ pub struct Committed {
     pub released: Vec<StoredHop>,
     /// The runs that have ended by this commit.
     pub ended: Vec<RunEnded>,
+    /// For each of `approvals`: its number, if it could be. If others hang on one that could not, there is nothing for them here.
+    pub approvals: Vec<Option<i64>>,
     /// For each of `decisions`.
     pub decisions: Vec<Decided>,
     /// For each of `reruns`.

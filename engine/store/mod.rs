@@ -26,6 +26,7 @@ use crate::world::{World, disk};
 
 pub mod announcements;
 pub mod answers;
+pub mod approvals;
 pub mod audit;
 pub mod backup;
 pub mod books;

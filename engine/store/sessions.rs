@@ -196,7 +196,11 @@ mod tests {
             assert_eq!(sample.store.sessions().await.unwrap().len(), EACH_MAX);
             assert!(session(1).await.is_none() && session(39).await.is_some());
             change(&sample, new("otto", 3)).await;
-            change(&sample, SessionChange::EndAll("anna@example.com".to_owned())).await;
+            change(
+                &sample,
+                SessionChange::EndAll("anna@example.com".to_owned()),
+            )
+            .await;
             let left = sample.store.sessions().await.unwrap();
             assert_eq!((left.len(), &*left[0].subject), (1, "otto"));
             // What is over goes with the next one that begins.

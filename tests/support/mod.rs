@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod fake;
 pub mod feed;
 pub mod postgres;
+pub mod provider;
 pub mod proxy;
 pub mod receiver;
 pub mod shim;

@@ -127,7 +127,10 @@ impl SignIn {
         Provider::new(Registered {
             issuer: self.issuer.clone(),
             client_id: self.client_id.clone(),
-            client_secret: self.client_secret.as_ref().map(|given| given.reveal().to_owned()),
+            client_secret: self
+                .client_secret
+                .as_ref()
+                .map(|given| given.reveal().to_owned()),
             redirect: format!("{}{CALLBACK}", self.base(admin)?),
             scopes: self.scopes.clone(),
             algorithms: self.algorithms(),
@@ -222,13 +225,17 @@ impl SignIn {
         self.base(admin).map_err(|why| ("url", why))?;
         self.bearers().map_err(|why| ("audience", why))?;
         self.provider(admin).map_err(|why| ("issuer", why))?;
-        let plain = |scope: &String| {
-            !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic())
-        };
+        let plain =
+            |scope: &String| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic());
         if !self.scopes.iter().all(plain) {
             return Err(("scopes", "a scope is a word of ASCII".to_owned()));
         }
-        if self.roles.map.values().all(|granted| granted.all().is_empty()) {
+        if self
+            .roles
+            .map
+            .values()
+            .all(|granted| granted.all().is_empty())
+        {
             let why = "nobody has a role, so nobody who signs in may do anything";
             return Err(("roles", why.to_owned()));
         }
@@ -273,16 +280,25 @@ mod tests {
     #[test]
     fn browsers_come_back_over_tls_or_on_this_machine() {
         let plain = sign_in("");
-        assert_eq!(plain.base(&at("127.0.0.1:8081")).unwrap(), "http://127.0.0.1:8081");
+        assert_eq!(
+            plain.base(&at("127.0.0.1:8081")).unwrap(),
+            "http://127.0.0.1:8081"
+        );
         let named = sign_in(r#", "url": "https://ops.example.com/""#);
-        assert_eq!(named.base(&at("0.0.0.0:8081")).unwrap(), "https://ops.example.com");
+        assert_eq!(
+            named.base(&at("0.0.0.0:8081")).unwrap(),
+            "https://ops.example.com"
+        );
         for (more, listen) in [
             ("", "0.0.0.0:8081"),
             ("", "127.0.0.1:0"),
             ("", "ops.example.com:8081"),
             (r#", "url": "http://ops.example.com""#, "127.0.0.1:8081"),
             (r#", "url": "https://ops.example.com/a""#, "127.0.0.1:8081"),
-            (r#", "url": "https://user@ops.example.com""#, "127.0.0.1:8081"),
+            (
+                r#", "url": "https://user@ops.example.com""#,
+                "127.0.0.1:8081",
+            ),
             (r#", "url": "ops.example.com""#, "127.0.0.1:8081"),
         ] {
             let fault = sign_in(more).fault(&at(listen)).unwrap_err();
@@ -294,8 +310,14 @@ mod tests {
     fn what_would_let_in_too_many_is_told() {
         let fault = |more: &str| sign_in(more).fault(&at("127.0.0.1:8081"));
         assert_eq!(fault(""), Ok(()));
-        assert_eq!(fault(r#", "audience": "crossdock""#).unwrap_err().0, "audience");
-        assert_eq!(fault(r#", "algorithms": ["HS256"]"#).unwrap_err().0, "issuer");
+        assert_eq!(
+            fault(r#", "audience": "crossdock""#).unwrap_err().0,
+            "audience"
+        );
+        assert_eq!(
+            fault(r#", "algorithms": ["HS256"]"#).unwrap_err().0,
+            "issuer"
+        );
         assert_eq!(fault(r#", "scopes": ["a b"]"#).unwrap_err().0, "scopes");
         let mut nobody = sign_in("");
         nobody.roles.map.clear();
