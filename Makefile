@@ -19,10 +19,10 @@ deny: ## licences, sources and known holes of what the program is built from; fe
 	@test -x $(DENY) || cargo install --locked --root target/tools cargo-deny
 	$(DENY) check
 
-oidc-check: ## tokens of a real OpenID Connect provider at an API; needs Node, and the npm registry the first time
+oidc-check: ## tokens of a real OpenID Connect provider at an API, and people who sign in there; needs Node, and the npm registry the first time
 	cargo build
 	mkdir -p target/oidc && cp tests/support/oidc/* target/oidc
-	cd target/oidc && npm install --no-audit --no-fund --silent && node check.mjs ../debug/crossdock
+	cd target/oidc && npm install --no-audit --no-fund --silent && node check.mjs ../debug/crossdock && node sign-in.mjs ../debug/crossdock
 
 SCALE ?= full
 faults: ## harm done to the engine, one line a scenario; ONLY=name plays one, SEED=number repeats one, BACKEND=rabbitmq on RabbitMQ and PostgreSQL

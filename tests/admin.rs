@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use crate::support::{Running, Sandbox, eventually, text};
 
 mod act;
+mod approvals;
 mod audit;
 mod doors;
 mod matrix;
+mod people;
 mod tokens;
 
 /// A project with two flows that wait for a person, an admin API on the network, and a token for each role that was asked for.

@@ -277,3 +277,34 @@ fn a_store_on_a_server_is_reached() {
     let sandbox = sandbox.variable("DATABASE_URL", &url);
     says(&sandbox, "FAIL", "store", "store.postgres");
 }
+
+#[test]
+fn the_engines_own_certificates_are_looked_at_before_a_sender_does() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let sandbox = Sandbox::new();
+    let settings = format!(
+        "listen: \"{}\"\ntls: {{ certificate: a.pem, key: a.key }}\nadmin: {{ tls: {{ certificate: a.pem, key: other.key }} }}\n",
+        sandbox.address()
+    );
+    sandbox.file("crossdock.yaml", &settings);
+    sandbox.file("flows/a.yaml", "flow: a\nsource: { webhook: { path: /a, verify: none } }\nsinks: { out: { discard: {} } }\n");
+    let refused = sandbox.crossdock(&["run"]);
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(
+        text(&refused.stderr).contains("a.pem"),
+        "{}",
+        text(&refused.stderr)
+    );
+    says(&sandbox, "FAIL", "certificate", "a.pem");
+    sandbox.file("a.pem", &made.cert.pem());
+    sandbox.file("a.key", &made.signing_key.serialize_pem());
+    let another = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    sandbox.file("other.key", &another.signing_key.serialize_pem());
+    says(&sandbox, "FAIL", "certificate", "do not fit");
+    says(
+        &sandbox,
+        "ok",
+        "certificate",
+        "the one for senders is good for",
+    );
+}

@@ -362,6 +362,47 @@ fn one_trace_leads_from_the_sender_over_two_flows_to_the_system() {
     assert_ne!(spans[5]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
 }
 
+#[test]
+fn a_collector_gets_the_numbers_that_a_scrape_gets() {
+    let (web, collector) = (Receiver::web(), Receiver::web());
+    let sandbox = traced(&web, &collector);
+    let path = sandbox.root().join("crossdock.yaml");
+    let settings = std::fs::read_to_string(path).unwrap();
+    let often = settings.replace("sample: 0", "sample: 0, metrics: 1s");
+    sandbox.file("crossdock.yaml", &often);
+    let engine = sandbox.start();
+    order(&sandbox, "1");
+    order(&sandbox, "skip");
+    sandbox.books_at_rest(3);
+    let last = || {
+        let sent = collector.taken().into_iter();
+        let mut sent = sent.filter(|(head, _)| head.starts_with("POST /v1/metrics "));
+        let (head, body) = sent.next_back()?;
+        assert!(head.contains("x-key: let-me-in"), "{head}");
+        Some(serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let sum = |body: &Value, name: &str, flow: &str| {
+        let metrics = &body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"];
+        let metrics = metrics.as_array().unwrap().iter();
+        let named = metrics.filter(|metric| metric["name"] == name);
+        let points = named.flat_map(|metric| metric["sum"]["dataPoints"].as_array().unwrap());
+        let of_flow = json!({ "key": "flow", "value": { "stringValue": flow } });
+        let points = points.filter(|point| {
+            let attributes = point["attributes"].as_array().unwrap();
+            attributes.contains(&of_flow)
+        });
+        let values = points.map(|point| point["asDouble"].as_f64().unwrap());
+        values.sum::<f64>() as i64
+    };
+    eventually("the numbers come", || {
+        let body = last()?;
+        let received = sum(&body, "crossdock_messages_received", "orders");
+        let completed = sum(&body, "crossdock_runs_completed", "booking");
+        (received == 2 && completed == 1).then_some(())
+    });
+    assert_eq!(engine.terminate(), Some(0));
+}
+
 /// All words that look like a name of a metric.
 fn names_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));

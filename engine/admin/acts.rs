@@ -38,7 +38,7 @@ fn right_for(verb: &Verb) -> Right {
 }
 
 /// Does a verb about exceptions, each by itself: some may be refused while others are done. Many at once need the right `operate`, more than
-/// 1,000 the right `approve`, too.
+/// 1,000 the right `approve`, too. More than `admin.approval.above` wait for a second person: `approval` is the request's number then.
 #[utoipa::path(post, path = "/exceptions:act", tag = "exceptions", request_body = Act,
     responses((status = 200, description = "For how many it was done, and why not for others", body = Report)))]
 pub(super) async fn act(asker: Asker, Given(wish): Given<Act>) -> Answer<Report> {
@@ -48,7 +48,9 @@ pub(super) async fn act(asker: Asker, Given(wish): Given<Act>) -> Answer<Report>
         asker.may(Right::Operate, Object::Flows)?;
     }
     reach(&asker, &wish.which).await?;
-    if asker.desk.count(&wish.which).await? > BULK_MAX {
+    let many = asker.desk.count(&wish.which).await?;
+    // Where a second person approves, that is enough.
+    if many > BULK_MAX && !asker.desk.needs_second(&wish.verb, many) {
         asker.may(Right::Approve, Object::Flows)?;
     }
     let report = asker
@@ -168,7 +170,8 @@ pub(super) async fn again(asker: Asker, Given(wish): Given<RunsAgain>) -> Answer
     Ok(Json(receipts))
 }
 
-/// Freezes a filter into a list of runs, which the engine does again at a rate. More than 1,000 need the right `approve`, too.
+/// Freezes a filter into a list of runs, which the engine does again at a rate. More than 1,000 need the right `approve`, too; more than
+/// `admin.approval.above` wait for a second person: `approval` is the request's number then.
 #[utoipa::path(post, path = "/replays", tag = "replays", request_body = MakeList,
     responses((status = 200, description = "The list, or what it would be", body = Listed)))]
 pub(super) async fn list(asker: Asker, Given(wish): Given<MakeList>) -> Answer<Listed> {
@@ -177,7 +180,7 @@ pub(super) async fn list(asker: Asker, Given(wish): Given<MakeList>) -> Answer<L
         None => asker.may(Right::Operate, Object::Whole)?,
     }
     let would = asker.desk.list(&wish.list, asker.who(), true).await?;
-    if would.runs > BULK_MAX {
+    if would.runs > BULK_MAX && !asker.desk.needs_second_again(would.runs) {
         asker.may(Right::Approve, Object::Flows)?;
     }
     if wish.dry_run {

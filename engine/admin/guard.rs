@@ -17,6 +17,7 @@ use super::asker::Asker;
 use super::authenticate::{Peer, authenticate};
 use super::problem::Problem;
 use super::routes::Row;
+use super::session::Caller;
 use crate::store::answers::{AnswerChange, Known};
 use crate::store::commit::Commit;
 
@@ -51,15 +52,46 @@ pub(super) async fn know(
     let id = request_id(&door, request.headers());
     let path = request.uri().path().replace("/-/", ":");
     let what = format!("{} {path}", request.method());
-    let mut response = match admit(&door, peer, request.headers(), &id, &what).await {
+    let asked = (request.method(), request.headers());
+    let response = match admit(&door, peer, asked, &id, &what).await {
         Err(problem) => problem.into_response(),
         Ok((asker, _place)) => {
             request.extensions_mut().insert(asker);
             next.run(request).await
         }
     };
+    signed(response, &id)
+}
+
+/// Stands before a path that is open to all: those who sign in are known only then.
+pub(super) async fn open(
+    State((row, door)): State<(Arc<Row>, Arc<Door>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let id = request_id(&door, request.headers());
+    let Ok(_place) = door.places.clone().try_acquire_owned() else {
+        return signed(crowded().into_response(), &id);
+    };
+    request.extensions_mut().insert(Caller {
+        peer: peer.unwrap_or(Peer::Net(([0, 0, 0, 0], 0).into())),
+        request: id.clone(),
+    });
+    request.extensions_mut().insert(door.clone());
+    let answered = tokio::time::timeout(row.within, next.run(request)).await;
+    signed(answered.unwrap_or_else(|_| late().into_response()), &id)
+}
+
+fn crowded() -> Problem {
+    let detail = "too many requests are under way";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).after(1)
+}
+
+/// What every answer carries.
+fn signed(mut response: Response, id: &str) -> Response {
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -73,11 +105,11 @@ pub(super) async fn know(
 async fn admit(
     door: &Arc<Door>,
     peer: Peer,
-    headers: &HeaderMap,
+    asked: (&Method, &HeaderMap),
     id: &Arc<str>,
     what: &str,
 ) -> Result<(Asker, tokio::sync::OwnedSemaphorePermit), Problem> {
-    let actor = match authenticate(door, peer, headers, id).await {
+    let actor = match authenticate(door, peer, asked, id).await {
         Ok(actor) => actor,
         Err(problem) => {
             door.refused(peer, id, what, problem.code());
@@ -93,10 +125,7 @@ async fn admit(
         })?;
     }
     let place = door.places.clone().try_acquire_owned();
-    let place = place.map_err(|_| {
-        let detail = "too many requests are under way";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).after(1)
-    })?;
+    let place = place.map_err(|_| crowded())?;
     let asker = Asker {
         desk: door.desk.of(actor.acting.clone()),
         door: door.clone(),

@@ -21,16 +21,19 @@ use crate::world::clock::Clock;
 
 mod acts;
 pub mod api;
+pub mod approvals;
 mod asker;
 mod authenticate;
 mod changes;
 pub mod client;
 mod guard;
 mod listen;
+pub mod people;
 mod problem;
 mod read;
 pub mod rights;
 pub mod routes;
+mod session;
 mod shadows;
 pub mod shown;
 mod stops;
@@ -40,6 +43,7 @@ mod views;
 
 use authenticate::{Known, Peer};
 use changes::Changes;
+use people::People;
 use throttle::Throttle;
 
 /// How many requests may be under way at once; more are answered 503.
@@ -61,8 +65,10 @@ pub struct Network {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether another address than loopback may be without TLS, because something before it has it.
     pub plain_http: bool,
-    /// How often a token may ask.
+    /// How often a token or a person may ask.
     pub rate: Rate,
+    /// How people sign in, if they can.
+    pub people: Option<People>,
 }
 
 /// The doors of a running engine. They are open until `close`.
@@ -83,6 +89,7 @@ struct Door {
     /// How many refusals were not written down since one last was.
     unwritten: AtomicU64,
     changes: Changes,
+    people: Option<People>,
     stop: CancellationToken,
     open: TaskTracker,
 }
@@ -94,7 +101,7 @@ impl Admin {
     pub async fn open(
         store: &Path,
         desk: Desk,
-        network: Option<Network>,
+        mut network: Option<Network>,
     ) -> Result<Admin, Failure> {
         let per_second = network.as_ref().map_or(1.0, |network| {
             f64::from(network.rate.count) * 1000.0 / network.rate.per_ms as f64
@@ -108,6 +115,7 @@ impl Admin {
             strangers: Throttle::new(STRANGERS.0, STRANGERS.1),
             unwritten: AtomicU64::new(0),
             changes: Changes::new(),
+            people: network.as_mut().and_then(|network| network.people.take()),
             stop: CancellationToken::new(),
             open: TaskTracker::new(),
         });
@@ -205,10 +213,16 @@ impl Door {
 
     /// Whether what made somebody known still does.
     async fn still_known(&self, actor: &rights::Actor) -> bool {
+        let now_ms = self.desk.store().now_ms();
+        if let (Some(hash), Some(people)) = (actor.session, &self.people) {
+            return match self.desk.store().session(hash).await {
+                Ok(row) => row.is_some_and(|row| row.is_valid(now_ms, people.idle_ms)),
+                Err(_) => true,
+            };
+        }
         if actor.acting.kind != ActorKind::Token {
             return true;
         }
-        let now_ms = self.desk.store().now_ms();
         match self.desk.store().tokens().await {
             Ok(tokens) => tokens.iter().any(|token| {
                 // Another one may have its name by now.

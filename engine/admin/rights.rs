@@ -25,7 +25,7 @@ pub enum Right {
     Approve,
     /// Read the audit log, and prove it.
     Audit,
-    /// Make and revoke tokens.
+    /// Make and revoke tokens, and end sessions of people.
     Tokens,
 }
 
@@ -143,6 +143,8 @@ pub struct Actor {
     pub flows: Arc<[String]>,
     /// Until when that holds, in milliseconds since 1970; `None`: as long as the connection lasts.
     pub until_ms: Option<i64>,
+    /// The hash of the browser's session by which they are known, if it is one.
+    pub session: Option<[u8; 32]>,
 }
 
 /// What is acted on.
@@ -226,6 +228,7 @@ mod tests {
             roles: roles.to_vec(),
             flows: flows.iter().map(|flow| (*flow).to_owned()).collect(),
             until_ms: None,
+            session: None,
         }
     }
 

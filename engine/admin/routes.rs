@@ -11,7 +11,9 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{
     ComponentsBuilder, Content, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Paths, Ref,
     RefOr, Response, Schema, Type,
@@ -20,12 +22,14 @@ use utoipa::{PartialSchema, Path, ToSchema};
 
 use super::problem::Problem;
 use super::rights::{Object, Right};
-use super::{Door, acts, changes, guard, read, shadows, stops, tokens};
+use super::{Door, acts, approvals, changes, guard, read, session, shadows, stops, tokens};
 
 /// Before every path.
 pub(super) const BASE: &str = "/api/v1";
 /// How long reading may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a sign-in may take, with all that the provider is asked for it.
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long reading everything may take: the whole audit log.
 const LONG_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -43,6 +47,8 @@ pub(super) struct Row {
     pub(super) within: Duration,
     /// Whether its answer holds a secret, which is not kept.
     pub(super) secret: bool,
+    /// Whether anybody may come: nobody is known here yet.
+    open: bool,
     operation: Operation,
     schemas: Vec<(String, RefOr<Schema>)>,
     answer: MethodRouter,
@@ -69,7 +75,7 @@ impl Reach {
 /// The table. A new path is a function with its description, and a row here.
 fn table() -> Vec<Row> {
     use Reach::{Flows, Whole};
-    use Right::{Audit, Deploy, Metadata, Note, Operate, Retry, Tokens};
+    use Right::{Approve, Audit, Deploy, Metadata, Note, Operate, Retry, Tokens};
     vec![
         row::<read::__path_status, _, _>(Metadata, Flows, read::status),
         row::<read::__path_flows, _, _>(Metadata, Flows, read::flows),
@@ -107,11 +113,20 @@ fn table() -> Vec<Row> {
         row::<shadows::__path_shadows, _, _>(Metadata, Whole, shadows::shadows),
         row::<shadows::__path_begin_shadow, _, _>(Deploy, Whole, shadows::begin_shadow),
         row::<shadows::__path_stop_shadow, _, _>(Operate, Whole, shadows::stop_shadow),
+        row::<approvals::__path_approvals, _, _>(Metadata, Flows, approvals::approvals),
+        row::<approvals::__path_approve, _, _>(Approve, Flows, approvals::approve),
+        row::<approvals::__path_refuse, _, _>(Metadata, Flows, approvals::refuse),
         row::<read::__path_audit, _, _>(Audit, Whole, read::audit),
         row::<read::__path_verify, _, _>(Audit, Whole, read::verify).within(LONG_TIMEOUT),
         row::<tokens::__path_tokens, _, _>(Tokens, Whole, tokens::tokens),
         row::<tokens::__path_create, _, _>(Tokens, Whole, tokens::create).secret(),
         row::<tokens::__path_revoke, _, _>(Tokens, Whole, tokens::revoke),
+        row::<session::__path_begin, _, _>(Metadata, Flows, session::begin).open(),
+        row::<session::__path_callback, _, _>(Metadata, Flows, session::callback).open(),
+        row::<session::__path_session, _, _>(Metadata, Flows, session::session),
+        row::<session::__path_end, _, _>(Metadata, Flows, session::end),
+        row::<session::__path_sessions, _, _>(Tokens, Whole, session::sessions),
+        row::<session::__path_end_all, _, _>(Tokens, Whole, session::end_all),
         row::<changes::__path_changes, _, _>(Metadata, Flows, changes::changes),
         row::<__path_openapi, _, _>(Metadata, Flows, openapi),
     ]
@@ -138,6 +153,7 @@ where
         reach,
         within: QUERY_TIMEOUT,
         secret: false,
+        open: false,
         operation: P::operation(),
         schemas,
         answer: on(filter, answer),
@@ -153,6 +169,11 @@ impl Row {
     fn secret(mut self) -> Row {
         self.secret = true;
         self
+    }
+
+    fn open(mut self) -> Row {
+        self.open = true;
+        self.within(SIGN_IN_TIMEOUT)
     }
 
     fn is_post(&self) -> bool {
@@ -171,10 +192,15 @@ impl Row {
 
 /// The router of a door.
 pub(super) fn router(door: &Arc<Door>) -> Router {
-    let mut router = Router::new();
+    let (mut router, mut open) = (Router::new(), Router::new());
     for row in table() {
         let (path, answer) = (row.routed(), row.answer.clone());
+        let is_open = row.open;
         let ruled = (Arc::new(row), door.clone());
+        if is_open {
+            open = open.route(&path, answer.layer(from_fn_with_state(ruled, guard::open)));
+            continue;
+        }
         let answer = answer.layer(from_fn_with_state(ruled, guard::guard));
         router = router.route(&path, answer);
     }
@@ -187,7 +213,7 @@ pub(super) fn router(door: &Arc<Door>) -> Router {
         .fallback(none)
         .method_not_allowed_fallback(other)
         .layer(from_fn_with_state(door.clone(), guard::know))
-        .merge(Router::new().route("/healthz/live", get(live)))
+        .merge(open.route("/healthz/live", get(live)))
         // Bodies have limits of their own, by the door through which they come.
         .layer(DefaultBodyLimit::disable())
 }
@@ -235,6 +261,13 @@ pub fn document() -> OpenApi {
         .security_scheme(
             "token",
             SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+        )
+        .security_scheme(
+            "session",
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+                "__Host-crossdock-session",
+                "A browser's session; without the prefix where the API has no TLS. What changes something needs the header `Crossdock-Request`, too.",
+            ))),
         );
     let mut schemas = Vec::new();
     <Problem as ToSchema>::schemas(&mut schemas);
@@ -257,14 +290,22 @@ pub fn document() -> OpenApi {
         .info(info)
         .paths(paths)
         .components(Some(components.build()))
-        .security(Some([SecurityRequirement::new("token", [] as [&str; 0])]))
+        .security(Some(
+            ["token", "session"].map(|way| SecurityRequirement::new(way, [] as [&str; 0])),
+        ))
         .build()
 }
 
 /// What all paths have in common.
 fn described(row: &Row) -> Operation {
     let mut operation = row.operation.clone();
-    let needs = format!("Needs the right `{}`.", row.right.name());
+    let needs = match row.open {
+        true => "Needs no right.".to_owned(),
+        false => format!("Needs the right `{}`.", row.right.name()),
+    };
+    if row.open {
+        operation.security = Some(Vec::new());
+    }
     operation.description = Some(match operation.description.take() {
         Some(said) if !said.is_empty() => format!("{said}\n\n{needs}"),
         _ => needs,

@@ -14,6 +14,7 @@ use crate::world::env::Overlay;
 
 mod against;
 mod apis;
+mod approvals;
 mod audit;
 mod backup;
 pub mod batch;
@@ -142,6 +143,12 @@ enum Command {
     Replay(Box<replay::Replay>),
     /// List replays of many runs, show their receipts, pause or end them
     Replays(replays::Replays),
+    /// What waits for a second person, and what became of it
+    Approvals(approvals::Approvals),
+    /// Let the engine do what somebody else has asked for
+    Approve(approvals::Approve),
+    /// Refuse what somebody has asked for, or take back your own
+    Refuse(approvals::Refuse),
     /// What would the project's mappings send for the last messages, against what was sent?
     Simulate(simulate::Simulate),
     /// Where is order 1001? All runs that share a key, over all flows
@@ -281,6 +288,9 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Exceptions(exceptions) => exceptions.run(terminal),
         Command::Replay(replay) => replay.run(terminal),
         Command::Replays(replays) => replays.run(terminal),
+        Command::Approvals(approvals) => approvals.run(terminal),
+        Command::Approve(approve) => approve.run(terminal),
+        Command::Refuse(refuse) => refuse.run(terminal),
         Command::Simulate(simulate) => simulate.run(terminal),
         Command::Journey(journey) => journey.run(terminal),
         Command::Books(books) => books.run(terminal),

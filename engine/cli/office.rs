@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{ProjectArguments, absolute, run};
 use crate::admin::api::{Act, Deploy, MadeToken, MakeList, MakeToken, RunsAgain};
+use crate::admin::approvals::Decides;
 use crate::admin::client::{Client, segment};
 use crate::admin::tokens;
 use crate::failure::Failure;
@@ -13,6 +14,7 @@ use crate::run::deploy::Deployed;
 use crate::run::desk::{Desk, Report, Verb, Which};
 use crate::run::replay::Listed;
 use crate::run::toggles::{Toggled, Toggling};
+use crate::store::approvals::Approval;
 use crate::store::audit::Acting;
 use crate::store::postgres::begin::Use;
 use crate::store::reader::{Place, Reader};
@@ -174,6 +176,30 @@ impl Office {
         match self {
             Office::Engine(client) => client.post("/toggles", &wish.who, &wish).await,
             Office::Store(desk) => desk.of(Acting::user(&wish.who)).toggle(&wish).await,
+        }
+    }
+
+    /// Approves what waits for a second person, or refuses it.
+    pub(super) async fn decide_approval(
+        &mut self,
+        id: i64,
+        approves: bool,
+        why: Option<String>,
+        who: &str,
+    ) -> Result<Approval, Failure> {
+        match self {
+            Office::Engine(client) => {
+                let word = if approves { "approve" } else { "refuse" };
+                let path = format!("/approvals/{id}:{word}");
+                client.post(&path, who, &Decides { why }).await
+            }
+            Office::Store(desk) => {
+                let desk = desk.of(Acting::user(who));
+                match approves {
+                    true => desk.approve(id, who, why.as_deref()).await,
+                    false => desk.refuse(id, who, &why.unwrap_or_default()).await,
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::approvals::say_waits;
 use super::office::{Actor, Office};
 use super::{FINDINGS, GOOD, ProjectArguments, Terminal, wait_for, written};
 use crate::admin::api::{MakeList, RunsAgain};
@@ -260,7 +261,10 @@ impl Many {
             let line = serde_json::to_string(&listed)
                 .map_err(|error| Failure::internal(error.to_string()))?;
             written(writeln!(terminal.out, "{line}"))?;
-            return Ok(GOOD);
+            return Ok(listed.approval.map_or(GOOD, |_| FINDINGS));
+        }
+        if let Some(id) = listed.approval {
+            return say_waits(id, terminal);
         }
         written(writeln!(terminal.out, "{}", said(&listed)))?;
         Ok(GOOD)

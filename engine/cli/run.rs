@@ -13,12 +13,13 @@ use super::log::Log;
 use super::{
     BROKEN, FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, UNREACHABLE, absolute, wait_for,
 };
+use crate::admin::people::People;
 use crate::admin::{Admin, Network};
 use crate::component::words::Rate;
 use crate::diagnostic::render;
 use crate::failure::{Class, Failure};
 use crate::flow::plan::Project;
-use crate::flow::settings::{AdminApi, LISTEN_DEFAULT, Settings};
+use crate::flow::settings::{LISTEN_DEFAULT, Settings};
 use crate::flow::stamp::Stamp;
 use crate::flow::{self, Loader};
 use crate::net::listener::Listener;
@@ -103,14 +104,14 @@ async fn serve(
     let (mut stops, hangups) = (Stops::heard()?, heard(SignalKind::hangup())?);
     let (settings, flows) = (project.settings.clone(), project.plans.len());
     let (place, door) = placed(&root, &settings)?;
-    let network = settings.admin.as_ref().map(|admin| network(&root, admin));
+    let network = network(&root, &settings)?;
     let shown = place.shown();
-    let options = options(place, &door, &settings);
+    let options = options(&settings, &door, place);
     let starting = async {
         let watchers = watchers(&settings).await?;
         let store = Store::open(options, world.clone())?;
         failpoint::hit("start-store-open");
-        let listener = Listener::bind(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT)).await?;
+        let listener = listener(&root, &settings).await?;
         let address = listener.local_addr();
         let start = Start {
             project,
@@ -148,12 +149,10 @@ async fn serve(
             return Ok(code_of(failure.class));
         }
     };
-    say_started(terminal, &engine, flows, address, &shown);
+    say_started(terminal, &engine, (flows, &settings), address, &shown);
     say_doors(terminal, &admin, watchers.as_ref());
-    let drain = settings
-        .limits
-        .drain
-        .map_or(DRAIN_DEFAULT, |drain| drain.std());
+    let drain = settings.limits.drain;
+    let drain = drain.map_or(DRAIN_DEFAULT, |drain| drain.std());
     let ended = until_stopped(engine, admin, (stops, hangups), drain, terminal).await;
     if let Some(watchers) = watchers {
         watchers.close().await;
@@ -161,8 +160,8 @@ async fn serve(
     ended
 }
 
-/// How the store is opened.
-fn options(place: Place, door: &Path, settings: &Settings) -> Options {
+/// The store at this place, as the settings have it.
+fn options(settings: &Settings, door: &Path, place: Place) -> Options {
     let brokered = settings.handoff.rabbitmq.is_some();
     Options {
         sharing: if brokered { Use::Shared } else { Use::Alone },
@@ -196,14 +195,15 @@ async fn watchers(settings: &Settings) -> Result<Option<Watchers>, Failure> {
 fn say_started(
     terminal: &mut Terminal,
     engine: &Engine,
-    flows: usize,
+    (flows, settings): (usize, &Settings),
     address: SocketAddr,
     shown: &str,
 ) {
+    let scheme = settings.tls.as_ref().map_or("http", |_| "https");
     let (recovered, revision) = (engine.recovered(), engine.revision());
     writeln!(
         terminal.err,
-        "crossdock {}: {flows} {}, revision {}, http://{address}, store {}, recovered {} messages in flight",
+        "crossdock {}: {flows} {}, revision {}, {scheme}://{address}, store {}, recovered {} messages in flight",
         env!("CARGO_PKG_VERSION"),
         if flows == 1 { "flow" } else { "flows" },
         short(&revision),
@@ -272,15 +272,28 @@ async fn reloads(engine: &Engine, mut hangups: Signal) {
     std::future::pending().await
 }
 
+/// The listener of senders, as the settings have it.
+async fn listener(root: &Path, settings: &Settings) -> Result<Listener, Failure> {
+    let files = settings.tls.as_ref();
+    let files = files.map(|tls| (root.join(&tls.certificate), root.join(&tls.key)));
+    let files = files.as_ref();
+    let files = files.map(|(certificate, key)| (&**certificate, &**key));
+    Listener::bind_secure(settings.listen.as_deref().unwrap_or(LISTEN_DEFAULT), files).await
+}
+
 /// The admin API on the network, as the settings have it.
-fn network(root: &Path, admin: &AdminApi) -> Network {
+fn network(root: &Path, settings: &Settings) -> Result<Option<Network>, Failure> {
+    let Some(admin) = &settings.admin else {
+        return Ok(None);
+    };
     let tls = admin.tls.as_ref();
-    Network {
+    Ok(Some(Network {
         address: admin.address().to_owned(),
         tls: tls.map(|tls| (root.join(&tls.certificate), root.join(&tls.key))),
         plain_http: admin.plain_http,
         rate: admin.rate.unwrap_or(ADMIN_RATE_DEFAULT),
-    }
+        people: People::of(admin)?,
+    }))
 }
 
 /// How people call this engine among others: its machine, and the port that it listens on.

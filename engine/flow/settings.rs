@@ -11,12 +11,18 @@ use crate::flow::notify::Notify;
 use crate::source::clients::Apis;
 use crate::store::postgres::{SCHEMA_DEFAULT, Server};
 
+pub mod people;
+
+use people::{Approval, SignIn};
+
 /// The project's settings. No file means all defaults, on loopback.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where webhooks and health checks are served. Default `127.0.0.1:8080`; port 0 takes any free port.
     pub listen: Option<String>,
+    /// The certificate with which webhooks and APIs are served. Nothing here: without TLS, for a proxy that has it, or for this machine.
+    pub tls: Option<ServerTls>,
     /// The admin API over the network, for those who have a token. Nothing here: it is only at the engine's socket, for the command line.
     pub admin: Option<AdminApi>,
     /// Where durable state lives.
@@ -50,18 +56,18 @@ pub struct Settings {
 pub struct Telemetry {
     /// Metrics for Prometheus and health, on a port of their own.
     pub metrics: Option<Watched>,
-    /// Traces for a collector of OpenTelemetry.
+    /// Traces, and metrics where it says so, for a collector of OpenTelemetry.
     pub otlp: Option<Otlp>,
 }
 
 /// Which share of traces is exported where nobody says so.
 pub const SAMPLE_DEFAULT: f64 = 0.1;
 
-/// Where traces go: OTLP over HTTP, as JSON.
+/// Where traces and metrics go: OTLP over HTTP, as JSON.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Otlp {
-    /// The collector, such as `http://127.0.0.1:4318`; traces go to `/v1/traces` below it.
+    /// The collector, such as `http://127.0.0.1:4318`; traces go to `/v1/traces` below it, metrics to `/v1/metrics`.
     pub endpoint: String,
     /// Headers of each request to it: credentials, mostly, from `${env:..}`.
     #[serde(default)]
@@ -70,6 +76,8 @@ pub struct Otlp {
     /// fails is always exported. Default 0.1.
     #[schemars(range(min = 0, max = 1))]
     pub sample: Option<f64>,
+    /// How often the numbers that `/metrics` would say are sent, such as `60s`; at least a second. Nothing here: they are not sent.
+    pub metrics: Option<Duration>,
 }
 
 /// Where metrics and health are served.
@@ -91,8 +99,12 @@ pub struct AdminApi {
     pub tls: Option<ServerTls>,
     /// An address that others can reach may be without TLS, because a proxy before it has it. Default false.
     pub plain_http: bool,
-    /// How often each token may ask, and twice that at once. Default `50/s`.
+    /// How often each token and each person may ask, and twice that at once. Default `50/s`.
     pub rate: Option<Rate>,
+    /// How people sign in. Nothing here: only by tokens.
+    pub sign_in: Option<SignIn>,
+    /// What needs a second person, at the command line too. Nothing here: nothing does.
+    pub approval: Option<Approval>,
 }
 
 /// A server's certificate. The files are looked at every 10 s; a new pair that fits is used from then on.

@@ -70,6 +70,12 @@ impl Certified {
         Arc::new(config)
     }
 
+    /// Until when it is good, in milliseconds since 1970, if that can be told.
+    pub(crate) fn until_ms(&self) -> Option<i64> {
+        let now = self.now.0.read().unwrap_or_else(PoisonError::into_inner);
+        tls::not_after_ms(now.cert.first()?)
+    }
+
     /// Looks at the files until it is told to stop. A pair that does not fit is logged once, and the last one stays.
     pub(crate) async fn keep(mut self, stop: CancellationToken) {
         loop {

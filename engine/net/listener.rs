@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::certified::Certified;
 use crate::failure::{Class, Failure};
 use crate::world::Pending;
 use crate::world::metrics::{Metrics, RouteMeter};
@@ -166,8 +170,28 @@ impl Listener {
         Listener::bind_with(address, Limits::default()).await
     }
 
+    /// Listens at `host:port`, with default limits, and speaks TLS with the certificate and the key of these files; they are looked at from
+    /// time to time. Without files as `bind`.
+    ///
+    /// Fails with class `config` if the address is taken, or the files are not there or do not fit.
+    pub async fn bind_secure(
+        address: &str,
+        files: Option<(&Path, &Path)>,
+    ) -> Result<Listener, Failure> {
+        let certified = files.map(|(certificate, key)| Certified::load(certificate, key));
+        Listener::open(address, Limits::default(), certified.transpose()?).await
+    }
+
     /// Listens at `host:port`, with these limits.
     pub async fn bind_with(address: &str, limits: Limits) -> Result<Listener, Failure> {
+        Listener::open(address, limits, None).await
+    }
+
+    async fn open(
+        address: &str,
+        limits: Limits,
+        certified: Option<Certified>,
+    ) -> Result<Listener, Failure> {
         let refused = |error: std::io::Error| {
             Failure::new(
                 Class::Config,
@@ -179,7 +203,7 @@ impl Listener {
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let local = socket.local_addr().map_err(refused)?;
         let listener = Listener::of(limits, local);
-        let serving = tokio::spawn(serve(listener.clone(), socket));
+        let serving = tokio::spawn(serve(listener.clone(), socket, certified));
         *lock(&listener.0.serving) = Some(serving);
         Ok(listener)
     }
@@ -391,10 +415,17 @@ impl Reply {
 }
 
 /// Accepts connections until the stop, then waits for those that are open. Owns their tasks: aborted, it takes them along.
-async fn serve(listener: Listener, socket: TcpListener) {
+async fn serve(listener: Listener, socket: TcpListener, certified: Option<Certified>) {
     let places = Arc::new(Semaphore::new(listener.0.limits.connections_max));
     let mut connections = JoinSet::new();
     let stop = listener.0.stop.clone();
+    let tls = certified
+        .as_ref()
+        .map(Certified::server)
+        .map(TlsAcceptor::from);
+    if let Some(certified) = certified {
+        connections.spawn(certified.keep(stop.clone()));
+    }
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -403,9 +434,9 @@ async fn serve(listener: Listener, socket: TcpListener) {
         };
         match accepted {
             Some((stream, peer, place)) => {
-                let listener = listener.clone();
+                let (listener, tls) = (listener.clone(), tls.clone());
                 connections.spawn(async move {
-                    connection(listener, stream, peer).await;
+                    connection(listener, stream, peer, tls).await;
                     drop(place);
                 });
             }
@@ -431,14 +462,38 @@ async fn accept(
 }
 
 /// Serves one connection until it closes, fails, times out or the listener stops.
-async fn connection(listener: Listener, stream: TcpStream, peer: SocketAddr) {
+async fn connection(
+    listener: Listener,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no-delay is not available");
     }
-    let limits = &listener.0.limits;
-    let watched = stream::Watched::new(stream, limits);
+    // With TLS the deadlines hold for what is on the wire: the one of the first head for the handshake, too.
+    let watched = stream::Watched::new(stream, &listener.0.limits, tls.is_none());
     let turns = watched.turns();
-    let service = {
+    let Some(tls) = tls else {
+        return exchanges(&listener, watched, peer, turns).await;
+    };
+    let shaken = tokio::select! {
+        shaken = tls.accept(watched) => shaken,
+        () = listener.0.stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(stream) => exchanges(&listener, stream, peer, turns).await,
+        Err(error) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+    }
+}
+
+/// Serves the requests of a connection.
+async fn exchanges<S>(listener: &Listener, stream: S, peer: SocketAddr, turns: Arc<AtomicUsize>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &listener.0.limits;
+    let answering = {
         let listener = listener.clone();
         hyper::service::service_fn(move |request| {
             let (listener, turns) = (listener.clone(), turns.clone());
@@ -455,7 +510,7 @@ async fn connection(listener: Listener, stream: TcpStream, peer: SocketAddr) {
             .pipeline_flush(true)
             .header_read_timeout(None)
             .max_buf_size(limits.head_bytes_max.saturating_mul(4).max(64 << 10))
-            .serve_connection(hyper_util::rt::TokioIo::new(watched), service)
+            .serve_connection(hyper_util::rt::TokioIo::new(stream), answering)
     );
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

@@ -7,6 +7,7 @@ pub mod jwt;
 pub mod listener;
 pub mod local;
 pub(crate) mod mail;
+pub mod oidc;
 pub(crate) mod otlp;
 pub(crate) mod sql;
 pub mod tls;

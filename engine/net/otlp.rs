@@ -1,4 +1,5 @@
-//! Sends spans to a collector: OTLP over HTTP, as JSON. What it cannot send in time it drops and counts; it never lets anybody wait.
+//! Sends spans, and numbers, to a collector: OTLP over HTTP, as JSON. What it cannot send in time it drops and counts; it never lets anybody
+//! wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,8 @@ use super::trace::Place;
 use crate::failure::Failure;
 use crate::world::World;
 use crate::world::metrics::OtlpMeter;
+
+pub(crate) mod numbers;
 
 /// How many spans may wait; further ones are dropped.
 pub(crate) const QUEUE_MAX: usize = 2_048;
@@ -89,21 +92,10 @@ impl Exporter {
         world: &World,
         stop: CancellationToken,
     ) -> Result<(Exporter, impl Future<Output = ()> + Send + 'static), Failure> {
-        let options = Options {
-            authorities: None,
-            identity: None,
-            trust_any: false,
-            proxy: None,
-            gzip: false,
-            user_agent: concat!("crossdock/", env!("CARGO_PKG_VERSION")).to_owned(),
-            connect: CONNECT_WITHIN,
-        };
-        let client = Client::new(options).map_err(Failure::config)?;
         let (spans, queue) = mpsc::channel(QUEUE_MAX);
         let meter = world.metrics.otlp();
         let desk = Desk {
-            client,
-            collector,
+            line: Line::to(collector)?,
             meter: meter.clone(),
             away: Arc::default(),
         };
@@ -118,9 +110,48 @@ impl Exporter {
     }
 }
 
-struct Desk {
+/// The way to a collector.
+struct Line {
     client: Client,
     collector: Collector,
+}
+
+impl Line {
+    fn to(collector: Collector) -> Result<Line, Failure> {
+        let options = Options {
+            authorities: None,
+            identity: None,
+            trust_any: false,
+            proxy: None,
+            gzip: false,
+            user_agent: concat!("crossdock/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect: CONNECT_WITHIN,
+        };
+        let client = Client::new(options).map_err(Failure::config)?;
+        Ok(Line { client, collector })
+    }
+
+    /// Sends one document; the error says why the collector has not taken it.
+    async fn post(&self, document: &Value) -> Result<(), String> {
+        let mut headers = self.collector.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let outgoing = Outgoing {
+            method: Method::POST,
+            url: self.collector.url.clone(),
+            headers,
+            body: Some(Bytes::from(document.to_string())),
+        };
+        let deadline = Deadline::after(SEND_WITHIN);
+        match self.client.exchange(outgoing, ANSWER_MAX, deadline).await {
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) => Err(format!("it answered {}", answer.status)),
+            Err(trouble) => Err(trouble.message),
+        }
+    }
+}
+
+struct Desk {
+    line: Line,
     meter: OtlpMeter,
     /// Whether people were told that the collector is away.
     away: Arc<AtomicBool>,
@@ -160,21 +191,10 @@ impl Desk {
 
     async fn send(&self, batch: Vec<Span>) {
         let many = batch.len() as u64;
-        let document = document(&self.collector.resource, &batch);
-        let mut headers = self.collector.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let outgoing = Outgoing {
-            method: Method::POST,
-            url: self.collector.url.clone(),
-            headers,
-            body: Some(Bytes::from(document.to_string())),
-        };
-        let deadline = Deadline::after(SEND_WITHIN);
-        let sent = match self.client.exchange(outgoing, ANSWER_MAX, deadline).await {
-            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
-            Ok(answer) => Err(format!("it answered {}", answer.status)),
-            Err(trouble) => Err(trouble.message),
-        };
+        let sent = self
+            .line
+            .post(&document(&self.line.collector.resource, &batch))
+            .await;
         match sent {
             Ok(()) => {
                 self.meter.exported.inc_by(many);
@@ -194,11 +214,18 @@ impl Desk {
 
 /// Where a collector takes traces.
 pub(crate) fn traces_url(endpoint: &str) -> Result<Url, String> {
+    url_of(endpoint, "/v1/traces")
+}
+
+/// Where a collector takes numbers.
+pub(crate) fn metrics_url(endpoint: &str) -> Result<Url, String> {
+    url_of(endpoint, "/v1/metrics")
+}
+
+fn url_of(endpoint: &str, path: &str) -> Result<Url, String> {
     let base = endpoint.trim_end_matches('/');
-    let whole = match base.ends_with("/v1/traces") {
-        true => base.to_owned(),
-        false => format!("{base}/v1/traces"),
-    };
+    let base = base.strip_suffix("/v1/traces").unwrap_or(base);
+    let whole = format!("{base}{path}");
     let url = Url::parse(&whole).map_err(|_| format!("`{endpoint}` is no URL"))?;
     match matches!(url.scheme(), "http" | "https") && url.has_host() {
         true => Ok(url),

@@ -92,6 +92,16 @@ impl Desk {
         why: Option<&str>,
         dry_run: bool,
     ) -> Result<Vec<Receipt>, Failure> {
+        if !dry_run && let Some(id) = self.ask_about_runs(runs, how, who, why).await? {
+            let waits = |run: &i64| Receipt {
+                run: *run,
+                became: None,
+                refused: Some(format!(
+                    "it waits for a second person: request {id}, see `crossdock approvals`"
+                )),
+            };
+            return Ok(runs.iter().map(waits).collect());
+        }
         let mut receipts = Vec::with_capacity(runs.len());
         for &run in runs {
             let refused = |why: String| Receipt {

@@ -132,6 +132,9 @@ pub struct Report {
     pub dry_run: bool,
     /// Whether an engine runs; if not, what goes on does so at the next start.
     pub engine: bool,
+    /// The number of the request that waits for a second person: nothing was done yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<i64>,
 }
 
 /// An exception about which a verb was not done.
@@ -272,6 +275,12 @@ impl Desk {
             engine: self.engine.is_some(),
             ..Report::default()
         };
+        if !dry_run {
+            report.approval = self.ask_about(which, verb, who).await?;
+            if report.approval.is_some() {
+                return Ok(report);
+            }
+        }
         let filter = which.filter()?;
         let Some(mut filter) = filter else {
             for ids in which.ids.chunks(TOGETHER_MAX) {
@@ -454,7 +463,7 @@ impl Desk {
 }
 
 impl Verb {
-    fn why(&self) -> Option<&str> {
+    pub(super) fn why(&self) -> Option<&str> {
         match self {
             Verb::Assign { .. } | Verb::Snooze { .. } => None,
             Verb::Note { text } | Verb::ByHand { note: text } => Some(text),
@@ -474,7 +483,7 @@ impl Which {
     }
 
     /// The filter; `None` if single ones are named.
-    fn filter(&self) -> Result<Option<ExceptionFilter>, Failure> {
+    pub(super) fn filter(&self) -> Result<Option<ExceptionFilter>, Failure> {
         let filtered = self.all
             || self.flow.is_some()
             || self.class.is_some()

@@ -18,6 +18,7 @@ mod accept;
 mod admission;
 pub mod again;
 mod append;
+mod approvals;
 pub mod canary;
 mod cases;
 pub mod changes;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     lengths: Arc<str>,
     /// Lists of runs that are done again.
     replays: replay::Replays,
+    /// What was approved by a second person.
+    approvals: approvals::Approvals,
     batch_max: usize,
     /// The shadow that runs, if there is one.
     shadows: shadow::watching::Shadows,

@@ -142,6 +142,9 @@ pub struct Listed {
     pub runs: u64,
     /// Whether an engine runs; if not, the list begins at its next start.
     pub engine: bool,
+    /// The number of the request that waits for a second person: there is no list yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<i64>,
 }
 
 impl Desk {
@@ -160,6 +163,7 @@ impl Desk {
             replay: None,
             runs: runs.len() as u64,
             engine: self.engine.is_some(),
+            approval: None,
         };
         if runs.len() >= ITEMS_MAX {
             return Err(Failure::validation(format!(
@@ -167,6 +171,11 @@ impl Desk {
             )));
         }
         if dry_run || runs.is_empty() {
+            return Ok(listed);
+        }
+        let asked = (&runs[..], new.words());
+        listed.approval = self.ask_about_list(new, asked, who).await?;
+        if listed.approval.is_some() {
             return Ok(listed);
         }
         let verb = serde_json::to_string(&new.how)

@@ -9,10 +9,10 @@ use super::reload::{Will, Works};
 use super::space::{self, LEAST_DEFAULT, Space};
 use super::sweep;
 use super::telemetry::traces::Tracer;
-use super::telemetry::{Meters, Telemetry};
+use super::telemetry::{Meters, Telemetry, pushed};
 use super::{
     Arc, CancellationToken, Duration, Failure, Listener, Shared, Store, TaskTracker, World, append,
-    due, guard, lead, notify, offered, replay,
+    approvals, due, guard, lead, notify, offered, replay,
 };
 use crate::component::words::Secret;
 use crate::flow::Loader;
@@ -95,14 +95,12 @@ impl Engine {
         let handoff = handoff(&start).await?;
         let (keep, watch) = (keep(&start.project), start.watch);
         let lengths = append::lengths(&start.store, &start.root, &start.world).await?;
-        let traced = CancellationToken::new();
-        let keepers = TaskTracker::new();
-        let tracer = Tracer::start(
-            start.project.settings.telemetry.otlp.as_ref(),
-            &start.listener.local_addr().port().to_string(),
-            &start.world,
-            (&traced, &keepers),
-        )?;
+        let (traced, keepers) = (CancellationToken::new(), TaskTracker::new());
+        let collector = start.project.settings.telemetry.otlp.clone();
+        let port = start.listener.local_addr().port().to_string();
+        let sending = (&traced, &keepers);
+        let tracer = Tracer::start(collector.as_ref(), &port, &start.world, sending)?;
+        let approvals = approvals::Approvals::of(&start.project.settings);
         let shared = Arc::new(Shared {
             live: Live::new(Arc::new(start.project)),
             store: start.store,
@@ -115,6 +113,7 @@ impl Engine {
             space,
             lengths,
             replays: replay::Replays::default(),
+            approvals,
             batch_max,
             shadows: super::shadow::watching::Shadows::default(),
             meters: Meters::default(),
@@ -148,6 +147,7 @@ impl Engine {
             engine.stages.spawn(engine.works.clone().watch_files(known));
         }
         engine.start_keepers(keep);
+        engine.start_pushing(collector.as_ref(), &port)?;
         engine.sources.close();
         let world = &engine.shared.world;
         world.metrics.loaded(world.clock.now_ms());
@@ -257,6 +257,15 @@ impl Engine {
         clean
     }
 
+    /// Numbers for a collector, if the settings ask for them.
+    fn start_pushing(&self, given: Option<&settings::Otlp>, who: &str) -> Result<(), Failure> {
+        let (stop, sending) = &self.traces;
+        if let Some(pushing) = pushed::sending(self.telemetry(), given, who, stop.clone())? {
+            sending.spawn(pushing);
+        }
+        Ok(())
+    }
+
     /// What goes on beside the flows.
     fn start_keepers(&self, keep: Retention) {
         let (shared, stages) = (&self.shared, &self.stages);
@@ -268,6 +277,11 @@ impl Engine {
         let (desk, name) = (self.desk(), "replays".to_owned());
         stages.spawn(lead::only(shared.clone(), name, move || {
             replay::run(replays.clone(), desk.clone())
+        }));
+        let (approved, desk) = (shared.clone(), self.desk());
+        let name = "approvals".to_owned();
+        stages.spawn(lead::only(shared.clone(), name, move || {
+            approvals::run(approved.clone(), desk.clone())
         }));
         stages.spawn(lead::only(
             shared.clone(),

@@ -21,6 +21,7 @@ use crate::world::metrics::text::{Form, Readings};
 use crate::world::metrics::{FlowMeter, Metrics, StepMeter, words};
 use crate::world::{World, process};
 
+pub(super) mod pushed;
 pub mod serve;
 mod stored;
 pub(super) mod traces;

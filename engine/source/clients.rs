@@ -334,7 +334,8 @@ impl Issuer {
 }
 
 impl Signed {
-    fn algorithm(self) -> Algorithm {
+    /// What it is called where it is verified.
+    pub fn algorithm(self) -> Algorithm {
         match self {
             Signed::RS256 => Algorithm::Rs256,
             Signed::RS384 => Algorithm::Rs384,

@@ -14,9 +14,9 @@ use super::commit::{
 use super::database::{Connection, Sql};
 use super::writer::Writing;
 use super::{
-    announcements, answers, audit, calls, canaries, chains, clock, cursors, decisions, effects,
-    exceptions, facts, groups, hops, journeys, notices, replays, reruns, revisions, runs, sagas,
-    sequences, shadows, systems, together, toggles, tokens, versions, waits,
+    announcements, answers, approvals, audit, calls, canaries, chains, clock, cursors, decisions,
+    effects, exceptions, facts, groups, hops, journeys, notices, replays, reruns, revisions, runs,
+    sagas, sequences, sessions, shadows, systems, together, toggles, tokens, versions, waits,
 };
 
 /// Applies a commit. The inner failure refuses this commit alone and means that nothing of it was written.
@@ -116,6 +116,14 @@ fn by_handoff(writing: &Writing<'_>, commit: &Commit) -> Sql<()> {
 /// What people have decided, and what is told to them.
 fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committed) -> Sql<()> {
     let mut taken = true;
+    for change in &commit.approvals {
+        let applied = approvals::change(writing, change)?;
+        taken &= applied.is_some() || !change.takes();
+        committed.approvals.push(applied);
+    }
+    if !taken {
+        return audit::write(writing, commit, committed);
+    }
     for change in &commit.replays {
         let applied = replays::change(writing, change)?;
         taken &= applied.is_some() || !change.takes();
@@ -133,6 +141,7 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
             committed.released.extend(ready);
         }
     }
+    approvals::counted(writing, commit, committed)?;
     for change in &commit.revisions {
         revisions::change(writing, change)?;
     }
@@ -154,6 +163,9 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
     }
     for change in &commit.tokens {
         committed.tokens.push(tokens::change(writing, change)?);
+    }
+    for change in &commit.sessions {
+        sessions::change(writing, change)?;
     }
     for change in &commit.answers {
         committed.answers.push(answers::change(writing, change)?);

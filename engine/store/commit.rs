@@ -10,6 +10,7 @@ use crate::failure::{Class, Failure};
 use crate::message::{Guard, MessageId, Names};
 
 use super::answers::{AnswerChange, Known};
+use super::approvals::ApprovalChange;
 use super::audit::{Acting, Entry};
 use super::canaries::CanaryChange;
 use super::decisions::{Decided, Decision};
@@ -19,10 +20,15 @@ use super::replays::{ReplayChange, ReplayId};
 use super::reruns::{Rerun, Rerunning};
 use super::revisions::RevisionChange;
 use super::runs::RunState;
+use super::sessions::SessionChange;
 use super::shadows::ShadowChange;
 use super::toggles::ToggleChange;
 use super::tokens::{Issued, TokenChange};
 use super::{groups, sequences, waits};
+
+mod sagas;
+
+pub use sagas::{SagaFate, SagaIntent, SagaResult, Undo, Undone};
 
 /// A run's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +98,8 @@ pub struct Commit {
     pub forget: Vec<(Arc<str>, Arc<str>)>,
     /// Facts to be set, each if it is still what it was.
     pub facts: Vec<Fact>,
+    /// What waits for a second person, and what becomes of it.
+    pub approvals: Vec<ApprovalChange>,
     /// What people have decided about exceptions.
     pub decisions: Vec<Decision>,
     /// Runs that are begun again.
@@ -112,6 +120,8 @@ pub struct Commit {
     pub wake: Option<i64>,
     /// API tokens that are made, revoked or used.
     pub tokens: Vec<TokenChange>,
+    /// Sessions of people that begin, are used or end.
+    pub sessions: Vec<SessionChange>,
     /// What the API keeps to answer the same to who asks once more.
     pub answers: Vec<AnswerChange>,
     /// Who acts, for the audit log; `None`: the engine, in the name that the parts carry.
@@ -146,6 +156,8 @@ pub struct Committed {
     pub released: Vec<StoredHop>,
     /// The runs that have ended by this commit.
     pub ended: Vec<RunEnded>,
+    /// For each of `approvals`: its number, if it could be. If others hang on one that could not, there is nothing for them here.
+    pub approvals: Vec<Option<i64>>,
     /// For each of `decisions`.
     pub decisions: Vec<Decided>,
     /// For each of `reruns`.
@@ -389,87 +401,6 @@ pub enum Leaf {
     Undo(Box<Undo>),
     /// An undo has ended: the next one follows, or the saga is over.
     Undone(Box<Undone>),
-}
-
-/// A failure in a saga.
-#[derive(Clone, Debug)]
-pub struct Undo {
-    /// The message in the saga.
-    pub saga: SagaId,
-    /// The failure.
-    pub exception: NewException,
-    /// Whether the message ends as compensated when all is undone, instead of waiting for a person.
-    pub ends: bool,
-    /// The number of the first undo's hop, from `Store::next_hop`.
-    pub hop: HopId,
-}
-
-/// The end of an undo; the hop that ends stood at its step.
-#[derive(Clone, Debug)]
-pub struct Undone {
-    /// The message in the saga.
-    pub saga: SagaId,
-    /// Why it could not be undone; `None` if it was.
-    pub failed: Option<NewException>,
-    /// The number of the next undo's hop, from `Store::next_hop`.
-    pub hop: HopId,
-}
-
-/// A step of a saga that is about to act: what its undo needs is durable before its first byte leaves.
-#[derive(Clone, Debug)]
-pub struct SagaIntent {
-    /// The message in the saga.
-    pub saga: SagaId,
-    /// The saga's name.
-    pub name: Arc<str>,
-    /// The step's effect.
-    pub effect: EffectId,
-    /// The run.
-    pub run: RunId,
-    /// The step.
-    pub step: Arc<str>,
-    /// The step that undoes it.
-    pub undo: Option<Arc<str>>,
-    /// Once it is done nothing is undone any more.
-    pub pivot: bool,
-    /// Whether the undo does no harm where there is nothing to undo.
-    pub absent_ok: bool,
-    /// The message's id.
-    pub message: MessageId,
-    /// The bytes before the step; `None` if they are the run's.
-    pub body: Option<Bytes>,
-    /// Headers, variables, item and generation before the step.
-    pub envelope: Bytes,
-    /// The same in the next generation: what a retry begins with when all is undone.
-    pub again: Bytes,
-}
-
-/// What is known of a step of a saga.
-#[derive(Clone, Debug)]
-pub struct SagaResult {
-    /// The step's effect.
-    pub effect: EffectId,
-    /// What is known.
-    pub fate: SagaFate,
-}
-
-/// Whether a step of a saga acted.
-#[derive(Clone, Debug)]
-pub enum SagaFate {
-    /// It did; the message after it, which its undo sees.
-    Done {
-        /// The bytes; `None` if they are the run's.
-        body: Option<Bytes>,
-        /// Headers, variables, item and generation.
-        envelope: Bytes,
-    },
-    /// It did not, by this try.
-    NotDone {
-        /// Nor by an earlier one.
-        sure: bool,
-    },
-    /// Nobody knows.
-    Unknown,
 }
 
 /// A message that cannot go on, with all that a person needs.

@@ -1,12 +1,15 @@
 //! Numbers of the store for those who watch it: what waits where and since when, and what waits for a person. It changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failure::Failure;
 
 use super::books::{self, Books};
+use super::canaries::{Canary, Sides};
 use super::database::{Connection, Row, Sql};
 use super::reader::Reader;
+use super::toggles::Toggle;
 
 /// The numbers of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub struct Measures {
     pub queues: Vec<Standing>,
     /// What waits for a person, by flow and class.
     pub open: Vec<Open>,
+    /// What people have stopped, also if its time is over.
+    pub toggles: Vec<Toggle>,
+    /// The canary that runs, and what both sides have done, by flow.
+    pub canary: Option<(Canary, BTreeMap<Arc<str>, Sides>)>,
 }
 
 /// What stands before a step.
@@ -56,14 +63,22 @@ pub struct Open {
 impl Reader {
     /// The numbers of this moment. It reads all that is in flight, once.
     pub async fn measures(&self) -> Result<Measures, Failure> {
-        self.read(|connection| {
-            Ok(Measures {
-                books: books::kept(connection)?,
-                queues: queues(connection)?,
-                open: open(connection)?,
+        let mut measures = self
+            .read(|connection| {
+                Ok(Measures {
+                    books: books::kept(connection)?,
+                    queues: queues(connection)?,
+                    open: open(connection)?,
+                    ..Measures::default()
+                })
             })
-        })
-        .await
+            .await?;
+        measures.toggles = self.toggles().await?;
+        if let Some(canary) = self.canary().await? {
+            let sides = self.canary_sides(&canary).await?;
+            measures.canary = Some((canary, sides));
+        }
+        Ok(measures)
     }
 }
 

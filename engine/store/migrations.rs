@@ -30,11 +30,12 @@ const STEPS: &[&str] = &[
     ADMIN,
     super::calls::TABLE,
     super::shadows::TABLES,
+    PEOPLE,
 ];
 
 /// The versions whose step only adds what an older program neither reads nor needs to write: tables, indexes, columns with a default that means
 /// "nothing". To be listed here a step must be played by `an_older_program_works_on_what_a_newer_one_has_added`.
-const ADDITIVE: &[usize] = &[10, 11, 12, 13, 14, 15, 16, 17, 18];
+const ADDITIVE: &[usize] = &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
 
 /// The fact that says from which version on a program can work on the database.
 const READABLE_BY: &str = "readable_by";
@@ -188,6 +189,27 @@ CREATE TABLE answers (
   PRIMARY KEY (actor, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX answers_at ON answers (at);
+";
+
+/// People who have signed in, and what waits for a second person:
+/// - `sessions.groups_of` is JSON: what they may do follows from it and from the settings of now
+/// - `approvals.wish` is what was asked for, as JSON; `approval_items` are the exceptions or runs that it is about, frozen when it was asked
+/// - `approvals.next` is the first item that was not worked on, once it is approved
+const PEOPLE: &str = "
+CREATE TABLE sessions (
+  hash BLOB PRIMARY KEY, issuer TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL, groups_of TEXT NOT NULL, since INTEGER NOT NULL,
+  used_at INTEGER NOT NULL, ends_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_subject ON sessions (issuer, subject);
+CREATE TABLE approvals (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL, wish TEXT NOT NULL, said TEXT NOT NULL,
+  flow TEXT, why TEXT, items INTEGER NOT NULL, ends_at INTEGER NOT NULL, state TEXT NOT NULL, decided_at INTEGER, decided_by TEXT,
+  decided_why TEXT, next INTEGER NOT NULL, done INTEGER NOT NULL, refused INTEGER NOT NULL, ended_at INTEGER, replay INTEGER
+) STRICT;
+CREATE INDEX approvals_state ON approvals (state) WHERE state = 'asked' OR state = 'approved';
+CREATE TABLE approval_items (
+  approval INTEGER NOT NULL, n INTEGER NOT NULL, item INTEGER NOT NULL, PRIMARY KEY (approval, n)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database to the newest version, each step in a transaction of its own.

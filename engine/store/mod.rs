@@ -26,6 +26,7 @@ use crate::world::{World, disk};
 
 pub mod announcements;
 pub mod answers;
+pub mod approvals;
 pub mod audit;
 pub mod backup;
 pub mod books;
@@ -53,6 +54,7 @@ pub mod revisions;
 pub mod runs;
 pub mod sagas;
 pub mod sequences;
+pub mod sessions;
 pub mod shadows;
 pub mod standing;
 pub mod systems;

@@ -77,6 +77,7 @@ tables! {
     http_seconds: Histogram = HTTP_SECONDS;
     otlp_exported: Counter = OTLP_EXPORTED;
     otlp_dropped: Counter = OTLP_DROPPED;
+    otlp_metrics: Counter = OTLP_METRICS;
 }
 
 /// How a number begins.
@@ -183,6 +184,12 @@ impl Metrics {
             exported: self.0.otlp_exported.of(&[]),
             dropped: self.0.otlp_dropped.of(&[]),
         }
+    }
+
+    /// All numbers were sent to a collector, or not.
+    pub fn pushed(&self, sent: bool) {
+        let result = if sent { "sent" } else { "failed" };
+        self.0.otlp_metrics.of(&[result]).inc();
     }
 
     /// A reload has ended so; `at_ms` is its time if another revision runs since.

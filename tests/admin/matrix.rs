@@ -52,14 +52,27 @@ const EXPECTED: &[(&str, &str)] = &[
     ("GET /shadows", "*"),
     ("POST /shadows", "engineer admin"),
     ("POST /shadows:stop", "operator engineer admin"),
+    ("GET /approvals", "*"),
+    ("POST /approvals/{id}:approve", "approver admin"),
+    // The path itself asks for `approve`, but of who has asked.
+    ("POST /approvals/{id}:refuse", "*"),
     ("GET /audit", "auditor admin"),
     ("GET /audit/verify", "auditor admin"),
     ("GET /tokens", "admin"),
     ("POST /tokens", "admin"),
     ("POST /tokens/{name}:revoke", "admin"),
+    ("GET /session/begin", EVERYBODY),
+    ("GET /session/callback", EVERYBODY),
+    ("GET /session", "*"),
+    ("POST /session:end", "*"),
+    ("GET /sessions", "admin"),
+    ("POST /sessions:end", "admin"),
     ("GET /changes", "*"),
     ("GET /openapi.json", "*"),
 ];
+
+/// Also for those whom nobody knows.
+const EVERYBODY: &str = "everybody";
 
 const ROLES: [&str; 7] = [
     "viewer", "business", "operator", "engineer", "approver", "auditor", "admin",
@@ -105,6 +118,15 @@ fn every_path_is_for_the_roles_that_the_table_says_and_nobody_else() {
         let target = filled(target);
         let body: &[u8] = if method == "POST" { b"{\"x\":1}" } else { b"" };
         let nobody = site.send(method, &target, "", &[], body);
+        if roles == EVERYBODY {
+            // There is no sign-in here.
+            assert_eq!(
+                (nobody.status, nobody.code()),
+                (404, "no_sign_in"),
+                "{path}"
+            );
+            continue;
+        }
         assert_eq!(
             (nobody.status, nobody.code()),
             (401, "unauthenticated"),

@@ -8,6 +8,7 @@ pub mod fake;
 pub mod feed;
 mod ground;
 pub mod postgres;
+pub mod provider;
 pub mod proxy;
 pub mod receiver;
 pub mod shim;

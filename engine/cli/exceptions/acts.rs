@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::approvals::say_waits;
 use crate::cli::office::{Actor, Office};
 use crate::cli::{FINDINGS, GOOD, ProjectArguments, Terminal, table, wait_for, written};
 use crate::component::words::Duration;
@@ -360,10 +361,13 @@ impl Common {
             let text = serde_json::to_string(&report)
                 .map_err(|error| Failure::internal(error.to_string()))?;
             written(writeln!(terminal.out, "{text}"))?;
+        } else if let Some(id) = report.approval {
+            return say_waits(id, terminal);
         } else {
             say(&report, said, goes_on, terminal)?;
         }
-        Ok(if report.refused == 0 { GOOD } else { FINDINGS })
+        let done = report.refused == 0 && report.approval.is_none();
+        Ok(if done { GOOD } else { FINDINGS })
     }
 }
 

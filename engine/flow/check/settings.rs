@@ -58,6 +58,7 @@ pub(crate) fn read(source: &Source, findings: &mut Findings) -> Settings {
     };
     store(source, &node, &settings, &mut found);
     admin(source, &node, &settings, &mut found);
+    sign_in(source, &node, &settings, &mut found);
     notify::check(source, &node, &mut found);
     if let Some(rabbitmq) = &settings.handoff.rabbitmq
         && let Err((field, message)) = rabbit_fault(rabbitmq)
@@ -209,6 +210,20 @@ fn admin(source: &Source, node: &Node, settings: &Settings, findings: &mut Findi
         return;
     };
     report(findings, source, codes::OPEN_ADMIN, span, message, help);
+}
+
+/// `admin.sign_in`: a provider that can be asked, and an address that browsers find back to.
+fn sign_in(source: &Source, node: &Node, settings: &Settings, findings: &mut Findings) {
+    let admin = settings.admin.as_ref();
+    let given = admin.and_then(|admin| Some((admin, admin.sign_in.as_ref()?)));
+    if let Some((admin, given)) = given
+        && let Some(at) = node.find(&["admin", "sign_in"])
+        && let Err((field, message)) = given.fault(admin)
+    {
+        let span = at.get(field).map_or(at.span, |at| at.span);
+        let (code, help) = (part_codes::BAD_VALUE, "see docs/operating/sign-in.md");
+        report(findings, source, code, span, message, help);
+    }
 }
 
 /// `telemetry.otlp.endpoint`: a URL.

@@ -171,7 +171,7 @@ fn is_good(held: &Held, now_ms: i64, fits: &(dyn Fn(&Key) -> bool + Sync)) -> bo
 }
 
 /// A URL that keys may come from: nobody on the way may change them.
-fn url(text: &str) -> Result<Url, String> {
+pub(in crate::net) fn url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("`{text}` is no URL: {error}"))?;
     let here = crate::net::is_here(url.host_str().unwrap_or_default());
     match url.scheme() {
@@ -183,7 +183,11 @@ fn url(text: &str) -> Result<Url, String> {
     }
 }
 
-async fn get(client: &Client, url: &Url, deadline: Deadline) -> Result<bytes::Bytes, String> {
+pub(in crate::net) async fn get(
+    client: &Client,
+    url: &Url,
+    deadline: Deadline,
+) -> Result<bytes::Bytes, String> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let outgoing = Outgoing {

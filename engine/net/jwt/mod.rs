@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::body::{Body, Item, Kind};
 
-mod jwks;
+pub(super) mod jwks;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -242,6 +242,11 @@ impl Claims {
     /// `act.sub`.
     pub fn text(&self, name: &str) -> Option<String> {
         Some(self.find(name)?.as_str()?.into_owned())
+    }
+
+    /// Whether a claim is true or false; `None` if it is neither.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.find(name)?.as_bool()
     }
 
     /// The texts of a claim: of a list all, of a text its words (`scope`). Nothing if it is neither.

@@ -16,6 +16,8 @@ use super::Limits;
 /// A stream that fails when its peer is too slow. While a request is being answered only writing has a deadline here.
 pub(super) struct Watched {
     stream: TcpStream,
+    /// Whether the peer reads what is written here as it is; not so below TLS.
+    plain: bool,
     /// Goes up when a request begins and when its answer is made: odd while one is under way.
     turns: Arc<AtomicUsize>,
     turns_seen: usize,
@@ -38,10 +40,11 @@ const TOO_SLOW: &str = concat!(
 );
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, limits: &Limits) -> Watched {
+    pub(super) fn new(stream: TcpStream, limits: &Limits, plain: bool) -> Watched {
         let now = Instant::now();
         Watched {
             stream,
+            plain,
             turns: Arc::new(AtomicUsize::new(0)),
             turns_seen: 0,
             in_head: true,
@@ -93,6 +96,7 @@ impl Watched {
             return Poll::Pending;
         }
         if self.in_head
+            && self.plain
             && let Err(error) = self.stream.try_write(TOO_SLOW.as_bytes())
         {
             tracing::debug!(%error, "a slow peer is gone");

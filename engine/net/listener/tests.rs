@@ -431,3 +431,65 @@ async fn an_address_that_is_taken_is_told() {
     let failure = Listener::bind(&address).await.err().unwrap();
     assert!(failure.message.contains(&address), "{failure}");
 }
+
+#[tokio::test]
+async fn with_a_certificate_only_tls_is_spoken_and_deadlines_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+    let files = Some((&*certificate, &*key));
+    let missing = Listener::bind_secure("127.0.0.1:0", files)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(missing.class, Class::Config);
+    assert!(missing.message.contains("a.pem"), "{missing}");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    crate::world::disk::write_atomic(&certificate, made.cert.pem().as_bytes()).unwrap();
+    crate::world::disk::write_atomic(&key, made.signing_key.serialize_pem().as_bytes()).unwrap();
+    let certified = Certified::load(&certificate, &key).unwrap();
+    let limits = Limits {
+        head_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let listener = Listener::open("127.0.0.1:0", limits, Some(certified))
+        .await
+        .unwrap();
+    listener.set_ready();
+    let echo = Echo {
+        body_max: 1024,
+        waits: Duration::ZERO,
+    };
+    let _registration = listener.register(Method::POST, "/echo", Arc::new(echo));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let mut stream = connector.connect(name.clone(), stream).await.unwrap();
+    // Two requests over one connection, the second one without a `close` before it.
+    for _ in 0..2 {
+        let request = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+        stream.write_all(request).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let many = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..many]).into_owned();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.contains("POST /echo 3"),
+            "{answer}"
+        );
+    }
+    drop(stream);
+    // Who speaks no TLS gets no answer in the clear, and neither does who says nothing.
+    let plain = exchange(
+        &listener,
+        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+    )
+    .await;
+    assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    let silent = exchange(&listener, "").await;
+    assert!(!silent.contains("HTTP/1.1"), "{silent}");
+    listener.stop(Duration::from_secs(1)).await;
+}

@@ -8,6 +8,8 @@ use super::{Case, Look, Looking};
 use crate::failure::{Class, Failure};
 use crate::flow::notify::{Mail, Notify, Webhook};
 use crate::flow::plan::{Action, Project};
+use crate::flow::settings::Settings;
+use crate::net::certified::Certified;
 use crate::net::http::Options;
 use crate::net::mail::Server;
 use crate::source;
@@ -15,7 +17,7 @@ use crate::system::System;
 use crate::system::broker::Broker;
 use crate::system::database::Database;
 use crate::system::reach::{Reached, reach_url};
-use crate::world::Pending;
+use crate::world::{Pending, disk};
 
 /// How many days before its end a certificate is spoken of.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -137,6 +139,36 @@ fn judge(case: &Case, name: &str, url: &str, reached: &Reached) -> Vec<Look> {
         let help =
             "set this machine's clock by a time server; if it is right, tell the system's owner";
         looks.push(Look::warn("clock", found, help));
+    }
+    looks
+}
+
+/// The certificates that the engine itself serves with: of senders, and of the admin API.
+pub(super) async fn served(case: &Case, settings: &Settings) -> Vec<Look> {
+    let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    let given = [("senders", settings.tls.as_ref()), ("the admin API", admin)];
+    let mut looks = Vec::new();
+    for (whose, tls) in given {
+        let Some(tls) = tls else { continue };
+        let (certificate, key) = (case.root.join(&tls.certificate), case.root.join(&tls.key));
+        let loaded = disk::aside(move || Certified::load(&certificate, &key)).await;
+        looks.push(match loaded {
+            Err(failure) => Look::fail(
+                "certificate",
+                failure.message,
+                "the engine does not start without it: put both files there, PEM, that fit each other",
+            ),
+            Ok(certified) => {
+                let now_ms = case.world.clock.now_ms();
+                let days = certified.until_ms().map(|ms| (ms - now_ms).div_euclid(DAY_MS));
+                let days = days.unwrap_or(i64::MAX / DAY_MS);
+                let found = format!("the one for {whose} is good for {days} days");
+                match days < CERTIFICATE_DAYS {
+                    true => Look::warn("certificate", found, "have it renewed before it ends; a new one is taken without a restart"),
+                    false => Look::ok("certificate", found),
+                }
+            }
+        });
     }
     looks
 }

@@ -156,6 +156,8 @@ pub async fn examine(case: &Case) -> Vec<Look> {
         ));
         let listener = machine::listener(&places.door, &places.listen);
         looking.push(Looking::new("listener", listener));
+        let served = connections::served(case, &places.settings);
+        looking.push(Looking::new("certificate", served));
         looking.extend(connections::told(&places.settings.notify, case.within));
     }
     if let Some(project) = &loaded.project {

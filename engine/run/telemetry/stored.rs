@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::run::reload::short;
 use crate::store::books::Counts;
 use crate::store::measures::{Measures, Standing};
 use crate::world::metrics::text::Readings;
@@ -29,6 +30,25 @@ pub(super) fn read(
         let labels = [&*open.flow, &*open.class];
         readings.add(words::OPEN, &labels, open.exceptions as f64);
         readings.add(words::ISSUES, &[&open.flow], open.issues as f64);
+    }
+    for toggle in &measures.toggles {
+        if !toggle.is_over(now_ms) {
+            let labels = [&*toggle.target.to_string(), toggle.how.name()];
+            readings.raise(words::STOPPED, &labels, toggle.since_ms as f64 / 1_000.0);
+        }
+    }
+    if let Some((canary, sides)) = &measures.canary {
+        if canary.terms.when.is_none() {
+            let share = f64::from(canary.share) / 10_000.0;
+            readings.add(words::CANARY_SHARE, &[short(&canary.revision)], share);
+        }
+        for (flow, sides) in sides {
+            for (name, side) in [("base", &sides.base), ("candidate", &sides.candidate)] {
+                let labels = [&**flow, name];
+                readings.add(words::CANARY_TAKEN, &labels, side.taken as f64);
+                readings.add(words::CANARY_EXCEPTED, &labels, side.excepted as f64);
+            }
+        }
     }
 }
 
@@ -79,8 +99,57 @@ fn of_queue(readings: &mut Readings, queue: &Standing, now_ms: i64) {
 mod tests {
     use super::*;
     use crate::store::books::Books;
+    use crate::store::canaries::{Canary, Sides};
+    use crate::store::toggles::{How, Target, Toggle};
     use crate::world::metrics::Metrics;
     use crate::world::metrics::text::Form;
+
+    #[test]
+    fn what_is_stopped_and_a_canary_are_seen_while_they_last() {
+        let toggle = |target: &str, until_ms| Toggle {
+            target: Target::parse(target).unwrap(),
+            how: How::Paused,
+            who: "anna".to_owned(),
+            why: "the ERP is moved".to_owned(),
+            since_ms: 5_000,
+            until_ms,
+        };
+        let canary: Canary = serde_json::from_value(serde_json::json!({
+            "id": 1, "revision": "abcdef", "base": "123456", "terms": {"flows": {}, "worse_by": 500, "least": 20}, "share": 2500,
+            "state": "running", "at_ms": 1, "who": "anna", "why": "tax", "ended_at_ms": null, "ended_by": null, "ended_why": null,
+        }))
+        .unwrap();
+        let mut sides = Sides::default();
+        (sides.candidate.taken, sides.candidate.excepted) = (7, 1);
+        let measures = Measures {
+            toggles: vec![
+                toggle("orders/erp", None),
+                toggle("system:erp", Some(9_000)),
+            ],
+            canary: Some((canary, [(Arc::from("orders"), sides)].into())),
+            ..Measures::default()
+        };
+        let at = |now_ms| {
+            let mut readings = Readings::default();
+            read(&mut readings, &measures, &BTreeSet::new(), now_ms);
+            Metrics::default().text(readings, Form::Plain)
+        };
+        let (during, after) = (at(8_000), at(9_000));
+        let erp = "crossdock_stopped_since_timestamp_seconds{target=\"system:erp\",state=\"paused\"} 5.0\n";
+        assert!(
+            during.contains(erp) && !after.contains(erp),
+            "{during}{after}"
+        );
+        for line in [
+            "crossdock_stopped_since_timestamp_seconds{target=\"orders/erp\",state=\"paused\"} 5.0\n",
+            "crossdock_canary_share_ratio{revision=\"abcdef\"} 0.25\n",
+            "crossdock_canary_messages_total{flow=\"orders\",side=\"candidate\"} 7.0\n",
+            "crossdock_canary_exceptions_total{flow=\"orders\",side=\"candidate\"} 1.0\n",
+            "crossdock_canary_messages_total{flow=\"orders\",side=\"base\"} 0.0\n",
+        ] {
+            assert!(after.contains(line), "{line} in {after}");
+        }
+    }
 
     #[test]
     fn books_that_do_not_balance_are_seen_and_flows_of_the_past_are_not() {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -73,15 +74,8 @@ impl Tracer {
         let Some(given) = given else {
             return Ok(Tracer::default());
         };
-        let collector = Collector {
-            url: traces_url(&given.endpoint).map_err(Failure::config)?,
-            headers: headers(given)?,
-            resource: vec![
-                ("service.name", "crossdock".to_owned()),
-                ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("service.instance.id", format!("{}:{who}", machine())),
-            ],
-        };
+        let url = traces_url(&given.endpoint).map_err(Failure::config)?;
+        let collector = collector(given, url, who)?;
         let (exporter, sending) = Exporter::start(collector, world, stop.clone())?;
         keepers.spawn(sending);
         let share = given.sample.unwrap_or(SAMPLE_DEFAULT).clamp(0.0, 1.0);
@@ -320,6 +314,19 @@ fn method(request: &Request) -> Option<&str> {
     let rest = request.bytes.strip_prefix(b"{\"method\":\"")?;
     let end = rest.iter().position(|byte| *byte == b'"')?;
     std::str::from_utf8(&rest[..end]).ok()
+}
+
+/// A collector at this URL, and what it is told about this engine.
+pub(super) fn collector(given: &Otlp, url: Url, who: &str) -> Result<Collector, Failure> {
+    Ok(Collector {
+        url,
+        headers: headers(given)?,
+        resource: vec![
+            ("service.name", "crossdock".to_owned()),
+            ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("service.instance.id", format!("{}:{who}", machine())),
+        ],
+    })
 }
 
 fn headers(given: &Otlp) -> Result<HeaderMap, Failure> {

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use super::super::approvals::ApprovalChange;
 use super::super::canaries::{CanaryChange, CanaryState};
 use super::super::commit::{Commit, Committed};
 use super::super::decisions::{Decided, Decision, Deed};
 use super::super::replays::{ReplayChange, ReplayId, ReplayState};
 use super::super::reruns::{Rerun, Rerunning};
 use super::super::revisions::RevisionChange;
+use super::super::sessions::SessionChange;
 use super::super::shadows::ShadowChange;
 use super::super::toggles::{How, Target, ToggleChange};
 use super::super::tokens::{Issued, TokenChange};
@@ -16,6 +18,8 @@ use super::{Acting, Entry};
 /// What a commit has done, in its order. What a list does with its items is told by the list.
 pub(super) fn of(commit: &Commit, committed: &Committed) -> Vec<Entry> {
     let mut entries = commit.audit.clone();
+    let asked = commit.approvals.iter().zip(&committed.approvals);
+    entries.extend(asked.filter_map(|(change, applied)| of_approval(commit, change, *applied)));
     if !commit.replays.iter().any(of_an_item) {
         let decided = commit.decisions.iter().zip(&committed.decisions);
         entries.extend(decided.map(|(decision, decided)| of_decision(commit, decision, decided)));
@@ -34,6 +38,8 @@ pub(super) fn of(commit: &Commit, committed: &Committed) -> Vec<Entry> {
     entries.extend(shadows.filter_map(|change| of_shadow(commit, change)));
     let issued = commit.tokens.iter().zip(&committed.tokens);
     entries.extend(issued.filter_map(|(change, issued)| of_token(commit, change, issued)));
+    let sessions = commit.sessions.iter();
+    entries.extend(sessions.filter_map(|change| of_session(commit, change)));
     entries
 }
 
@@ -324,5 +330,65 @@ fn of_token(commit: &Commit, change: &TokenChange, issued: &Issued) -> Option<En
         }
         TokenChange::Revoke { name } => Some(entry("token.revoke", name.clone(), None)),
         TokenChange::Used { .. } => None,
+    }
+}
+
+fn of_session(commit: &Commit, change: &SessionChange) -> Option<Entry> {
+    let entry = |action: &'static str, name: &str| Entry {
+        acting: by(commit, "crossdock"),
+        action: action.into(),
+        target_kind: "session",
+        target: name.to_owned(),
+        reason: None,
+        outcome: "done",
+        detail: None,
+    };
+    match change {
+        SessionChange::Begin(new) => Some(Entry {
+            detail: Some(format!(
+                "{} at {}; groups {}; ends {}",
+                new.subject,
+                new.issuer,
+                new.groups.join(", "),
+                new.ends_at_ms
+            )),
+            ..entry("session.begin", &new.name)
+        }),
+        SessionChange::End(_, name) => Some(entry("session.end", name)),
+        SessionChange::EndAll(name) => Some(entry("session.end-all", name)),
+        SessionChange::Used(_) => None,
+    }
+}
+
+fn of_approval(commit: &Commit, change: &ApprovalChange, applied: Option<i64>) -> Option<Entry> {
+    let entry = |action: &'static str, who: &str, id: Option<i64>| Entry {
+        acting: by(commit, who),
+        action: action.into(),
+        target_kind: "approval",
+        target: id.map_or_else(String::new, |id| id.to_string()),
+        reason: None,
+        outcome: if applied.is_some() { "done" } else { "refused" },
+        detail: None,
+    };
+    match change {
+        ApprovalChange::Ask(new) => Some(Entry {
+            reason: new.why.clone(),
+            detail: Some(format!("{}; {} items", new.said, new.items.len())),
+            ..entry("approval.ask", &new.who, applied)
+        }),
+        ApprovalChange::Approve { id, who, why } => Some(Entry {
+            reason: why.clone(),
+            ..entry("approval.approve", who, Some(*id))
+        }),
+        ApprovalChange::Refuse { id, who, why } => Some(Entry {
+            reason: Some(why.clone()),
+            ..entry("approval.refuse", who, Some(*id))
+        }),
+        ApprovalChange::End(id) => Some(Entry {
+            reason: Some("nobody has decided in time".to_owned()),
+            ..entry("approval.end", "crossdock", Some(*id))
+        }),
+        // The decisions of the commit tell it.
+        ApprovalChange::Take { .. } | ApprovalChange::Finish(_) => None,
     }
 }

@@ -129,10 +129,16 @@ words! {
     BOOKS_RUNS Gauge, Store, "crossdock_books_runs" ["flow" "state"] "The books: accepted messages by where they are: delivered, filtered, discarded, compensated, in_flight, in_exceptions";
     BOOKS_IMBALANCE Gauge, Store, "crossdock_books_imbalance" ["flow"] "By how many messages the books do not balance: 0, or the engine has a defect";
 
+    STOPPED Gauge, Store, "crossdock_stopped_since_timestamp_seconds" ["target" "state"] "Since when a flow, a step (flow/step) or a system (system:name) is paused, disabled or draining, in seconds since 1970; absent for what goes on";
+    CANARY_SHARE Gauge, Store, "crossdock_canary_share_ratio" ["revision"] "Which share of the keys the canary that runs takes, from 0 to 1; absent where an expression decides";
+    CANARY_TAKEN Counter, Store, "crossdock_canary_messages" ["flow" "side"] "Messages that came in since the canary that runs began: of the candidate, and of the base";
+    CANARY_EXCEPTED Counter, Store, "crossdock_canary_exceptions" ["flow" "side"] "How many of these ended in an exception";
+
     HTTP_REQUESTS Counter, Engine, "crossdock_http_requests" ["listener" "route" "method" "status"] "Requests, by the path as it was registered";
     HTTP_SECONDS Histogram(SHORT), Engine, "crossdock_http_request_duration_seconds" ["listener" "route"] "From a request's head to its answer";
     OTLP_EXPORTED Counter, Engine, "crossdock_otlp_spans_exported" [] "Spans that the collector of traces has taken";
     OTLP_DROPPED Counter, Engine, "crossdock_otlp_spans_dropped" [] "Spans that were dropped: too many waited, or the collector did not take them";
+    OTLP_METRICS Counter, Engine, "crossdock_otlp_metrics_sent" ["result"] "How often these numbers were sent to the collector: sent, failed";
     LOG_LINES Counter, Process, "crossdock_log_lines" ["level"] "Lines of the log, those that were summarised included";
 
     WORKERS Gauge, Process, "crossdock_runtime_workers" [] "Threads that work on messages";
