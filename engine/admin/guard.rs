@@ -50,7 +50,7 @@ pub(super) async fn know(
         .unwrap_or(&Peer::Net(([0, 0, 0, 0], 0).into()));
     let id = request_id(&door, request.headers());
     let path = request.uri().path().replace("/-/", ":");
-    let what = format!("{} {path}", request.method());
+    let what = format!("{} {}", request.method(), without_key(&path));
     let mut response = match admit(&door, peer, request.headers(), &id, &what).await {
         Err(problem) => problem.into_response(),
         Ok((asker, _place)) => {
@@ -68,6 +68,15 @@ pub(super) async fn know(
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// A path as it is written down: the value of a business key may be personal.
+fn without_key(path: &str) -> String {
+    let journey = path.split_once("/journeys/");
+    match journey.and_then(|(before, key)| Some((before, key.split_once('/')?.0))) {
+        Some((before, name)) => format!("{before}/journeys/{name}/.."),
+        None => path.to_owned(),
+    }
 }
 
 async fn admit(

@@ -33,6 +33,7 @@ pub mod rights;
 pub mod routes;
 pub mod shown;
 mod stops;
+mod taps;
 mod throttle;
 pub mod tokens;
 mod views;

@@ -20,7 +20,7 @@ use utoipa::{PartialSchema, Path, ToSchema};
 
 use super::problem::Problem;
 use super::rights::{Object, Right};
-use super::{Door, acts, changes, guard, read, stops, tokens};
+use super::{Door, acts, changes, guard, read, stops, taps, tokens};
 
 /// Before every path.
 pub(super) const BASE: &str = "/api/v1";
@@ -69,11 +69,12 @@ impl Reach {
 /// The table. A new path is a function with its description, and a row here.
 fn table() -> Vec<Row> {
     use Reach::{Flows, Whole};
-    use Right::{Audit, Deploy, Metadata, Note, Operate, Retry, Tokens};
+    use Right::{Audit, Deploy, Erase, Metadata, Note, Operate, Retry, Tokens};
     vec![
         row::<read::__path_status, _, _>(Metadata, Flows, read::status),
         row::<read::__path_flows, _, _>(Metadata, Flows, read::flows),
         row::<read::__path_flow, _, _>(Metadata, Flows, read::flow),
+        row::<taps::__path_tap, _, _>(Metadata, Flows, taps::tap),
         row::<read::__path_runs, _, _>(Metadata, Flows, read::runs),
         row::<read::__path_run, _, _>(Metadata, Flows, read::run),
         row::<acts::__path_again, _, _>(Retry, Flows, acts::again),
@@ -106,6 +107,7 @@ fn table() -> Vec<Row> {
         row::<stops::__path_stop, _, _>(Operate, Whole, stops::stop),
         row::<read::__path_audit, _, _>(Audit, Whole, read::audit),
         row::<read::__path_verify, _, _>(Audit, Whole, read::verify).within(LONG_TIMEOUT),
+        row::<stops::__path_erase, _, _>(Erase, Whole, stops::erase),
         row::<tokens::__path_tokens, _, _>(Tokens, Whole, tokens::tokens),
         row::<tokens::__path_create, _, _>(Tokens, Whole, tokens::create).secret(),
         row::<tokens::__path_revoke, _, _>(Tokens, Whole, tokens::revoke),

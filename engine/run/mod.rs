@@ -38,6 +38,7 @@ mod lead;
 mod live;
 mod notify;
 mod offered;
+pub mod privacy;
 mod recompute;
 pub mod reload;
 pub mod replay;
@@ -48,6 +49,7 @@ mod stage;
 pub mod supervisor;
 mod sweep;
 mod systems;
+pub mod tap;
 pub mod telemetry;
 pub mod test;
 pub mod toggles;
@@ -78,6 +80,7 @@ pub(crate) struct Shared {
     batch_max: usize,
     meters: telemetry::Meters,
     tracer: telemetry::traces::Tracer,
+    taps: Arc<tap::Taps>,
 }
 
 impl Shared {

@@ -9,6 +9,7 @@ use super::entry;
 use super::fragments::{self, Fragment};
 use super::order;
 use super::parts;
+use super::personal;
 use super::sinks;
 use super::steps::{self, Draft};
 use super::types::asked::Asked;
@@ -154,6 +155,7 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
     body(&mut cx, &mut draft, node);
     let once = once(&mut cx, &head, node, &draft, ready.as_ref());
     let order = order::check(&mut cx, &head, node);
+    let personal = personal::check(&mut cx, node);
     overlap(&mut cx, node, ready.as_ref());
     unheard_refusal(&mut cx, node, accepts.as_ref(), ready.as_ref());
     let source_place = node
@@ -193,6 +195,7 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
             keys,
             once,
             order,
+            personal: Arc::new(personal),
             nodes: draft.nodes,
             sagas: draft.sagas,
         }));

@@ -12,7 +12,9 @@ use super::{ADDITIVE, READABLE_BY, newer};
 const BASE: usize = 10;
 
 /// Step n brings a store from version `BASE` + n to the next. A step that has shipped never changes.
-const STEPS: &[&str] = &[SHARED, VIEWS, REVISIONS, TOGGLES, CANARIES, ADMIN, CALLS];
+const STEPS: &[&str] = &[
+    SHARED, VIEWS, REVISIONS, TOGGLES, CANARIES, ADMIN, CALLS, PERSONAL,
+];
 
 /// What several engines need:
 /// - `engines` says which transaction of each start of an engine was the last that counts: the answer to a commit that was not answered
@@ -106,6 +108,14 @@ CREATE TABLE calls (
   day BIGINT NOT NULL, api TEXT NOT NULL, client TEXT NOT NULL, count BIGINT NOT NULL, last_at BIGINT NOT NULL,
   PRIMARY KEY (day, api, client)
 ) WITH (fillfactor = 50);
+";
+
+/// See `store::personal`.
+const PERSONAL: &str = "
+CREATE TABLE personal (
+  flow TEXT NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (flow, kind, what)
+);
+ALTER TABLE runs ADD COLUMN erased_at BIGINT;
 ";
 
 /// All tables as they were when the store came to PostgreSQL. Texts are compared byte by byte, as on SQLite (`byte_by_byte`). Rows that change
