@@ -266,6 +266,7 @@ fn who_may_and_says_so_sees_it_and_that_is_written_down() {
     let run = refused["run"].to_string();
     let shown = site.sandbox.prints(&["runs", &run, "--reveal", "--json"]);
     assert!(shown.contains(EMAIL), "{shown}");
+    let id = refused["id"].to_string();
     let rows = site.audited("personal.reveal");
     let told: Vec<_> = rows
         .iter()
@@ -274,7 +275,7 @@ fn who_may_and_says_so_sees_it_and_that_is_written_down() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(
         rows.iter()
-            .any(|row| row["actor"] == "privacy" && row["target"] == refused["id"].to_string())
+            .any(|row| row["actor"] == "privacy" && row["target"].as_str() == Some(&id))
     );
 }
 

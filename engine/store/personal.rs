@@ -70,10 +70,15 @@ impl Veil {
 
     /// Masks the business key by which a list of runs was chosen.
     pub fn list(&self, row: &mut ReplayRow) {
+        row.filter = self.filter(&row.filter);
+    }
+
+    /// The words of such a choice, `flow orders, key customer=..`, without what is personal.
+    pub fn filter(&self, words: &str) -> String {
         if self.is_empty() {
-            return;
+            return words.to_owned();
         }
-        let parts = row.filter.split(", ").map(|part| {
+        let parts = words.split(", ").map(|part| {
             let Some(key) = part.strip_prefix("key ") else {
                 return part.to_owned();
             };
@@ -84,7 +89,7 @@ impl Veil {
                 None => format!("key {MASK}"),
             }
         });
-        row.filter = parts.collect::<Vec<_>>().join(", ");
+        parts.collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -158,9 +158,7 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
     let personal = personal::check(&mut cx, node);
     overlap(&mut cx, node, ready.as_ref());
     unheard_refusal(&mut cx, node, accepts.as_ref(), ready.as_ref());
-    let source_place = node
-        .entry("source")
-        .map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span));
+    let source_place = source_place(&cx, node);
     let high = cx.high;
     let mut checked = Checked {
         plan: None,
@@ -201,6 +199,11 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
         }));
     }
     checked
+}
+
+fn source_place(cx: &Cx<'_>, node: &Node) -> Place {
+    let source = node.entry("source");
+    source.map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span))
 }
 
 /// A file or a schedule cannot be told that its body is refused: the body would be gone.
