@@ -1,7 +1,7 @@
 //! What is personal in the messages of each flow of a project: what the flow itself says, the business keys that are made of it, and what comes
 //! from flows that hand messages over to it. There the names of the properties count, because the body may have another shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::governance::reads;
@@ -40,6 +40,16 @@ pub fn of(project: &Project) -> BTreeMap<Arc<str>, Rules> {
                 rules.keys.insert(name.to_string());
             }
         }
+    }
+    // A message brings its keys along.
+    let mut brought: Vec<(Arc<str>, BTreeSet<String>)> = Vec::new();
+    for (flow, rules) in &found {
+        let behind = project.plans.get(flow).map(|plan| behind(project, plan));
+        let behind = behind.into_iter().flatten();
+        brought.extend(behind.map(|flow| (flow, rules.keys.clone())));
+    }
+    for (flow, keys) in brought {
+        found.entry(flow).or_default().keys.extend(keys);
     }
     found
 }
