@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::format::FormatFault;
 use crate::mapping::Mapping;
 use crate::message::{Message, MessageId};
+use crate::personal::Rules;
 use crate::schema::{Schema, Schemas};
 use crate::source::clients::Clients;
 use crate::system::System;
@@ -184,6 +185,8 @@ pub struct Context<'a> {
     pub tables: &'a Tables,
     /// The step's id: part of what `uuid()` depends on.
     pub step: &'a str,
+    /// What the flow says is personal.
+    pub personal: &'a Rules,
 }
 
 impl Context<'_> {

@@ -16,6 +16,7 @@ pub mod message;
 pub mod expression;
 pub mod format;
 pub mod mapping;
+pub mod personal;
 pub mod schema;
 pub mod template;
 pub mod yaml;

@@ -222,6 +222,7 @@ async fn rig_of(folder: &Path, action: Action, on_failure: Vec<(Class, OnFailure
             version: None,
         }),
         order: None,
+        personal: Arc::default(),
         nodes: vec![
             node("erp", action, on_failure),
             node("spare", Action::Discard, Vec::new()),

@@ -33,6 +33,7 @@ mod lsp;
 mod notices;
 mod order;
 mod parts;
+mod personal;
 mod queues;
 mod reference;
 mod reload;

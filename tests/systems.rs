@@ -274,6 +274,7 @@ fn plan(name: &Arc<str>, target: &Arc<Target>, feed: mpsc::Receiver<Offer>) -> P
         keys: Vec::new(),
         once: None,
         order: None,
+        personal: Arc::default(),
         sagas: Vec::new(),
         nodes: vec![node],
     }

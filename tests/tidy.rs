@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
         "schema",
         "template",
         "format",
+        "personal",
     ],
     &["world", "net"],
     &[

@@ -112,7 +112,7 @@ pub struct ShadowEnd {
 pub struct MakeToken {
     /// Its name, for people and for the audit log: no other valid token has it.
     pub name: String,
-    /// What it may do: `viewer`, `business`, `operator`, `engineer`, `approver`, `auditor`, `admin`.
+    /// What it may do: `viewer`, `business`, `operator`, `engineer`, `approver`, `auditor`, `privacy`, `admin`.
     pub roles: Vec<String>,
     /// For which flows: names, with `*` for any letters. Nothing here: all, and what belongs to no flow.
     #[serde(default)]

@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::rights::{Actor, Object, Refusal, Right, authorise};
 use crate::run::desk::Desk;
 use crate::store::Store;
+use crate::store::personal::Veil;
 
 /// How many items a page has where nobody says so, and at most.
 const LIMIT_DEFAULT: usize = 50;
@@ -79,6 +80,23 @@ impl Asker {
     /// Whether they see all flows.
     pub(super) fn sees_all(&self) -> bool {
         authorise(&self.actor, Right::Metadata, Object::Whole).is_ok()
+    }
+
+    /// What is hidden from everybody who does not ask to see it.
+    pub(super) async fn veil(&self) -> Result<Veil, Problem> {
+        Ok(self.store().veil().await?)
+    }
+
+    /// They want to see what is personal of something that belongs to a flow. If they may, that is written down before they do.
+    pub(super) async fn reveal(
+        &self,
+        flow: &str,
+        kind: &'static str,
+        which: i64,
+    ) -> Result<(), Problem> {
+        self.may(Right::Payload, Object::Flow(flow))?;
+        self.may(Right::Personal, Object::Flow(flow))?;
+        Ok(self.desk.reveals(kind, which, flow).await?)
     }
 
     /// Their name.

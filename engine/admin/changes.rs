@@ -129,7 +129,7 @@ async fn next(
     }
 }
 
-fn is_valid(asker: &Asker) -> bool {
+pub(super) fn is_valid(asker: &Asker) -> bool {
     let until = asker.actor.until_ms;
     until.is_none_or(|until| until > asker.store().now_ms())
 }

@@ -51,7 +51,7 @@ pub(super) async fn know(
         .unwrap_or(&Peer::Net(([0, 0, 0, 0], 0).into()));
     let id = request_id(&door, request.headers());
     let path = request.uri().path().replace("/-/", ":");
-    let what = format!("{} {path}", request.method());
+    let what = format!("{} {}", request.method(), without_key(&path));
     let asked = (request.method(), request.headers());
     let response = match admit(&door, peer, asked, &id, &what).await {
         Err(problem) => problem.into_response(),
@@ -100,6 +100,15 @@ fn signed(mut response: Response, id: &str) -> Response {
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// A path as it is written down: the value of a business key may be personal.
+fn without_key(path: &str) -> String {
+    let journey = path.split_once("/journeys/");
+    match journey.and_then(|(before, key)| Some((before, key.split_once('/')?.0))) {
+        Some((before, name)) => format!("{before}/journeys/{name}/.."),
+        None => path.to_owned(),
+    }
 }
 
 async fn admit(

@@ -37,6 +37,7 @@ mod session;
 mod shadows;
 pub mod shown;
 mod stops;
+mod taps;
 mod throttle;
 pub mod tokens;
 mod views;

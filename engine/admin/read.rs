@@ -120,7 +120,9 @@ pub(super) async fn runs(asker: Asker, Asked(query): Asked<RunsQuery>) -> Answer
         before: cut.at.map(RunId),
         limit: cut.limit,
     };
-    let rows = asker.store().runs(filter).await?;
+    let mut rows = asker.store().runs(filter).await?;
+    let veil = asker.veil().await?;
+    rows.iter_mut().for_each(|row| veil.row(row));
     let shown = |row: &_| Some(Run::from(row)).filter(|run| asker.sees(&run.flow));
     Ok(Json(Page::of(&cut, &rows, |row| row.run.0, shown)))
 }
@@ -139,13 +141,33 @@ fn named<T>(
     }
 }
 
+/// How something is to be shown.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShownQuery {
+    /// With what is personal, which is masked otherwise. Needs the right `personal`, and is written into the audit log.
+    reveal: Option<bool>,
+}
+
 /// A run with its timeline, by its number or its message's id.
-#[utoipa::path(get, path = "/runs/{run}", tag = "runs", params(("run" = String, Path, description = "Its number, or its message's id")),
+#[utoipa::path(get, path = "/runs/{run}", tag = "runs", params(("run" = String, Path, description = "Its number, or its message's id"), ShownQuery),
     responses((status = 200, description = "The run", body = WholeRun)))]
-pub(super) async fn run(asker: Asker, Within(which): Within<String>) -> Answer<WholeRun> {
+pub(super) async fn run(
+    asker: Asker,
+    Within(which): Within<String>,
+    Asked(query): Asked<ShownQuery>,
+) -> Answer<WholeRun> {
     let found = asker.store().run(&which).await?;
-    let found = found.ok_or_else(Problem::not_there)?;
+    let mut found = found.ok_or_else(Problem::not_there)?;
     asker.may(Right::Metadata, Object::Flow(&found.row.flow))?;
+    if query.reveal == Some(true) {
+        let row = &found.row;
+        asker.reveal(&row.flow, "run", row.run.0).await?;
+    } else {
+        let veil = asker.veil().await?;
+        asker.store().cover_run(&veil, &mut found).await?;
+    }
     Ok(Json(WholeRun::of(&found, asker.has(Right::Payload))))
 }
 
@@ -187,7 +209,9 @@ pub(super) async fn journey(
 }
 
 async fn found(asker: &Asker, key: &str, paged: &Paged) -> Answer<Page<Run>> {
-    let rows = asker.store().journey(key).await?;
+    let mut rows = asker.store().journey(key).await?;
+    let veil = asker.veil().await?;
+    rows.iter_mut().for_each(|row| veil.row(row));
     let seen = rows.iter().filter(|row| asker.sees(&row.flow));
     Ok(Json(Page::of_all(paged, seen.map(Run::from).collect())?))
 }
@@ -253,16 +277,23 @@ pub(super) async fn exceptions(
 }
 
 /// An exception with all that is known of it. Its `ETag` can be sent as `If-Match` with what is done about it.
-#[utoipa::path(get, path = "/exceptions/{id}", tag = "exceptions", params(("id" = i64, Path, description = "Its number")),
+#[utoipa::path(get, path = "/exceptions/{id}", tag = "exceptions", params(("id" = i64, Path, description = "Its number"), ShownQuery),
     responses((status = 200, description = "The exception", body = WholeException,
         headers(("ETag" = String, description = "Changes with everything that is done about it")))))]
 pub(super) async fn exception(
     asker: Asker,
     Within(id): Within<i64>,
+    Asked(query): Asked<ShownQuery>,
 ) -> Result<([(HeaderName, String); 1], Json<WholeException>), Problem> {
     let found = asker.store().exception(ExceptionId(id)).await?;
-    let found = found.ok_or_else(Problem::not_there)?;
+    let mut found = found.ok_or_else(Problem::not_there)?;
     asker.may(Right::Metadata, Object::Flow(&found.row.flow))?;
+    if query.reveal == Some(true) {
+        asker.reveal(&found.row.flow, "exception", id).await?;
+    } else {
+        let veil = asker.veil().await?;
+        asker.store().cover_exception(&veil, &mut found).await?;
+    }
     let tag = format!("\"{id}-{}\"", found.version());
     let whole = WholeException::of(&found, asker.has(Right::Payload));
     Ok(([(header::ETAG, tag)], Json(whole)))
@@ -298,7 +329,9 @@ pub(super) async fn systems(asker: Asker, Asked(paged): Asked<Paged>) -> Answer<
 /// Lists of runs that are done again, the newest first.
 #[utoipa::path(get, path = "/replays", tag = "replays", params(Paged), responses((status = 200, description = "Lists", body = Page<Replay>)))]
 pub(super) async fn replays(asker: Asker, Asked(paged): Asked<Paged>) -> Answer<Page<Replay>> {
-    let all = asker.store().replays(LISTS).await?;
+    let mut all = asker.store().replays(LISTS).await?;
+    let veil = asker.veil().await?;
+    all.iter_mut().for_each(|row| veil.list(row));
     Ok(Json(Page::of_all(
         &paged,
         all.iter().map(Replay::from).collect(),
@@ -310,7 +343,8 @@ pub(super) async fn replays(asker: Asker, Asked(paged): Asked<Paged>) -> Answer<
     responses((status = 200, description = "The list", body = Replay)))]
 pub(super) async fn replay(asker: Asker, Within(id): Within<i64>) -> Answer<Replay> {
     let found = asker.store().replay(ReplayId(id)).await?;
-    let found = found.ok_or_else(Problem::not_there)?;
+    let mut found = found.ok_or_else(Problem::not_there)?;
+    asker.veil().await?.list(&mut found);
     Ok(Json(Replay::from(&found)))
 }
 

@@ -11,6 +11,10 @@ pub enum Right {
     Metadata,
     /// See bodies, requests and answers.
     Payload,
+    /// See what is personal in them, when they say that they want to.
+    Personal,
+    /// Take what is personal out of messages that have ended.
+    Erase,
     /// Take an exception, leave notes, put it off.
     Note,
     /// Let one message go on.
@@ -47,15 +51,19 @@ pub enum Role {
     Approver,
     /// Sees everything, and changes nothing.
     Auditor,
+    /// Answers for personal data: sees it, and takes it out.
+    Privacy,
     /// May do everything.
     Admin,
 }
 
 impl Right {
     /// All of them.
-    pub const ALL: [Right; 10] = [
+    pub const ALL: [Right; 12] = [
         Right::Metadata,
         Right::Payload,
+        Right::Personal,
+        Right::Erase,
         Right::Note,
         Right::Retry,
         Right::Edit,
@@ -71,6 +79,8 @@ impl Right {
         match self {
             Right::Metadata => "metadata",
             Right::Payload => "payload",
+            Right::Personal => "personal",
+            Right::Erase => "erase",
             Right::Note => "note",
             Right::Retry => "retry",
             Right::Edit => "edit",
@@ -85,13 +95,14 @@ impl Right {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 7] = [
+    pub const ALL: [Role; 8] = [
         Role::Viewer,
         Role::Business,
         Role::Operator,
         Role::Engineer,
         Role::Approver,
         Role::Auditor,
+        Role::Privacy,
         Role::Admin,
     ];
 
@@ -104,6 +115,7 @@ impl Role {
             Role::Engineer => "engineer",
             Role::Approver => "approver",
             Role::Auditor => "auditor",
+            Role::Privacy => "privacy",
             Role::Admin => "admin",
         }
     }
@@ -116,7 +128,8 @@ impl Role {
     /// What it may do.
     pub fn rights(self) -> &'static [Right] {
         use Right::{
-            Approve, Audit, Deploy, Edit, Metadata, Note, Operate, Payload, Retry, Tokens,
+            Approve, Audit, Deploy, Edit, Erase, Metadata, Note, Operate, Payload, Personal, Retry,
+            Tokens,
         };
         match self {
             Role::Viewer => &[Metadata],
@@ -124,9 +137,11 @@ impl Role {
             Role::Operator => &[Metadata, Payload, Note, Retry, Edit, Operate],
             Role::Engineer => &[Metadata, Payload, Note, Retry, Edit, Operate, Deploy],
             Role::Approver => &[Metadata, Payload, Note, Approve],
-            Role::Auditor => &[Metadata, Payload, Audit],
+            Role::Auditor => &[Metadata, Payload, Personal, Audit],
+            Role::Privacy => &[Metadata, Payload, Personal, Erase],
             Role::Admin => &[
-                Metadata, Payload, Note, Retry, Edit, Operate, Deploy, Approve, Audit, Tokens,
+                Metadata, Payload, Personal, Erase, Note, Retry, Edit, Operate, Deploy, Approve,
+                Audit, Tokens,
             ],
         }
     }
@@ -282,6 +297,7 @@ mod tests {
             Right::Operate,
             Right::Deploy,
             Right::Tokens,
+            Right::Erase,
         ];
         for role in [Role::Viewer, Role::Auditor] {
             assert!(!role.rights().iter().any(|right| changes.contains(right)));

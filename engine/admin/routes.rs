@@ -22,7 +22,7 @@ use utoipa::{PartialSchema, Path, ToSchema};
 
 use super::problem::Problem;
 use super::rights::{Object, Right};
-use super::{Door, acts, approvals, changes, guard, read, session, shadows, stops, tokens};
+use super::{Door, acts, approvals, changes, guard, read, session, shadows, stops, taps, tokens};
 
 /// Before every path.
 pub(super) const BASE: &str = "/api/v1";
@@ -75,11 +75,12 @@ impl Reach {
 /// The table. A new path is a function with its description, and a row here.
 fn table() -> Vec<Row> {
     use Reach::{Flows, Whole};
-    use Right::{Approve, Audit, Deploy, Metadata, Note, Operate, Retry, Tokens};
+    use Right::{Approve, Audit, Deploy, Erase, Metadata, Note, Operate, Retry, Tokens};
     vec![
         row::<read::__path_status, _, _>(Metadata, Flows, read::status),
         row::<read::__path_flows, _, _>(Metadata, Flows, read::flows),
         row::<read::__path_flow, _, _>(Metadata, Flows, read::flow),
+        row::<taps::__path_tap, _, _>(Metadata, Flows, taps::tap),
         row::<read::__path_runs, _, _>(Metadata, Flows, read::runs),
         row::<read::__path_run, _, _>(Metadata, Flows, read::run),
         row::<acts::__path_again, _, _>(Retry, Flows, acts::again),
@@ -118,6 +119,7 @@ fn table() -> Vec<Row> {
         row::<approvals::__path_refuse, _, _>(Metadata, Flows, approvals::refuse),
         row::<read::__path_audit, _, _>(Audit, Whole, read::audit),
         row::<read::__path_verify, _, _>(Audit, Whole, read::verify).within(LONG_TIMEOUT),
+        row::<stops::__path_erase, _, _>(Erase, Whole, stops::erase),
         row::<tokens::__path_tokens, _, _>(Tokens, Whole, tokens::tokens),
         row::<tokens::__path_create, _, _>(Tokens, Whole, tokens::create).secret(),
         row::<tokens::__path_revoke, _, _>(Tokens, Whole, tokens::revoke),

@@ -1,4 +1,4 @@
-//! What is stopped and let go on at run time, and canaries: each path asks for the rights, and hands on to the desk.
+//! What is stopped and let go on at run time, canaries, and what is erased: each path asks for the rights, and hands on to the desk.
 
 use axum::Json;
 
@@ -8,8 +8,10 @@ use super::problem::Problem;
 use super::rights::{Object, Right};
 use crate::failure::{Class, Failure};
 use crate::run::canary::{Shown, Trying};
+use crate::run::privacy::Erasing;
 use crate::run::toggles::{Toggled, Toggling};
 use crate::store::audit::ActorKind;
+use crate::store::erasure::Erased;
 use crate::store::toggles::Target;
 
 /// How many canaries are shown.
@@ -98,4 +100,13 @@ pub(super) async fn promote(asker: Asker, Given(wish): Given<CanaryEnd>) -> Answ
     responses((status = 200, description = "The canary", body = Shown)))]
 pub(super) async fn stop(asker: Asker, Given(wish): Given<CanaryEnd>) -> Answer<Shown> {
     Ok(Json(asker.desk.stop_canary(asker.who(), &wish.why).await?))
+}
+
+/// Takes what ended messages with a business key hold out of the store: bodies, requests, answers, texts and personal keys. With `dry_run`, which
+/// is the default, it only counts. What has not ended is named and left.
+#[utoipa::path(post, path = "/personal:erase", tag = "personal", request_body = Erasing,
+    responses((status = 200, description = "What was erased, or would be", body = Erased)))]
+pub(super) async fn erase(asker: Asker, Given(mut wish): Given<Erasing>) -> Answer<Erased> {
+    wish.who = asker.who().to_owned();
+    Ok(Json(asker.desk.erase(&wish).await?))
 }

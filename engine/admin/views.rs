@@ -38,6 +38,9 @@ pub(super) struct Run {
     state: String,
     /// The run whose turn is before this one's.
     waits_for: Option<Ahead>,
+    /// Since when what it held is erased, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased_at_ms: Option<i64>,
     /// Business keys.
     keys: BTreeMap<String, String>,
 }
@@ -409,6 +412,7 @@ impl From<&RunRow> for Run {
                 run: ahead.run.0,
                 key: ahead.key.clone(),
             }),
+            erased_at_ms: row.erased_at_ms,
             keys: keys(&row.keys),
         }
     }

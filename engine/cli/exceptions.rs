@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
+use super::office::Actor;
 use super::{FINDINGS, GOOD, ProjectArguments, Terminal, reader, runs, table, wait_for, written};
 use crate::admin::shown;
 use crate::failure::{Class, Failure};
@@ -23,6 +24,7 @@ mod acts;
   crossdock exceptions --issues              one line a cause
   crossdock exceptions --class ambiguous
   crossdock exceptions 7                     one: bodies, request, answer, what was done, history
+  crossdock exceptions 7 --reveal            the same, with personal data
   crossdock exceptions retry --issue 3f2a    all with the same cause go on
   crossdock exceptions discard 7 --reason 'cancelled by phone'
 
@@ -69,6 +71,9 @@ struct List {
     /// At most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
+    /// One exception: with what is personal in it, which is masked otherwise. It is written into the audit log
+    #[arg(long, requires = "exception")]
+    reveal: bool,
     /// Print JSON, one a line
     #[arg(long)]
     json: bool,
@@ -83,7 +88,7 @@ impl Exceptions {
             return act.run(terminal);
         }
         if let Some(id) = list.exception {
-            return show(id, list.json, &list.project, terminal);
+            return show(id, (list.json, list.reveal), &list.project, terminal);
         }
         let reader = reader(&list.project)?;
         if list.issues {
@@ -198,12 +203,12 @@ impl List {
 /// One exception with its full context.
 fn show(
     id: i64,
-    as_json: bool,
+    (as_json, reveal): (bool, bool),
     project: &ProjectArguments,
     terminal: &mut Terminal,
 ) -> Result<u8, Failure> {
     let reader = reader(project)?;
-    let Some(detail) = wait_for(reader.exception(ExceptionId(id)))? else {
+    let Some(mut detail) = wait_for(reader.exception(ExceptionId(id)))? else {
         writeln!(
             terminal.err,
             "crossdock: there is no exception {id}; `crossdock exceptions --all` lists them"
@@ -211,12 +216,15 @@ fn show(
         .ok();
         return Ok(FINDINGS);
     };
+    if reveal {
+        Actor::here().reveal(project, "exceptions", id)?;
+    } else {
+        let veil = wait_for(reader.veil())?;
+        wait_for(reader.cover_exception(&veil, &mut detail))?;
+    }
     if as_json {
-        written(writeln!(
-            terminal.out,
-            "{}",
-            shown::whole_exception(&detail)
-        ))?;
+        let whole = shown::whole_exception(&detail);
+        written(writeln!(terminal.out, "{whole}"))?;
         return Ok(GOOD);
     }
     print(&detail, terminal)?;

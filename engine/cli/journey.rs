@@ -30,7 +30,9 @@ pub(super) struct Journey {
 impl Journey {
     pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
         let reader = reader(&self.project)?;
-        let found = wait_for(reader.journey(&self.key))?;
+        let mut found = wait_for(reader.journey(&self.key))?;
+        let veil = wait_for(reader.veil())?;
+        found.iter_mut().for_each(|row| veil.row(row));
         if found.is_empty() {
             writeln!(terminal.err, "crossdock: no run has the key `{}`", self.key).ok();
             return Ok(FINDINGS);
@@ -41,7 +43,10 @@ impl Journey {
         let details = wait_for(async {
             let mut details = Vec::new();
             for row in &found {
-                details.extend(reader.run(&row.run.0.to_string()).await?);
+                if let Some(mut detail) = reader.run(&row.run.0.to_string()).await? {
+                    reader.cover_run(&veil, &mut detail).await?;
+                    details.push(detail);
+                }
             }
             Ok(details)
         })?;

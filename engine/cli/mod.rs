@@ -25,6 +25,7 @@ mod check;
 mod demo;
 mod doctor;
 mod dry;
+mod erase;
 mod exceptions;
 mod explain;
 mod graph;
@@ -50,6 +51,7 @@ mod shadow;
 mod simulate;
 mod systems;
 mod table;
+mod tap;
 mod test;
 mod toggles;
 mod token;
@@ -165,6 +167,10 @@ enum Command {
     Token(token::Token),
     /// Who did what, when and why; and whether that log is as it was written
     Audit(audit::Audit),
+    /// Take what ended messages with a key hold out of the store: bodies, texts, personal keys
+    Erase(erase::Erase),
+    /// Watch messages of a flow as they pass, masked and sampled; it ends by itself
+    Tap(tap::Tap),
     /// Copy the store into a file, beside the engine that runs on it
     Backup(backup::BackUp),
     /// Put a backup in the place of the store; what may have been done since is asked for, not repeated
@@ -285,6 +291,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Schema(schema) => schema.run(terminal),
         Command::Explain(explain) => explain.run(terminal),
         Command::Runs(runs) => runs.run(terminal),
+        Command::Tap(tap) => tap.run(terminal),
         Command::Exceptions(exceptions) => exceptions.run(terminal),
         Command::Replay(replay) => replay.run(terminal),
         Command::Replays(replays) => replays.run(terminal),
@@ -299,6 +306,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<u8, Failure> {
         Command::Doctor(doctor) => doctor.run(terminal),
         Command::Token(token) => token.run(terminal),
         Command::Audit(audit) => audit.run(terminal),
+        Command::Erase(erase) => erase.run(terminal),
         Command::Backup(backup) => backup.run(terminal),
         Command::Restore(restore) => restore.run(terminal),
         Command::Demo(arguments) => demo::run_demo(&arguments, terminal),

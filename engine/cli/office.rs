@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ProjectArguments, absolute, run};
+use super::{ProjectArguments, absolute, run, wait_for};
 use crate::admin::api::{Act, Deploy, MadeToken, MakeList, MakeToken, RunsAgain};
 use crate::admin::approvals::Decides;
 use crate::admin::client::{Client, segment};
@@ -12,10 +12,12 @@ use crate::flow;
 use crate::run::again::Receipt;
 use crate::run::deploy::Deployed;
 use crate::run::desk::{Desk, Report, Verb, Which};
+use crate::run::privacy::Erasing;
 use crate::run::replay::Listed;
 use crate::run::toggles::{Toggled, Toggling};
 use crate::store::approvals::Approval;
 use crate::store::audit::Acting;
+use crate::store::erasure::Erased;
 use crate::store::postgres::begin::Use;
 use crate::store::reader::{Place, Reader};
 use crate::store::replays::ReplayState;
@@ -31,12 +33,36 @@ pub(super) struct Actor {
 }
 
 impl Actor {
+    /// The user who runs this, where nobody can say otherwise.
+    pub(super) fn here() -> Actor {
+        Actor { name: None }
+    }
+
     pub(super) fn name(&self, world: &World) -> String {
         self.name
             .clone()
+            .or_else(|| world.env.get("CROSSDOCK_AS"))
             .or_else(|| world.env.get("USER"))
             .or_else(|| world.env.get("LOGNAME"))
             .unwrap_or_else(|| "somebody".to_owned())
+    }
+}
+
+impl Actor {
+    /// Has it written down that this person sees what is personal of `runs` or `exceptions`, before they do.
+    pub(super) fn reveal(
+        &self,
+        project: &ProjectArguments,
+        noun: &'static str,
+        which: i64,
+    ) -> Result<(), Failure> {
+        let who = self.name(&project.world()?);
+        wait_for(async {
+            let mut office = Office::open(project).await?;
+            let told = office.reveal(noun, which, &who).await;
+            office.close().await;
+            told
+        })
     }
 }
 
@@ -199,6 +225,35 @@ impl Office {
                     true => desk.approve(id, who, why.as_deref()).await,
                     false => desk.refuse(id, who, &why.unwrap_or_default()).await,
                 }
+            }
+        }
+    }
+
+    /// Erases what ended messages with a key hold.
+    pub(super) async fn erase(&mut self, wish: Erasing) -> Result<Erased, Failure> {
+        match self {
+            Office::Engine(client) => client.post("/personal:erase", &wish.who, &wish).await,
+            Office::Store(desk) => desk.of(Acting::user(&wish.who)).erase(&wish).await,
+        }
+    }
+
+    /// Somebody sees what is personal of a run or an exception.
+    async fn reveal(&mut self, noun: &'static str, which: i64, who: &str) -> Result<(), Failure> {
+        match self {
+            Office::Engine(client) => {
+                // What it answers is read here from the store.
+                let path = format!("/{noun}/{which}?reveal=true");
+                client
+                    .get_as::<serde_json::Value>(&path, who)
+                    .await
+                    .map(drop)
+            }
+            Office::Store(desk) => {
+                let kind = match noun {
+                    "exceptions" => "exception",
+                    _ => "run",
+                };
+                desk.of(Acting::user(who)).reveals(kind, which, "").await
             }
         }
     }

@@ -79,7 +79,10 @@ impl Replays {
     }
 
     fn list(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
-        let lists = wait_for(reader(&self.project)?.replays(100))?;
+        let reader = reader(&self.project)?;
+        let mut lists = wait_for(reader.replays(100))?;
+        let veil = wait_for(reader.veil())?;
+        lists.iter_mut().for_each(|list| veil.list(list));
         if self.json {
             for list in &lists {
                 written(writeln!(terminal.out, "{}", shown::replay(list)))?;

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::office::Actor;
 use super::{FINDINGS, GOOD, ProjectArguments, Terminal, reader, table, wait_for, written};
 use crate::diagnostic::closest;
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ use crate::world::World;
   crossdock runs --state in-exception --flow order-booking
   crossdock runs --key order=1001
   crossdock runs 42                  one run: timeline, requests and answers, exceptions
+  crossdock runs 42 --reveal         the same, with personal data
 
 States: in-flight, in-exception, delivered, filtered, discarded, compensated")]
 pub(super) struct Runs {
@@ -36,6 +38,9 @@ pub(super) struct Runs {
     /// At most this many, the newest first
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
+    /// One run: with what is personal in it, which is masked otherwise. It is written into the audit log
+    #[arg(long)]
+    reveal: bool,
     /// Print JSON, one run a line
     #[arg(long)]
     json: bool,
@@ -47,7 +52,7 @@ impl Runs {
     pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
         let reader = reader(&self.project)?;
         if let Some(which) = &self.run {
-            let Some(detail) = wait_for(reader.run(which))? else {
+            let Some(mut detail) = wait_for(reader.run(which))? else {
                 writeln!(
                     terminal.err,
                     "crossdock: the store has no run `{which}`; `crossdock runs` lists them"
@@ -55,7 +60,16 @@ impl Runs {
                 .ok();
                 return Ok(FINDINGS);
             };
+            let veil = wait_for(reader.veil())?;
+            if self.reveal {
+                Actor::here().reveal(&self.project, "runs", detail.row.run.0)?;
+            } else {
+                wait_for(reader.cover_run(&veil, &mut detail))?;
+            }
             return self.show(&detail, terminal);
+        }
+        if self.reveal {
+            return Err(Failure::validation("`--reveal` shows one run: name it"));
         }
         let filter = RunFilter {
             among: None,
@@ -65,7 +79,10 @@ impl Runs {
             before: None,
             limit: self.limit as usize,
         };
-        list(&wait_for(reader.runs(filter))?, self.json, terminal)
+        let mut rows = wait_for(reader.runs(filter))?;
+        let veil = wait_for(reader.veil())?;
+        rows.iter_mut().for_each(|row| veil.row(row));
+        list(&rows, self.json, terminal)
     }
 
     fn show(&self, detail: &RunDetail, terminal: &mut Terminal) -> Result<u8, Failure> {
@@ -215,6 +232,7 @@ pub(super) fn list(runs: &[RunRow], as_json: bool, terminal: &mut Terminal) -> R
 /// Where a run is, and whom it waits for.
 fn state_of(run: &RunRow) -> String {
     match &run.waits_for {
+        None if run.erased_at_ms.is_some() => format!("{}, erased", run.state.name()),
         Some(ahead) => format!("{}, {}", run.state.name(), turn(ahead)),
         None => run.state.name().to_owned(),
     }
@@ -242,6 +260,7 @@ fn row_json(run: &RunRow) -> Value {
         "revision": run.revision,
         "received_at_ms": run.received_at_ms,
         "ended_at_ms": run.ended_at_ms,
+        "erased_at_ms": run.erased_at_ms,
         "state": run.state.name(),
         "waits_for": run.waits_for.as_ref().map(|ahead| json!({ "run": ahead.run.0, "key": ahead.key })),
         "keys": run.keys,

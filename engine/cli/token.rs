@@ -22,7 +22,7 @@ use crate::world::clock::{Clock, SystemClock};
   crossdock token revoke dashboard
 
 A token is shown once, when it is made: keep it where secrets are kept. The store has only its hash.
-Roles: viewer, business, operator, engineer, approver, auditor, admin; see docs/operating/admin-api.md")]
+Roles: viewer, business, operator, engineer, approver, auditor, privacy, admin; see docs/operating/admin-api.md")]
 pub(super) struct Token {
     #[command(subcommand)]
     act: Act,

@@ -43,6 +43,8 @@ pub struct Flow {
     pub once: Option<Once>,
     /// Messages with the same value of this key run one after another: one of the flow's `keys`, or `{ key, on_exception }`.
     pub order_by: Option<OrderBy>,
+    /// Where personal data stands in the accepted body: `customer.email`, `lines[].note`; or `**.email` for a property of this name in any body. Who has no right to it sees a mask, and it can be erased.
+    pub personal: Option<Vec<String>>,
     /// What happens to a message on its way, from top to bottom.
     pub steps: Option<Held>,
     /// Which sinks take a message. Without it there is exactly one sink.

@@ -13,6 +13,7 @@ mod many;
 mod memory;
 pub mod notify;
 pub mod openapi;
+pub mod personal;
 pub mod plan;
 mod project;
 pub mod reference;

@@ -9,6 +9,7 @@ use crate::component::{Append, Claiming, Effect, Library, Pure};
 use crate::diagnostic::File;
 use crate::expression::{Expression, Tables};
 use crate::failure::Class;
+use crate::personal::Rules;
 use crate::schema::Schema;
 use crate::sink::Stream;
 use crate::source;
@@ -93,6 +94,8 @@ pub struct Plan {
     pub once: Option<Once>,
     /// Which messages run one after another.
     pub order: Option<Order>,
+    /// What the flow itself says is personal; see `flow::personal` for what that means for keys and for other flows.
+    pub personal: Arc<Rules>,
     /// Steps, route and sinks, in the order of the file; the first is where accepted messages go.
     pub nodes: Vec<Node>,
     /// The sagas among the steps.

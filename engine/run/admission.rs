@@ -88,6 +88,7 @@ pub(super) fn version(plan: &Plan, message: &mut Message) -> Result<Option<Sight
     let cx = Context {
         tables: &plan.tables,
         step: DOOR,
+        personal: &plan.personal,
     };
     let guard = Guard {
         scope: Arc::from(versions::scope_of_once(&once.scope)),

@@ -347,10 +347,13 @@ impl Desk {
 /// The accepted message of a run.
 pub(super) fn message_of(detail: &RunDetail) -> Result<Message, Failure> {
     let body = detail.body.clone().ok_or_else(|| {
-        Failure::new(
-            Class::NotFound,
-            "retention has removed its body (`retention.bodies`); it cannot be done again",
-        )
+        let why = match detail.row.erased_at_ms {
+            Some(_) => {
+                "its body was erased (`crossdock erase`); it cannot be done again. `crossdock audit --action personal` says when and why"
+            }
+            None => "retention has removed its body (`retention.bodies`); it cannot be done again",
+        };
+        Failure::new(Class::NotFound, why)
     })?;
     let envelope = Envelope::read(&detail.envelope.clone().unwrap_or_default())?;
     Ok(Message {
@@ -471,7 +474,7 @@ fn told(begun: Rerunning) -> Option<String> {
         }
         Rerunning::Superseded(run) => Some(format!("run {} has taken its place", run.0)),
         Rerunning::Gone => Some(
-            "there is no such run, or retention has removed its body (`retention.bodies`)"
+            "there is no such run, or its body is gone: retention has removed it (`retention.bodies`), or it was erased"
                 .to_owned(),
         ),
     }

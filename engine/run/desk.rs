@@ -12,6 +12,7 @@ use super::cases;
 use super::reload::Works;
 use crate::failure::{Class, Failure};
 use crate::flow::plan::{Plan, Project};
+use crate::personal::MASK;
 use crate::store::Store;
 use crate::store::audit::{Acting, Entry};
 use crate::store::commit::{Commit, Committed, HopId};
@@ -401,6 +402,13 @@ impl Desk {
             ExceptionState::Resolved | ExceptionState::Discarded
         ) {
             return Ok(Err(settled(&detail)));
+        }
+        if let Verb::Edit { body, .. } = verb
+            && body.contains(MASK)
+        {
+            return Ok(Err(format!(
+                "the edited body holds `{MASK}`, which stands where the engine has hidden personal data: it would go out in its place. Begin from the body with `--reveal` (or `?reveal=true`), or write the values"
+            )));
         }
         let deed = match verb {
             Verb::Assign { to, take_over } => Deed::Assign {

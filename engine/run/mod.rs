@@ -39,6 +39,7 @@ mod lead;
 mod live;
 mod notify;
 mod offered;
+pub mod privacy;
 mod recompute;
 pub mod reload;
 pub mod replay;
@@ -50,6 +51,7 @@ mod stage;
 pub mod supervisor;
 mod sweep;
 mod systems;
+pub mod tap;
 pub mod telemetry;
 pub mod test;
 pub mod toggles;
@@ -84,6 +86,7 @@ pub(crate) struct Shared {
     shadows: shadow::watching::Shadows,
     meters: telemetry::Meters,
     tracer: telemetry::traces::Tracer,
+    taps: Arc<tap::Taps>,
 }
 
 impl Shared {

@@ -184,7 +184,7 @@ impl Desk {
             who: Arc::from(who),
             why: new.why.clone(),
             verb,
-            filter: new.words(),
+            filter: self.store.veil().await?.filter(&new.words()),
             rate,
             runs,
         };

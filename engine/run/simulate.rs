@@ -12,6 +12,7 @@ use super::differences::{self, Difference};
 use super::recompute::{Machine, Recomputed, Recorded};
 use crate::failure::Failure;
 use crate::flow::plan::{Plan, Project};
+use crate::personal::Mask;
 use crate::store::commit::EffectId;
 use crate::store::reader::Reader;
 use crate::store::runs::{RunDetail, RunFilter, RunRow, RunState};
@@ -77,6 +78,7 @@ pub async fn simulate(
             flows.join(", ")
         ))
     })?;
+    let veil = reader.veil().await?;
     let mut simulated = Simulated::default();
     let mut filter = RunFilter {
         flow: Some(flow.to_owned()),
@@ -93,7 +95,10 @@ pub async fn simulate(
                 continue;
             }
             seen += 1;
-            let found = one(reader, project, plan, &row).await?;
+            let mut found = one(reader, project, plan, &row).await?;
+            if let Some(mask) = reader.mask(&veil, flow, row.run).await? {
+                cover(&mask, &mut found);
+            }
             simulated.count(found);
         }
     }
@@ -114,6 +119,22 @@ impl Simulated {
         };
         *counted += 1;
         self.runs.push(found);
+    }
+}
+
+/// Masks what is personal.
+fn cover(mask: &Mask, found: &mut RunDifference) {
+    for (name, value) in &mut found.keys {
+        *value = mask.key(name, value);
+    }
+    let requests = found.requests.iter_mut();
+    for field in requests.flat_map(|request| &mut request.fields) {
+        for value in [&mut field.was, &mut field.is].into_iter().flatten() {
+            *value = mask.at(&field.path, value);
+        }
+    }
+    for text in found.failures.iter_mut().chain(&mut found.unknown) {
+        *text = mask.text(text);
     }
 }
 

@@ -118,6 +118,7 @@ impl Engine {
             shadows: super::shadow::watching::Shadows::default(),
             meters: Meters::default(),
             tracer,
+            taps: Arc::default(),
         });
         append::cut_tails(&shared, &start.root).await?;
         let (intake, sources) = (CancellationToken::new(), TaskTracker::new());

@@ -9,6 +9,7 @@ use super::Shared;
 use super::accept::hash;
 use super::failing;
 use super::saga;
+use super::tap;
 use super::walk::{Ended, Walked};
 use crate::body::Body;
 use crate::failure::Failure;
@@ -41,6 +42,9 @@ pub(super) fn over(
     exchange: &Exchange,
 ) -> Finished {
     let now_ms = shared.world.clock.now_ms();
+    if tap::is_any() {
+        shared.taps.show(plan, hop, &walked, now_ms);
+    }
     let trail = trail(plan, hop, &walked, now_ms);
     let mut follow = Vec::with_capacity(walked.next.len() + walked.doors.len());
     let mut next = Vec::with_capacity(walked.next.len());

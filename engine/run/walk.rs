@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::tap;
 use crate::component::{Context, Outcome};
 use crate::expression::{Expression, Scope, Tables};
 use crate::failure::{Class, Failure};
@@ -11,6 +12,9 @@ use crate::message::Message;
 
 /// How many parts one message may become within a stage: splits in splits multiply.
 const PARTS_MAX: usize = 20_000;
+
+/// How many parts of a split are kept for who looks.
+const SEEN_MAX: usize = 64;
 
 /// Where a message has come to.
 #[derive(Default)]
@@ -25,6 +29,8 @@ pub(super) struct Walked {
     pub(super) through: Vec<usize>,
     /// Milestones that it passed.
     pub(super) milestones: Vec<Arc<str>>,
+    /// What stood behind each node, where somebody looks.
+    pub(super) seen: Vec<(usize, Message)>,
 }
 
 /// How a part of a message ended.
@@ -132,6 +138,7 @@ impl<'a> Walker<'a> {
         Context {
             tables: &self.plan.tables,
             step: &self.plan.nodes[at].id,
+            personal: &self.plan.personal,
         }
     }
 
@@ -156,11 +163,13 @@ impl<'a> Walker<'a> {
             | Action::Append(_)
             | Action::Stream(_) => walked.next.push((at, message)),
             Action::Flow(flow) => {
+                look(at, [&message], walked);
                 walked.doors.push((at, flow.clone(), message));
                 self.passed(at, walked);
                 walked.ended.push(Ended::Delivered);
             }
             Action::Discard => {
+                look(at, [&message], walked);
                 self.passed(at, walked);
                 walked.ended.push(Ended::Delivered);
             }
@@ -192,6 +201,11 @@ impl<'a> Walker<'a> {
         walked: &mut Walked,
     ) {
         let next = self.plan.nodes[at].next;
+        match &outcome {
+            Outcome::Goes(message) | Outcome::Emits(message, _) => look(at, [message], walked),
+            Outcome::Split(parts) => look(at, parts, walked),
+            Outcome::Filtered => {}
+        }
         match outcome {
             Outcome::Goes(message) => waiting.push((next, message)),
             Outcome::Filtered => walked.ended.push(Ended::Filtered(at)),
@@ -265,6 +279,16 @@ impl<'a> Walker<'a> {
                 node.id
             ))
         })
+    }
+}
+
+/// Keeps what stands behind a node, if somebody looks.
+fn look<'m>(at: usize, messages: impl IntoIterator<Item = &'m Message>, walked: &mut Walked) {
+    if tap::is_any() {
+        let seen = messages.into_iter().take(SEEN_MAX);
+        walked
+            .seen
+            .extend(seen.map(|message| (at, message.clone())));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::diagnostic::{File, Findings};
 use crate::expression::{Table, Tables};
 use crate::failure::Failure;
 use crate::message::{Message, MessageId};
+use crate::personal::NOTHING_PERSONAL;
 use crate::schema::Schemas;
 use crate::system::System;
 use crate::system::broker::Broker;
@@ -120,6 +121,7 @@ impl Bench {
         Context {
             tables: &self.library.tables,
             step: "step",
+            personal: &NOTHING_PERSONAL,
         }
     }
 

@@ -8,10 +8,11 @@ use crate::component::words::TemplateText;
 use crate::component::{Build, Context, Outcome, Part, Pure};
 use crate::failure::Failure;
 use crate::message::Message;
+use crate::personal::Mask;
 use crate::template::{Escape, Template};
 
 /// Writes a line to the engine's log: `log: text`, or `log: { level: warn, message: text }`. The text is a template; line breaks in
-/// values do not break the line.
+/// values do not break the line, and what the flow names under `personal` is masked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Log {
@@ -75,7 +76,8 @@ struct Logging {
 
 impl Pure for Logging {
     fn apply(&self, message: Message, cx: &Context<'_>) -> Result<Outcome, Failure> {
-        let text = one_line(&self.template.render(&message, Escape::None)?);
+        let text = self.template.render(&message, Escape::None)?;
+        let text = one_line(&masked(text, &message, cx));
         let (flow, step, id) = (&*self.flow, cx.step, message.id);
         match self.level {
             Level::Debug => tracing::debug!(flow, step, message_id = %id, "{text}"),
@@ -85,6 +87,23 @@ impl Pure for Logging {
         }
         Ok(Outcome::Goes(message))
     }
+}
+
+/// What the flow says is personal does not stand in a log: nobody knows who reads it, and nothing is ever erased there.
+fn masked(text: String, message: &Message, cx: &Context<'_>) -> String {
+    if cx.personal.is_empty() {
+        return text;
+    }
+    let mut mask = Mask::new(cx.personal.clone());
+    let body = message.body.bytes();
+    if message.body.document().is_ok() {
+        mask.learn(body, true);
+        mask.learn(body, false);
+    }
+    for variable in message.variables.values() {
+        mask.learn(variable.bytes(), false);
+    }
+    mask.text(&text)
 }
 
 /// The text without anything that could pass for another line or steer a terminal.

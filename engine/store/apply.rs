@@ -15,8 +15,9 @@ use super::database::{Connection, Sql};
 use super::writer::Writing;
 use super::{
     announcements, answers, approvals, audit, calls, canaries, chains, clock, cursors, decisions,
-    effects, exceptions, facts, groups, hops, journeys, notices, replays, reruns, revisions, runs,
-    sagas, sequences, sessions, shadows, systems, together, toggles, tokens, versions, waits,
+    effects, erasure, exceptions, facts, groups, hops, journeys, notices, replays, reruns,
+    revisions, runs, sagas, sequences, sessions, shadows, systems, together, toggles, tokens,
+    versions, waits,
 };
 
 /// Applies a commit. The inner failure refuses this commit alone and means that nothing of it was written.
@@ -160,6 +161,9 @@ fn by_people(writing: &mut Writing<'_>, commit: &Commit, committed: &mut Committ
     }
     if let Some(now_ms) = commit.wake {
         decisions::wake(writing, now_ms)?;
+    }
+    if let Some(erasure) = &commit.erase {
+        committed.erased = Some(erasure::erase(writing, erasure)?);
     }
     for change in &commit.tokens {
         committed.tokens.push(tokens::change(writing, change)?);

@@ -14,6 +14,7 @@ use super::approvals::ApprovalChange;
 use super::audit::{Acting, Entry};
 use super::canaries::CanaryChange;
 use super::decisions::{Decided, Decision};
+use super::erasure::{Erased, Erasure};
 use super::facts::Fact;
 use super::notices::NoticeChange;
 use super::replays::{ReplayChange, ReplayId};
@@ -118,6 +119,8 @@ pub struct Commit {
     pub notices: Vec<NoticeChange>,
     /// Exceptions that were put off until this time (milliseconds since 1970), or an earlier one, are open again.
     pub wake: Option<i64>,
+    /// What is to be erased of messages that have ended.
+    pub erase: Option<Erasure>,
     /// API tokens that are made, revoked or used.
     pub tokens: Vec<TokenChange>,
     /// Sessions of people that begin, are used or end.
@@ -164,6 +167,8 @@ pub struct Committed {
     pub reruns: Vec<Rerunning>,
     /// For each of `replays`: the list, if it was applied. If a `Take` was not, no decision and no rerun of the commit was.
     pub replays: Vec<Option<ReplayId>>,
+    /// For `erase`.
+    pub erased: Option<Erased>,
     /// For each of `tokens`.
     pub tokens: Vec<Issued>,
     /// For each of `answers`.

@@ -14,7 +14,7 @@ use super::decisions::HistoryLine;
 use super::effects::EffectRow;
 use super::reader::Reader;
 use super::writer::Writing;
-use super::{decisions, effects, journeys, notices};
+use super::{decisions, effects, journeys, notices, personal};
 
 /// An exception's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -250,6 +250,8 @@ pub(super) fn insert(
     run: RunId,
     exception: &NewException,
 ) -> Sql<()> {
+    let covered = personal::covered(writing, flow, run, exception)?;
+    let exception = covered.as_ref().unwrap_or(exception);
     let known: bool = writing
         .connection
         .prepare_cached(

@@ -31,11 +31,12 @@ const STEPS: &[&str] = &[
     super::calls::TABLE,
     super::shadows::TABLES,
     PEOPLE,
+    super::personal::TABLE,
 ];
 
 /// The versions whose step only adds what an older program neither reads nor needs to write: tables, indexes, columns with a default that means
 /// "nothing". To be listed here a step must be played by `an_older_program_works_on_what_a_newer_one_has_added`.
-const ADDITIVE: &[usize] = &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
+const ADDITIVE: &[usize] = &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
 
 /// The fact that says from which version on a program can work on the database.
 const READABLE_BY: &str = "readable_by";

@@ -38,6 +38,7 @@ pub mod cursors;
 pub mod decisions;
 pub mod effects;
 pub mod envelope;
+pub mod erasure;
 pub mod exceptions;
 pub mod facts;
 pub mod groups;
@@ -45,6 +46,7 @@ pub mod hops;
 pub mod journeys;
 pub mod measures;
 pub mod notices;
+pub mod personal;
 pub mod reader;
 pub mod replays;
 pub mod reruns;
@@ -196,6 +198,7 @@ impl Store {
         migrations::migrate(&connection, &shown)?;
         let moved = settle(&connection, &shown)?;
         let connection = Connection::Sqlite(connection);
+        personal::begin(&connection).map_err(|error| failure(&shown, &error))?;
         let announces = options.sharing == Use::Shared;
         let start = begin(&connection, world.clock.now_ms(), announces)
             .map_err(|error| failure(&shown, &error))?;

@@ -10,8 +10,10 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::failure::{Class, Failure};
+use crate::personal::Rules;
 
 use super::database::{Connection, Optional, Sql, params};
+use super::personal;
 use super::reader::Reader;
 use super::writer::Writing;
 
@@ -72,6 +74,8 @@ pub struct Kept {
     pub files: Files,
     /// The revision of each flow.
     pub flows: BTreeMap<String, String>,
+    /// What is personal in the messages of each flow; what was once said stays, so a revision that is read has none of its own.
+    pub personal: BTreeMap<Arc<str>, Rules>,
 }
 
 /// That a revision ran, from when on and by whose will.
@@ -251,6 +255,7 @@ fn kept(connection: &Connection, revision: &Arc<str>) -> Sql<Option<Kept>> {
         revision: revision.clone(),
         files,
         flows,
+        personal: BTreeMap::new(),
     }))
 }
 
@@ -327,7 +332,7 @@ fn keep(writing: &Writing<'_>, kept: &Kept, runs: bool) -> Sql<()> {
             params![flow, revision, kept.revision],
         )?;
     }
-    Ok(())
+    personal::note(writing, &kept.personal)
 }
 
 /// Forgets the oldest revisions that nobody is likely to need: too many are kept, and no message is in flight under them. That there was such a
@@ -402,6 +407,7 @@ mod tests {
 
     fn revision(name: &str, orders: &str) -> Arc<Kept> {
         Arc::new(Kept {
+            personal: BTreeMap::new(),
             revision: Arc::from(name),
             files: Files::from([
                 ("crossdock.yaml".to_owned(), Bytes::new()),

@@ -120,6 +120,8 @@ pub struct RunRow {
     pub keys: Names,
     /// If it waits for its turn: who is at the head.
     pub waits_for: Option<Ahead>,
+    /// Since when what it held is erased, in milliseconds since 1970.
+    pub erased_at_ms: Option<i64>,
 }
 
 /// All that the store knows of a run.
@@ -411,7 +413,7 @@ fn number(count: usize) -> i64 {
 pub(super) fn columns() -> String {
     format!(
         "runs.id, runs.message, runs.root, runs.flow, runs.revision, runs.received_at, runs.state, runs.open, runs.excepted, runs.ended_at,
-         runs.keys, {}",
+         runs.keys, {}, runs.erased_at",
         chains::AHEAD
     )
 }
@@ -431,6 +433,7 @@ pub(super) fn row(row: &Row<'_>) -> Sql<RunRow> {
         ended_at_ms: row.get(9)?,
         keys: journeys::keys_from(&row.text(10)?),
         waits_for: chains::ahead_from(row.get(11)?),
+        erased_at_ms: row.get(12)?,
     })
 }
 

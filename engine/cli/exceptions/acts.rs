@@ -187,7 +187,7 @@ impl Acts {
                 exception,
                 json,
                 project,
-            } => super::show(*exception, *json, project, terminal),
+            } => super::show(*exception, (*json, false), project, terminal),
             Acts::Retry(retry) => retry.run(terminal),
             Acts::Discard {
                 which,

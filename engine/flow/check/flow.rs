@@ -9,6 +9,7 @@ use super::entry;
 use super::fragments::{self, Fragment};
 use super::order;
 use super::parts;
+use super::personal;
 use super::sinks;
 use super::steps::{self, Draft};
 use super::types::asked::Asked;
@@ -154,11 +155,10 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
     body(&mut cx, &mut draft, node);
     let once = once(&mut cx, &head, node, &draft, ready.as_ref());
     let order = order::check(&mut cx, &head, node);
+    let personal = personal::check(&mut cx, node);
     overlap(&mut cx, node, ready.as_ref());
     unheard_refusal(&mut cx, node, accepts.as_ref(), ready.as_ref());
-    let source_place = node
-        .entry("source")
-        .map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span));
+    let source_place = source_place(&cx, node);
     let high = cx.high;
     let mut checked = Checked {
         plan: None,
@@ -193,11 +193,17 @@ fn checked(mut cx: Cx<'_>, source: &Source) -> Checked {
             keys,
             once,
             order,
+            personal: Arc::new(personal),
             nodes: draft.nodes,
             sagas: draft.sagas,
         }));
     }
     checked
+}
+
+fn source_place(cx: &Cx<'_>, node: &Node) -> Place {
+    let source = node.entry("source");
+    source.map_or_else(|| node.place(&cx.file), |(key, _)| cx.place(key.span))
 }
 
 /// A file or a schedule cannot be told that its body is refused: the body would be gone.

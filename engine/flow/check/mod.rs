@@ -25,6 +25,7 @@ pub(crate) mod names;
 mod notify;
 pub(crate) mod order;
 pub(crate) mod parts;
+mod personal;
 pub(crate) mod policies;
 pub(crate) mod routes;
 pub(crate) mod sagas;

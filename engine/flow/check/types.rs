@@ -178,6 +178,12 @@ pub(crate) fn begin(cx: &mut Cx<'_>, node: &Node) {
     if let Some(version) = node.find(&["once", "version"]) {
         site::check(cx, &state, version, Need::Key);
     }
+    for path in node.get("personal").map_or(&[][..], Node::items) {
+        // Anywhere is nowhere in this schema.
+        if path.as_text().is_some_and(|text| !text.starts_with("**")) {
+            site::check(cx, &state, path, Need::Any);
+        }
+    }
 }
 
 /// Remembers what the next step validates: the mapping of this one is made for it.

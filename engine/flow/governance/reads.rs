@@ -48,6 +48,19 @@ pub(crate) fn of_expression(node: &Node) -> Vec<Touched> {
     read
 }
 
+/// What a compiled expression reads of the body: paths as `Touched` has them.
+pub(crate) fn of_compiled(expression: &Expression) -> Vec<String> {
+    let variables = BTreeMap::new();
+    let mut reader = Reader {
+        variables: &variables,
+        locals: Vec::new(),
+        found: Vec::new(),
+    };
+    let value = reader.value(expression.root(), &root());
+    reader.found.extend(value);
+    reader.found
+}
+
 /// Whether one of two paths leads to the other: `total` and `total.amount`.
 pub(crate) fn meet(a: &str, b: &str) -> bool {
     let below = |a: &str, b: &str| {

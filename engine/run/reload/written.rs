@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Will;
+use crate::flow::personal;
 use crate::flow::plan::Project;
 use crate::store::revisions::{Deployment, Kept, RevisionChange, Withdrawn};
 
@@ -43,6 +44,7 @@ pub(in crate::run) fn kept(project: &Project) -> Arc<Kept> {
         flows: flows
             .map(|plan| (plan.flow.to_string(), plan.revision.to_string()))
             .collect(),
+        personal: personal::of(project),
     })
 }
 

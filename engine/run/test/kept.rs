@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::body::{Body, Item, Kind, write_string};
 use crate::failure::{Class, Failure};
 use crate::flow::plan::{Action, Plan, Project};
+use crate::personal::Mask;
 use crate::store::effects::{EffectRow, EffectStanding};
 use crate::store::envelope::Envelope;
 use crate::store::reader::Reader;
@@ -53,7 +54,7 @@ pub async fn keep(
         .plans
         .get(&detail.row.flow)
         .ok_or_else(|| Failure::config(format!("the project has no flow `{}`", detail.row.flow)))?;
-    let masked = Masked::of(&accepted, mask)?;
+    let masked = Masked::of(&accepted, mask, personal(plan, &accepted)?)?;
     let handed = handed(reader, &detail, plan).await?;
     let mut text = String::new();
     let put = &mut text;
@@ -94,6 +95,20 @@ pub async fn keep(
         ),
     );
     Ok(text)
+}
+
+/// The values that the flow says are personal: a file in a project is no place for them.
+fn personal(plan: &Plan, accepted: &Bytes) -> Result<BTreeSet<String>, Failure> {
+    let mut mask = Mask::new((*plan.personal).clone());
+    if !plan.personal.is_empty() {
+        mask.learn(accepted, true);
+    }
+    match mask.is_blind() {
+        true => Err(Failure::config(
+            "what is personal in this message cannot be told: its body is no JSON, or has too much of it",
+        )),
+        false => Ok(mask.values().clone()),
+    }
 }
 
 fn line(out: &mut String, depth: usize, text: std::fmt::Arguments<'_>) {
@@ -292,8 +307,11 @@ fn is_secret(name: &str) -> bool {
 struct Masked(BTreeMap<String, String>);
 
 impl Masked {
-    fn of(accepted: &Bytes, paths: &[String]) -> Result<Masked, Failure> {
-        let mut found = BTreeSet::new();
+    fn of(
+        accepted: &Bytes,
+        paths: &[String],
+        mut found: BTreeSet<String>,
+    ) -> Result<Masked, Failure> {
         let body = Body::new(accepted.clone());
         for path in paths {
             let root = body.document()?;
@@ -411,7 +429,12 @@ mod tests {
 
     fn check(body: &str, mask: &[&str], other: &str, expect: &str) {
         let mask: Vec<String> = mask.iter().map(|path| (*path).to_owned()).collect();
-        let masked = Masked::of(&Bytes::copy_from_slice(body.as_bytes()), &mask).unwrap();
+        let masked = Masked::of(
+            &Bytes::copy_from_slice(body.as_bytes()),
+            &mask,
+            BTreeSet::new(),
+        )
+        .unwrap();
         let shown = masked.document(&Bytes::copy_from_slice(other.as_bytes()));
         assert_eq!(shown.unwrap(), expect);
     }
@@ -441,7 +464,9 @@ mod tests {
     #[test]
     fn a_mask_that_finds_nothing_is_a_slip() {
         let body = Bytes::from_static(b"{\"a\":1}");
-        let failure = Masked::of(&body, &["b".to_owned()]).err().unwrap();
+        let failure = Masked::of(&body, &["b".to_owned()], BTreeSet::new())
+            .err()
+            .unwrap();
         assert!(failure.message.contains("`b`"));
     }
 }

@@ -6,6 +6,7 @@ use super::super::approvals::ApprovalChange;
 use super::super::canaries::{CanaryChange, CanaryState};
 use super::super::commit::{Commit, Committed};
 use super::super::decisions::{Decided, Decision, Deed};
+use super::super::erasure::{Erased, Erasure};
 use super::super::replays::{ReplayChange, ReplayId, ReplayState};
 use super::super::reruns::{Rerun, Rerunning};
 use super::super::revisions::RevisionChange;
@@ -36,6 +37,8 @@ pub(super) fn of(commit: &Commit, committed: &Committed) -> Vec<Entry> {
     entries.extend(canaries.filter_map(|change| of_canary(commit, change)));
     let shadows = commit.shadows.iter();
     entries.extend(shadows.filter_map(|change| of_shadow(commit, change)));
+    let erased = commit.erase.as_ref().zip(committed.erased.as_ref());
+    entries.extend(erased.map(|(erasure, erased)| of_erasure(commit, erasure, erased)));
     let issued = commit.tokens.iter().zip(&committed.tokens);
     entries.extend(issued.filter_map(|(change, issued)| of_token(commit, change, issued)));
     let sessions = commit.sessions.iter();
@@ -103,6 +106,22 @@ fn of_rerun(commit: &Commit, rerun: &Rerun, begun: Rerunning) -> Entry {
         reason: rerun.why.clone(),
         outcome,
         detail: Some(detail),
+    }
+}
+
+/// The value is not in the log, which nobody can erase: only its hash.
+fn of_erasure(commit: &Commit, erasure: &Erasure, erased: &Erased) -> Entry {
+    Entry {
+        acting: by(commit, &erasure.who),
+        action: "personal.erase".into(),
+        target_kind: "key",
+        target: erasure.hash(),
+        reason: Some(erasure.why.clone()),
+        outcome: "done",
+        detail: Some(format!(
+            "{} runs with {} bodies; {} runs are left",
+            erased.runs, erased.bodies, erased.left
+        )),
     }
 }
 

@@ -13,7 +13,7 @@ const BASE: usize = 10;
 
 /// Step n brings a store from version `BASE` + n to the next. A step that has shipped never changes.
 const STEPS: &[&str] = &[
-    SHARED, VIEWS, REVISIONS, TOGGLES, CANARIES, ADMIN, CALLS, SHADOWS, PEOPLE,
+    SHARED, VIEWS, REVISIONS, TOGGLES, CANARIES, ADMIN, CALLS, SHADOWS, PEOPLE, PERSONAL,
 ];
 
 /// What several engines need:
@@ -147,6 +147,14 @@ CREATE INDEX approvals_state ON approvals (state) WHERE state = 'asked' OR state
 CREATE TABLE approval_items (
   approval BIGINT NOT NULL, n BIGINT NOT NULL, item BIGINT NOT NULL, PRIMARY KEY (approval, n)
 );
+";
+
+/// See `store::personal`.
+const PERSONAL: &str = "
+CREATE TABLE personal (
+  flow TEXT NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (flow, kind, what)
+);
+ALTER TABLE runs ADD COLUMN erased_at BIGINT;
 ";
 
 /// All tables as they were when the store came to PostgreSQL. Texts are compared byte by byte, as on SQLite (`byte_by_byte`). Rows that change
