@@ -20,6 +20,7 @@ use super::authenticate::Peer;
 use super::{Door, Network, open_to_others, routes};
 use crate::failure::{Class, Failure};
 use crate::net::local::LocalListener;
+use crate::net::stalled::Stalled;
 
 /// How many connections there may be at once through each door; more wait.
 const CONNECTIONS_MAX: usize = 128;
@@ -27,6 +28,8 @@ const CONNECTIONS_MAX: usize = 128;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take no byte of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many bytes the head of a request may have.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How many headers.
@@ -143,7 +146,7 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(Stalled::new(stream, WRITE_TIMEOUT)), answer);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,

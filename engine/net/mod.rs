@@ -10,6 +10,7 @@ pub(crate) mod mail;
 pub mod oidc;
 pub(crate) mod otlp;
 pub(crate) mod sql;
+pub mod stalled;
 pub mod tls;
 pub mod trace;
 

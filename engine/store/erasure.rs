@@ -277,6 +277,7 @@ fn keys(writing: &Writing<'_>, veil: &Veil, run: &Run) -> Sql<()> {
 fn bodies(writing: &Writing<'_>, run: RunId) -> Sql<()> {
     for statement in [
         "DELETE FROM bodies WHERE run = ?1",
+        "DELETE FROM shadow_examples WHERE run = ?1",
         "UPDATE exceptions SET envelope = NULL, body = NULL, request = NULL, answer = NULL WHERE run = ?1",
         "UPDATE history SET body = NULL WHERE run = ?1 OR exception IN (SELECT id FROM exceptions WHERE run = ?1)",
         "UPDATE sagas SET body = NULL, message = NULL, detail = NULL, request = NULL, answer = NULL WHERE run = ?1",

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::failure::Failure;
+use crate::personal::Mask;
 
 use super::canaries::Others;
 use super::commit::RunId;
 use super::database::{Connection, Row, Sql, params};
+use super::personal;
 use super::reader::Reader;
 use super::writer::Writing;
 
@@ -229,6 +231,7 @@ impl Reader {
                 finding.examples =
                     statement.query_map(params![id, flow, step, what, path], example)?;
             }
+            cover(connection, &mut findings)?;
             Ok((counts, findings))
         })
         .await
@@ -250,6 +253,35 @@ impl Reader {
             Ok(rest)
         })
         .await
+    }
+}
+
+/// Masks what is personal in examples, for everybody.
+fn cover(connection: &Connection, findings: &mut [Finding]) -> Sql<()> {
+    let veil = personal::veil(connection)?;
+    if veil.is_empty() {
+        return Ok(());
+    }
+    for finding in findings {
+        for example in &mut finding.examples {
+            let mask = personal::mask_of(connection, &veil, &finding.flow, RunId(example.run))?;
+            if let Some(mask) = mask {
+                example.cover(&mask);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Example {
+    fn cover(&mut self, mask: &Mask) {
+        for (name, value) in &mut self.keys {
+            *value = mask.key(name, value);
+        }
+        let path = self.path.strip_prefix("body.").unwrap_or(&self.path);
+        for value in [&mut self.was, &mut self.becomes].into_iter().flatten() {
+            *value = mask.at(path, value);
+        }
     }
 }
 
