@@ -195,6 +195,7 @@ fn what_a_candidate_does_otherwise_is_told_by_field_and_nothing_of_it_is_sent() 
             ("erp", "added", "body.by", 5),
             ("erp", "changed", "body.lines[].count", 5),
             ("erp", "changed", "body.note", 5),
+            ("erp", "less", "", 1),
             ("erp", "removed", "body.terms", 5),
             ("erp", "scale", "body.total", 5),
             ("sale", "fails", "mapping", 1),
@@ -307,6 +308,29 @@ fn what_cannot_be_known_is_not_comparable_and_what_is_not_meant_is_not_looked_at
         "no differences"
     );
     sandbox.prints(&["shadow", "stop", "--reason", "x"]);
+    // An expression that decides nothing: no message is compared, and that is no success.
+    start(&sandbox, &next, &["--when", "number"]);
+    post(&sandbox, "A4", "2", "soon");
+    eventually("it is counted as not looked at", || {
+        let shown = shadow(&sandbox);
+        let skipped = &shown["counts"]["orders"]["skipped"];
+        (skipped["`when` could not be decided"] == 1).then_some(())
+    });
+    assert_eq!(
+        sandbox.crossdock(&["shadow"]).status.code(),
+        Some(1),
+        "nothing was compared"
+    );
+    sandbox.prints(&["shadow", "stop", "--reason", "x"]);
+    // A body that is too large is not compared, and counted.
+    start(&sandbox, &next, &[]);
+    post(&sandbox, "A5", "2", &"x".repeat(1 << 20));
+    eventually("it is counted as too large", || {
+        let shown = shadow(&sandbox);
+        let skipped = &shown["counts"]["orders"]["skipped"];
+        (skipped["too large to compare"] == 1).then_some(())
+    });
+    sandbox.prints(&["shadow", "stop", "--reason", "x"]);
     sandbox.file("next/flows/orders.yaml", &flow(CUSTOMER, SALE));
     for (flow, part) in [
         ("orders", "there is nothing to try"),
@@ -364,6 +388,18 @@ fn a_shadow_goes_on_after_a_kill_and_ends_with_a_reload_and_with_its_time() {
     assert_eq!(ended["shadow"]["ended_why"], "its time is over");
     post(&sandbox, "C1", "2", "soon");
     sandbox.books_at_rest(61);
+    // An engine that starts with another revision has never followed it, and leaves it to the others.
+    start(&sandbox, &next, &[]);
+    drop(engine);
+    sandbox.file(
+        "flows/orders.yaml",
+        &flow(CUSTOMER, &SALE.replace("note: note", "note: trim(note)")),
+    );
+    let engine = sandbox.start();
+    said(&engine, "this engine does not follow it");
+    assert_eq!(shadow(&sandbox)["shadow"]["state"], "running");
+    let stopped = sandbox.prints(&["shadow", "stop", "--reason", "x"]);
+    assert!(stopped.contains("ended"), "{stopped}");
 }
 
 #[test]
@@ -463,10 +499,11 @@ sinks:
     assert_eq!(
         found(&shown),
         told(&[
-            // What it hands on after the contract has let it in is no news beside that.
             ("", "outcome", "", 1),
             ("@accept", "outcome", "validation", 1),
             ("booking", "changed", "body.priority", 2),
+            // What the contract of now keeps from being handed on.
+            ("booking", "more", "", 1),
             ("out", "less", "", 1),
         ]),
         "{shown}"
