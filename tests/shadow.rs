@@ -73,7 +73,7 @@ fn flow(customer: &str, sale: &str) -> String {
     format!(
         "flow: orders
 source:
-  webhook: {{ path: /orders, verify: none }}
+  webhook: {{ path: /orders, verify: none, max_body: 2MB }}
 keys: {{ order: number, customer: customer }}
 once: {{ key: order }}
 steps:
@@ -350,24 +350,24 @@ fn a_shadow_goes_on_after_a_kill_and_ends_with_a_reload_and_with_its_time() {
     let next = project(&sandbox, &erp, CUSTOMER, &changed);
     let engine = sandbox.start();
     start(&sandbox, &next, &[]);
-    for n in 0..20 {
+    for n in 0..8 {
         post(&sandbox, &format!("A{n}"), "2", "soon");
     }
     drop(engine);
     let engine = sandbox.start();
     said(&engine, "a shadow runs");
-    for n in 0..20 {
+    for n in 0..8 {
         // Repeats of what came before the kill, and new ones.
         post(&sandbox, &format!("A{n}"), "2", "soon");
         post(&sandbox, &format!("B{n}"), "2", "soon");
     }
-    let shown = compared(&sandbox, 20);
+    let shown = compared(&sandbox, 8);
     let counts = &shown["counts"]["orders"];
     assert_eq!(counts["compared"], counts["different"], "{shown}");
-    let books = sandbox.books_at_rest(60);
+    let books = sandbox.books_at_rest(24);
     assert_eq!(
         (&books["all"]["delivered"], &books["all"]["duplicates"]),
-        (&json!(40), &json!(20))
+        (&json!(16), &json!(8))
     );
     // Another revision runs: the report would be about two of them.
     sandbox.file(
@@ -387,7 +387,7 @@ fn a_shadow_goes_on_after_a_kill_and_ends_with_a_reload_and_with_its_time() {
     });
     assert_eq!(ended["shadow"]["ended_why"], "its time is over");
     post(&sandbox, "C1", "2", "soon");
-    sandbox.books_at_rest(61);
+    sandbox.books_at_rest(25);
     // An engine that starts with another revision has never followed it, and leaves it to the others.
     start(&sandbox, &next, &[]);
     drop(engine);
@@ -416,19 +416,19 @@ fn each_engine_looks_at_what_it_accepts() {
     let (_one, two) = (first.start(), second.start());
     start(first, &folders[0], &[]);
     said(&two, "a shadow runs");
-    for n in 0..10 {
+    for n in 0..5 {
         post(first, &format!("A{n}"), "2", "soon");
         post(second, &format!("B{n}"), "2", "soon");
     }
-    let shown = compared(second, 20);
+    let shown = compared(second, 10);
     assert_eq!(
         found(&shown),
-        told(&[("erp", "changed", "body.note", 20)]),
+        told(&[("erp", "changed", "body.note", 10)]),
         "{shown}"
     );
     second.prints(&["shadow", "stop", "--reason", "seen enough"]);
     said(&two, "the shadow is over");
-    assert_eq!(erp.asked("POST /sales"), 20);
+    assert_eq!(erp.asked("POST /sales"), 10);
 }
 
 #[test]

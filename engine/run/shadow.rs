@@ -39,7 +39,7 @@ use watching::{Waiting, Watching};
 const REST: i64 = 9;
 /// The shortest and the longest rest.
 const REST_LEAST_MS: i64 = 10;
-const REST_MOST_MS: i64 = 600_000;
+const REST_MOST_MS: i64 = 10_000;
 /// After so much work the others of a batch wait for the next one.
 const WORK_MOST_MS: i64 = 1_000;
 /// How large a body may be that is compared, in bytes.
@@ -260,6 +260,7 @@ impl Works {
                 Err(failure) => return Err(failure),
             },
         };
+        let before = shared.shadows.put(next.clone());
         if let Some(next) = &next {
             let flows: Vec<&str> = next.flows.keys().map(|flow| &**flow).collect();
             tracing::info!(
@@ -269,7 +270,6 @@ impl Works {
                 flows.join(", ")
             );
         }
-        let before = shared.shadows.put(next);
         shared.shadows.bell.notify_one();
         let Some(before) = before else { return Ok(()) };
         tracing::info!("the shadow is over; `crossdock shadow` shows what came of it");
