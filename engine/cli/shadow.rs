@@ -36,10 +36,11 @@ const LISTED: usize = 20;
   crossdock shadow stop --reason 'seen enough'
 
 Nothing is sent: after a message has run, both revisions are worked out once more in memory, calls are answered with what was recorded, and
-the requests, files and messages that they would send are compared. It takes a tenth of one processor at most; what is too much for that is
+the requests, files and messages that they would send are compared. It takes about a tenth of one processor; what is too much for that is
 not looked at, and counted. It ends by itself, and when another revision runs. What it has found is kept.
 
-Exit codes of `crossdock shadow`: 0 no differences, 1 there are some")]
+Exit codes of `crossdock shadow`, for the last shadow: 0 messages were compared, and none differs; 1 there are differences, or nothing was
+compared yet (no shadow, no message, or none that could be compared)")]
 pub(super) struct Shadow {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -166,18 +167,18 @@ impl Shadow {
         })?;
         if shown.is_empty() && !self.json {
             written(writeln!(terminal.out, "there was no shadow yet"))?;
-            return Ok(GOOD);
         }
         self.show(&shown, terminal)?;
-        let differs = |counts: &Counts| counts.different > 0;
-        let last = shown.first();
-        // For scripts that let a candidate run only if it does the same.
-        Ok(
-            match last.is_some_and(|last| last.counts.values().any(differs)) {
-                true => FINDINGS,
-                false => GOOD,
-            },
-        )
+        let last = shown.first().map(|last| last.counts.values());
+        let mut last = last.into_iter().flatten();
+        // For scripts that let a candidate run only if it does the same: that nothing was compared says nothing.
+        let all = last.try_fold(0, |same, counts| {
+            (counts.different == 0).then_some(same + counts.same)
+        });
+        Ok(match all {
+            Some(same) if same > 0 => GOOD,
+            _ => FINDINGS,
+        })
     }
 
     fn show(&self, all: &[ShadowShown], terminal: &mut Terminal) -> Result<(), Failure> {

@@ -1,10 +1,13 @@
 //! What differs between two documents, field by field. Bytes that are no JSON are compared whole.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::accept::hash;
 use crate::body::{Body, Item, Kind};
 
 /// How long a value is shown at most, in characters.
@@ -64,7 +67,7 @@ pub(super) fn fields(bytes: &Bytes) -> BTreeMap<String, String> {
     match body.document() {
         Ok(item) => collect(item, String::new(), &mut found),
         Err(_) => {
-            found.insert(String::new(), String::from_utf8_lossy(bytes).into_owned());
+            found.insert(String::new(), text_of(bytes));
         }
     }
     found
@@ -75,10 +78,10 @@ fn collect(item: Item<'_>, path: String, found: &mut BTreeMap<String, String>) {
         Kind::Object if !item.is_empty() => {
             for (key, inner) in item.entries() {
                 let key = key.as_str().unwrap_or_default();
-                let path = if path.is_empty() {
-                    key.into_owned()
-                } else {
-                    format!("{path}.{key}")
+                let key = named(&key);
+                let path = match path.is_empty() {
+                    true => key.into_owned(),
+                    false => format!("{path}.{key}"),
                 };
                 collect(inner, path, found);
             }
@@ -90,6 +93,26 @@ fn collect(item: Item<'_>, path: String, found: &mut BTreeMap<String, String>) {
         }
         _ => {
             found.insert(path, item.json().to_owned());
+        }
+    }
+}
+
+/// A key in a path. One that a path could not be read back from is quoted, so that different fields have different paths.
+pub(super) fn named(key: &str) -> Cow<'_, str> {
+    match key.is_empty() || key.contains(['.', '[', ']', '"']) {
+        true => Cow::Owned(json!(key).to_string()),
+        false => Cow::Borrowed(key),
+    }
+}
+
+/// Bytes that are no JSON. What is no text looks alike when it is shown: a hash tells it apart.
+fn text_of(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => {
+            let hash = u128::from_be_bytes(hash(bytes));
+            let text = String::from_utf8_lossy(bytes);
+            format!("({} bytes, hash {hash:032x}) {text}", bytes.len())
         }
     }
 }
@@ -140,6 +163,29 @@ mod tests {
             ],
         );
         check("a,b", "a,c", &[("", "a,b", "a,c")]);
+    }
+
+    #[test]
+    fn different_fields_have_different_paths() {
+        check(
+            r#"{"a.b":1,"":{"c[0]":1}}"#,
+            r#"{"a":{"b":1},"c":[1]}"#,
+            &[
+                (r#"""."c[0]""#, "1", "-"),
+                (r#""a.b""#, "1", "-"),
+                ("a.b", "-", "1"),
+                ("c[0]", "-", "1"),
+            ],
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_differ_though_they_look_alike() {
+        let found = between(&Bytes::from_static(b"a\xff"), &Bytes::from_static(b"a\xfe"));
+        assert_eq!(found.len(), 1);
+        let was = found[0].was.as_deref().unwrap();
+        assert!(was.starts_with("(2 bytes, hash "), "{was}");
+        assert_ne!(found[0].was, found[0].is);
     }
 
     #[test]

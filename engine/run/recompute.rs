@@ -1,5 +1,6 @@
 //! A run once more, in memory: pure steps are worked on anew, calls are answered from the ledger. It sends nothing and commits nothing.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -17,12 +18,14 @@ use crate::component::waiting::Waiting;
 use crate::component::{Answer, Effect};
 use crate::failure::Failure;
 use crate::flow::plan::{Action, Plan, Project};
-use crate::message::{Message, MessageId};
+use crate::message::{Message, MessageId, Names};
 use crate::store::commit::EffectId;
 use crate::store::effects::{EffectRow, EffectStanding};
 
 /// How many stages one run may go through here: flows that hand to each other in a circle end.
 const STAGES_MAX: usize = 10_000;
+/// How many bytes a run may send, write and hand on here where it is compared.
+const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
 /// What is known of what a run did.
 #[derive(Default)]
@@ -55,12 +58,17 @@ pub(super) struct Act {
     /// The file, the flow, the key.
     pub(super) to: String,
     pub(super) body: Bytes,
+    /// What another flow gets beside the body: headers and variables.
+    pub(super) headers: Arc<Names>,
+    pub(super) variables: Arc<BTreeMap<Arc<str>, Body>>,
 }
 
 /// Where a message does not go on.
 pub(super) struct Stopped {
     pub(super) flow: Arc<str>,
     pub(super) step: Arc<str>,
+    /// The part of the message.
+    pub(super) item: Arc<str>,
     pub(super) why: Failure,
     /// It failed; else only nobody knows what comes after it.
     pub(super) failed: bool,
@@ -76,6 +84,8 @@ pub(super) struct Recomputed {
     pub(super) ends: Vec<(Arc<str>, &'static str)>,
     /// The messages that have come to the step at which it was to end.
     pub(super) arrived: Vec<Message>,
+    /// How many bytes it sends, writes and hands on.
+    bytes: usize,
 }
 
 impl Recorded {
@@ -121,7 +131,8 @@ pub(super) struct Machine<'a> {
     pub(super) until: Option<(&'a str, &'a str)>,
     /// Follow messages into other flows.
     pub(super) follow: bool,
-    /// An answer is one only to the request that was sent, and what waits for other messages does not go on.
+    /// Two sides are compared: an answer is one only to the request that was sent, what waits for other messages does not go on, and what is too
+    /// much has no known end.
     pub(super) exact: bool,
 }
 
@@ -139,7 +150,12 @@ impl Machine<'_> {
             stages += 1;
             if stages > STAGES_MAX {
                 let why = Failure::internal("it goes through too many stages to be followed");
-                done.stop(&plan.flow, "@accept", why, true);
+                done.stop(&plan.flow, "@accept", &message.item, why, !self.exact);
+                break;
+            }
+            if self.exact && done.bytes > OUTPUT_BYTES_MAX {
+                let why = Failure::internal("it sends too much to be followed");
+                done.stop(&plan.flow, "@accept", &message.item, why, false);
                 break;
             }
             let step: &str = node.map_or("@accept", |at| &plan.nodes[at].id);
@@ -148,7 +164,8 @@ impl Machine<'_> {
                 Some(at) => self.stage(plan, at, message.clone(), &mut done),
             }));
             let Ok(walked) = worked else {
-                done.stop(&flow, step, super::stage::panicked(step), true);
+                let why = super::stage::panicked(step);
+                done.stop(&flow, step, &message.item, why, true);
                 continue;
             };
             self.go_on(plan, walked, &mut waiting, &mut done);
@@ -158,9 +175,13 @@ impl Machine<'_> {
 
     fn let_in(&self, plan: &Plan, mut message: Message, done: &mut Recomputed) -> Walked {
         let asked = admission::check_contract(plan, &message)
-            .and_then(|()| admission::find_keys(plan, &mut message));
+            .and_then(|()| admission::find_keys(plan, &mut message))
+            .and_then(|()| match self.exact {
+                true => admission::version(plan, &mut message).map(drop),
+                false => Ok(()),
+            });
         if let Err(why) = asked {
-            done.stop(&plan.flow, "@accept", why, true);
+            done.stop(&plan.flow, "@accept", &message.item, why, true);
             return Walked::default();
         }
         self.walk(plan, Some(0), message, done)
@@ -193,7 +214,9 @@ impl Machine<'_> {
     ) {
         for ended in walked.ended {
             match ended {
-                Ended::Failed(at, _, why) => done.stop(&plan.flow, &plan.nodes[at].id, why, true),
+                Ended::Failed(at, message, why) => {
+                    done.stop(&plan.flow, &plan.nodes[at].id, &message.item, why, true);
+                }
                 Ended::Delivered => done.ends.push((plan.flow.clone(), "delivered")),
                 Ended::Filtered(at) | Ended::Stale(at, _) => {
                     done.ends.push((plan.nodes[at].id.clone(), "filtered"));
@@ -251,7 +274,7 @@ impl Machine<'_> {
                 let body = message.body.bytes();
                 done.does(plan, at, "waits", String::new(), &message, body);
                 let why = Failure::internal("it waits for other messages");
-                done.stop(&plan.flow, &node.id, why, false);
+                done.stop(&plan.flow, &node.id, &message.item, why, false);
                 Walked::default()
             }
             Action::Claim(claim) if self.exact => {
@@ -287,6 +310,7 @@ impl Machine<'_> {
             Err(why) => return walker.fail(at, message, why),
         };
         let known = self.recorded.find(&message, &plan.flow, &node.id);
+        done.bytes += request.bytes.len();
         done.sent.push(Sent {
             flow: plan.flow.clone(),
             step: node.id.clone(),
@@ -318,7 +342,8 @@ impl Machine<'_> {
                 ),
                 false => format!("no answer of `{}` is recorded", node.id),
             };
-            done.stop(&plan.flow, &node.id, Failure::internal(why), false);
+            let why = Failure::internal(why);
+            done.stop(&plan.flow, &node.id, &message.item, why, false);
             return Walked::default();
         };
         let answer = Answer { bytes: answer };
@@ -344,19 +369,23 @@ impl Recomputed {
         message: &Message,
         body: &Bytes,
     ) {
+        self.bytes += body.len();
         self.acts.push(Act {
             step: plan.nodes[at].id.clone(),
             item: message.item.clone(),
             what,
             to,
             body: body.clone(),
+            headers: message.headers.clone(),
+            variables: message.variables.clone(),
         });
     }
 
-    fn stop(&mut self, flow: &Arc<str>, step: &str, why: Failure, failed: bool) {
+    fn stop(&mut self, flow: &Arc<str>, step: &str, item: &Arc<str>, why: Failure, failed: bool) {
         self.stopped.push(Stopped {
             flow: flow.clone(),
             step: Arc::from(step),
+            item: item.clone(),
             why,
             failed,
         });

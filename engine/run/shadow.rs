@@ -1,8 +1,9 @@
 //! Shadows: another revision of some flows is tried on copies of what was accepted, after it has run. Its effects are rendered and compared
-//! with those of the revision that runs, and never sent. It works beside the traffic: in small batches, for a part of one processor's time, from
-//! a queue that drops what is too much.
+//! with those of the revision that runs, and never sent. It works beside the traffic: in small batches, for about a tenth of one processor's
+//! time, from a queue that drops what is too much.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,11 +35,15 @@ pub(super) mod watching;
 use compare::Sides;
 use watching::{Waiting, Watching};
 
-/// For each millisecond of work so many of rest: a tenth of one processor at most.
+/// For each millisecond of work so many of rest: about a tenth of one processor.
 const REST: i64 = 9;
 /// The shortest and the longest rest.
 const REST_LEAST_MS: i64 = 10;
-const REST_MOST_MS: i64 = 30_000;
+const REST_MOST_MS: i64 = 10_000;
+/// After so much work the others of a batch wait for the next one.
+const WORK_MOST_MS: i64 = 1_000;
+/// How large a body may be that is compared, in bytes.
+const BODY_MAX: usize = 1 << 20;
 /// How often it is looked whether a shadow runs.
 const LOOK_MS: i64 = 2_000;
 /// When a message that is still under way is looked at again.
@@ -216,25 +221,32 @@ impl Works {
         })
     }
 
-    /// Follows what the store says of shadows. One is held against one revision: when another one runs, it is over.
+    /// Follows what the store says of shadows. One is held against one revision: when this engine has followed it and another revision runs
+    /// here now, it is over.
     async fn follow_shadow(&self) -> Result<(), Failure> {
         let shared = self.shared();
         let _one = shared.shadows.following.lock().await;
         let mut running = shared.store.shadow().await?;
         let now = shared.live.now().project.clone();
+        let known = shared.shadows.now();
+        let followed = known.as_ref().map(|known| known.shadow.id);
         if let Some(shadow) = running.take_if(|shadow| shadow.base != now.revision) {
             let (runs, ran) = (short(&now.revision), short(&shadow.base));
-            let why = format!("{runs} runs in the place of {ran}");
-            self.end_shadow(&shadow, &why).await?;
+            if followed == Some(shadow.id) {
+                let why = format!("{runs} runs in the place of {ran}");
+                self.end_shadow(&shadow, &why).await?;
+            } else if shared.shadows.other.swap(shadow.id, Ordering::Relaxed) != shadow.id {
+                // Another engine runs that revision: it is for that one to say when it is over.
+                tracing::info!(
+                    "a shadow is held against revision {ran}, and {runs} runs here: this engine does not follow it"
+                );
+            }
         }
         let now_ms = shared.store.at(shared.world.clock.now_ms());
         if let Some(shadow) = running.take_if(|shadow| shadow.until_ms <= now_ms) {
             self.end_shadow(&shadow, "its time is over").await?;
         }
-        let known = shared.shadows.now();
-        let same = known.as_ref().map(|known| known.shadow.id)
-            == running.as_ref().map(|running| running.id);
-        if same {
+        if followed == running.as_ref().map(|running| running.id) {
             return Ok(());
         }
         let next = match running {
@@ -248,6 +260,7 @@ impl Works {
                 Err(failure) => return Err(failure),
             },
         };
+        let before = shared.shadows.put(next.clone());
         if let Some(next) = &next {
             let flows: Vec<&str> = next.flows.keys().map(|flow| &**flow).collect();
             tracing::info!(
@@ -257,7 +270,6 @@ impl Works {
                 flows.join(", ")
             );
         }
-        let before = shared.shadows.put(next);
         shared.shadows.bell.notify_one();
         let Some(before) = before else { return Ok(()) };
         tracing::info!("the shadow is over; `crossdock shadow` shows what came of it");
@@ -300,42 +312,55 @@ impl Works {
     }
 
     async fn write_shadow(&self, watching: &Watching) -> Result<(), Failure> {
-        let shadows = watching.take();
-        if shadows.is_empty() {
+        let tallies = watching.take();
+        if tallies.is_empty() {
             return Ok(());
         }
         let commit = Commit {
-            shadows,
+            shadows: watching.told(&tallies),
             ..Commit::default()
         };
-        self.shared().commit(commit).await.map(drop)
+        let written = self.shared().commit(commit).await.map(drop);
+        if written.is_err() {
+            watching.give_back(tallies);
+        }
+        written
     }
 
     /// Looks at what was accepted while a shadow runs, until the engine stops.
     pub(super) async fn shadow(self: Arc<Self>) {
         let shared = self.shared().clone();
         let clock = &shared.world.clock;
-        let (mut follow_ms, mut write_ms) = (i64::MIN, i64::MIN);
+        let (mut follow_ms, mut write_ms, mut look_ms) = (i64::MIN, i64::MIN, i64::MIN);
         loop {
-            let began_ms = clock.steady_ms();
-            if began_ms >= follow_ms {
-                follow_ms = began_ms + LOOK_MS;
+            if clock.steady_ms() >= follow_ms {
+                follow_ms = clock.steady_ms() + LOOK_MS;
                 self.said(self.follow_shadow().await);
             }
             let watching = shared.shadows.now();
-            let mut rest_ms = follow_ms - clock.steady_ms();
+            let mut next_ms = follow_ms;
             if let Some(watching) = &watching {
-                let looked = look(&shared, watching).await;
-                let took_ms = (clock.steady_ms() - began_ms).max(1);
-                rest_ms = match looked {
-                    true => (took_ms * REST).clamp(REST_LEAST_MS, REST_MOST_MS),
-                    false => AGAIN_MS,
-                };
-                if clock.steady_ms() >= write_ms {
+                let began_ms = clock.steady_ms();
+                if began_ms >= look_ms {
+                    let looked = look(&shared, watching).await;
+                    let rest_ms = match looked {
+                        true => (clock.steady_ms() - began_ms) * REST,
+                        false => AGAIN_MS,
+                    };
+                    look_ms = clock.steady_ms() + rest_ms.clamp(REST_LEAST_MS, REST_MOST_MS);
+                }
+                let left = !shared.shadows.is(watching);
+                if left {
+                    // It was stopped meanwhile, and what is still there came after that was written down.
+                    watching.leave("left when it ended");
+                }
+                if left || clock.steady_ms() >= write_ms {
                     write_ms = clock.steady_ms() + WRITE_MS;
                     self.said(self.write_shadow(watching).await);
                 }
+                next_ms = next_ms.min(look_ms);
             }
+            let rest_ms = next_ms - clock.steady_ms();
             let rest = Duration::from_millis(u64::try_from(rest_ms).unwrap_or(0));
             tokio::select! {
                 () = shared.stop.cancelled() => {
@@ -394,6 +419,12 @@ async fn look(shared: &Arc<Shared>, watching: &Arc<Watching>) -> bool {
     };
     let mut looked = false;
     for mut one in next {
+        let worked_ms = shared.world.clock.steady_ms() - now_ms;
+        let over = shared.stop.is_cancelled() || !shared.shadows.is(watching);
+        if over || worked_ms >= WORK_MOST_MS {
+            watching.seen().waiting.push_front(one);
+            continue;
+        }
         if !rest.contains(&one.run) && now_ms - one.since_ms < PATIENCE_MS {
             one.look_ms = now_ms + AGAIN_MS;
             watching.seen().waiting.push_back(one);
@@ -419,6 +450,10 @@ async fn look_at(
     if detail.row.state == RunState::Superseded {
         return Err("it was begun again");
     }
+    let bytes = detail.body.as_ref().map_or(0, |body| body.len());
+    if bytes > BODY_MAX {
+        return Err("too large to compare");
+    }
     let message = message_of(&detail).map_err(|_| "its body is gone")?;
     let sides = watching.flows.get(&one.flow).ok_or("it is gone")?.clone();
     let watching = watching.clone();
@@ -426,8 +461,16 @@ async fn look_at(
     let compared = disk::aside(move || {
         if let Some(when) = &watching.when {
             let scope = Scope::of(&message, &sides.base.1.tables);
-            if !scope.is_ok_and(|scope| when.decide(&scope).unwrap_or(false)) {
-                return Ok(());
+            match scope
+                .map_err(Failure::from)
+                .and_then(|scope| when.decide(&scope))
+            {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(_) => {
+                    watching.seen().skip(&flow, "`when` could not be decided");
+                    return Ok(());
+                }
             }
         }
         let recorded = Recorded::of(detail.effects.clone(), detail.generation);

@@ -42,7 +42,8 @@ CREATE TABLE shadow_findings (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE shadow_examples (
   shadow INTEGER NOT NULL, flow TEXT NOT NULL, step TEXT NOT NULL, what TEXT NOT NULL, path TEXT NOT NULL, run INTEGER NOT NULL,
-  at_path TEXT NOT NULL, keys TEXT NOT NULL, was TEXT, becomes TEXT, PRIMARY KEY (shadow, flow, step, what, path, run)
+  at_path TEXT NOT NULL, keys TEXT NOT NULL, was TEXT, becomes TEXT, at INTEGER NOT NULL,
+  PRIMARY KEY (shadow, flow, step, what, path, run)
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -302,6 +303,13 @@ impl Counts {
         *count += many;
     }
 
+    /// As many more as there are in others.
+    pub fn add_all(&mut self, others: &Counts) {
+        for (what, many) in others.all() {
+            self.add(&what, many);
+        }
+    }
+
     /// What there is to be written down.
     fn all(&self) -> impl Iterator<Item = (String, u64)> + '_ {
         let plain = [
@@ -438,8 +446,8 @@ fn told(writing: &Writing<'_>, id: i64, finding: &Finding) -> Sql<()> {
     add(writing, id, (flow, step, what, path), finding.many)?;
     for example in &finding.examples {
         writing.put(
-            "INSERT INTO shadow_examples (shadow, flow, step, what, path, run, at_path, keys, was, becomes)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CAST(?9 AS TEXT), CAST(?10 AS TEXT)
+            "INSERT INTO shadow_examples (shadow, flow, step, what, path, run, at_path, keys, was, becomes, at)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CAST(?9 AS TEXT), CAST(?10 AS TEXT), CAST(?12 AS BIGINT)
              WHERE (SELECT count(*) FROM shadow_examples WHERE shadow = ?1 AND flow = ?2 AND step = ?3 AND what = ?4 AND path = ?5) < ?11
              ON CONFLICT DO NOTHING",
             params![
@@ -454,18 +462,16 @@ fn told(writing: &Writing<'_>, id: i64, finding: &Finding) -> Sql<()> {
                 example.was.as_deref(),
                 example.becomes.as_deref(),
                 super::limit(EXAMPLES_MAX),
+                writing.now_ms,
             ],
         )?;
     }
     Ok(())
 }
 
-/// Examples hold values of messages: those of a shadow that ended before this time go, as the bodies of its messages do.
+/// Examples hold values of messages: those that were written down before this time go, as the bodies of messages do, also while the shadow runs.
 pub(super) fn sweep(connection: &Connection, horizon_ms: i64) -> Sql<()> {
-    connection.put(
-        "DELETE FROM shadow_examples WHERE shadow IN (SELECT id FROM shadows WHERE ended_at <= ?1)",
-        [horizon_ms],
-    )
+    connection.put("DELETE FROM shadow_examples WHERE at <= ?1", [horizon_ms])
 }
 
 fn add(
@@ -571,6 +577,36 @@ mod tests {
         let (counted, findings) = sample.store.shadow_report(shadow.id).await.unwrap();
         assert_eq!(counted["orders"].compared, 6);
         assert!(findings[0].examples.is_empty());
+    }
+
+    #[tokio::test]
+    async fn examples_go_as_bodies_do_while_the_shadow_runs() {
+        for sample in [Sample::new(), Sample::on_a_server()] {
+            let retention = super::super::retention::Retention {
+                runs_ms: 100_000,
+                bodies_ms: 50_000,
+                exceptions_ms: 100_000,
+                limit: 10,
+            };
+            does(&sample, vec![beginning("first")]).await;
+            let shadow = sample.store.shadow().await.unwrap().unwrap();
+            let flow: Arc<str> = Arc::from("orders");
+            let told = |path: &str, runs| {
+                let findings = vec![finding(path, runs)];
+                ShadowChange::Told(shadow.id, flow.clone(), Counts::default(), findings)
+            };
+            does(&sample, vec![told("body.a", 1..3)]).await;
+            sample.clock.advance(std::time::Duration::from_secs(30));
+            does(&sample, vec![told("body.b", 3..4)]).await;
+            sample.clock.advance(std::time::Duration::from_secs(30));
+            sample.store.sweep(retention).await.unwrap();
+            let (_, findings) = sample.store.shadow_report(shadow.id).await.unwrap();
+            let many: Vec<_> = findings
+                .iter()
+                .map(|one| (&*one.path, one.many, one.examples.len()))
+                .collect();
+            assert_eq!(many, [("body.a", 2, 0), ("body.b", 1, 1)]);
+        }
     }
 
     #[tokio::test]

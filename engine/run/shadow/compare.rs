@@ -13,13 +13,17 @@ use crate::flow::plan::{Plan, Project};
 use crate::message::{Message, Names};
 use crate::run::admission;
 use crate::run::differences;
-use crate::run::recompute::{Machine, Recomputed, Recorded};
+use crate::run::recompute::{Act, Machine, Recomputed, Recorded};
 use crate::store::commit::DOOR;
 
 /// So many differences of one message are looked at.
 const FOUND_MAX: usize = 200;
 /// How much of a text is shown, in characters.
 const SHOWN_MAX: usize = 200;
+/// How much room the fields of one side may take, in bytes.
+const FIELDS_MAX: usize = 64 << 20;
+/// The room of a field beside its texts.
+const FIELD_ROOM: usize = 64;
 
 /// Both sides of a flow.
 pub(super) struct Sides {
@@ -59,20 +63,23 @@ type Place = (Arc<str>, Arc<str>, &'static str, usize);
 #[derive(Default)]
 struct Course {
     outputs: BTreeMap<Place, BTreeMap<String, String>>,
-    /// Where it fails: the step, the class, and the words.
-    failed: BTreeMap<(Arc<str>, Class), String>,
+    /// Where it fails: the step, the part of the message, the class, and the words.
+    failed: BTreeMap<(Arc<str>, Arc<str>, Class), String>,
     /// Where it cannot be followed, and why.
     unknown: BTreeMap<Arc<str>, String>,
     /// How it ends, where that is known.
     end: Option<String>,
+    /// How much room its outputs take.
+    room: usize,
 }
 
 /// Compares what both sides make of a message.
 pub(super) fn compare(sides: &Sides, message: &Message, recorded: &Recorded) -> Compared {
     let mut message = message.clone();
     if message.id == message.root {
-        // Its keys are those that what runs has found: the candidate looks for its own.
+        // Its keys and its version are those that what runs has found: the candidate looks for its own.
         message.keys = Arc::new(Names::default());
+        message.guards = Arc::default();
     }
     let course = |(project, plan): &(Arc<Project>, Arc<Plan>)| {
         let machine = Machine {
@@ -90,13 +97,17 @@ pub(super) fn compare(sides: &Sides, message: &Message, recorded: &Recorded) -> 
 /// The name of a field without the numbers of list items: `lines[].quantity`.
 pub(super) fn general(path: &str) -> String {
     let mut general = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('[') {
-        let (before, after) = rest.split_at(at + 1);
-        general.push_str(before);
-        rest = after.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let (mut quoted, mut escaped, mut number) = (false, false, false);
+    for letter in path.chars() {
+        number &= letter.is_ascii_digit();
+        if number {
+            continue;
+        }
+        general.push(letter);
+        quoted ^= letter == '"' && !escaped;
+        escaped = quoted && letter == '\\' && !escaped;
+        number = letter == '[' && !quoted;
     }
-    general.push_str(rest);
     general
 }
 
@@ -116,7 +127,7 @@ fn between(base: &Course, candidate: &Course) -> Compared {
     for (place, was) in &base.outputs {
         match candidate.outputs.get(place) {
             Some(is) => fields(place, was, is, &mut find),
-            // What comes after the point to which it was followed is not missing.
+            // What comes after the point to which it was followed is not missing. A failure is an end that is known.
             None if !candidate.is_cut_off() => find(whole(place, "less", was)),
             None => {}
         }
@@ -148,7 +159,7 @@ fn ends(base: &Course, candidate: &Course, find: &mut impl FnMut(Found)) {
     let news = |of: &Course, than: &Course| {
         let failed = of.failed.iter();
         let failed = failed.filter(|(at, _)| !than.failed.contains_key(*at));
-        let failed = failed.map(|((step, class), words)| (step.clone(), *class, words.clone()));
+        let failed = failed.map(|((step, _, class), words)| (step.clone(), *class, words.clone()));
         failed.collect::<Vec<_>>()
     };
     let (more, less) = (news(candidate, base), news(base, candidate));
@@ -240,6 +251,30 @@ fn whole(place: &Place, what: &'static str, fields: &BTreeMap<String, String>) -
     }
 }
 
+/// What another flow gets beside the body.
+fn handed(act: &Act) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let mut put = |kind: &str, name: &str, document: &Bytes| {
+        let inner = differences::fields(document);
+        fields.extend(inner.into_iter().map(|(path, value)| match &*path {
+            "" => (format!("{kind}.{name}"), value),
+            path if path.starts_with('[') => (format!("{kind}.{name}{path}"), value),
+            path => (format!("{kind}.{name}.{path}"), value),
+        }));
+    };
+    for (name, value) in act.headers.iter() {
+        put(
+            "headers",
+            &differences::named(name),
+            &Bytes::from(json!(value).to_string()),
+        );
+    }
+    for (name, value) in act.variables.iter() {
+        put("variables", &differences::named(name), value.bytes());
+    }
+    fields
+}
+
 fn short(text: &str) -> String {
     match text.char_indices().nth(SHOWN_MAX) {
         Some((at, _)) => format!("{}..", &text[..at]),
@@ -272,6 +307,9 @@ impl Course {
                     path => (format!("body.{path}"), value),
                 })
                 .collect();
+            if one.what == "hands" {
+                fields.extend(handed(&one));
+            }
             if !one.to.is_empty() {
                 fields.insert("to".to_owned(), json!(one.to).to_string());
             }
@@ -282,7 +320,7 @@ impl Course {
             match stopped.failed {
                 true => course
                     .failed
-                    .insert((stopped.step, stopped.why.class), words),
+                    .insert((stopped.step, stopped.item, stopped.why.class), words),
                 false => {
                     let why = short(&stopped.why.message);
                     course.unknown.insert(stopped.step, why)
@@ -294,7 +332,7 @@ impl Course {
     }
 
     fn ending(&self, ends: &[(Arc<str>, &'static str)], delivered: bool) -> Option<String> {
-        if let Some((step, class)) = self.failed.keys().next() {
+        if let Some((step, _, class)) = self.failed.keys().next() {
             return Some(format!("fails at {step}: {}", class.name()));
         }
         if !self.unknown.is_empty() {
@@ -318,14 +356,22 @@ impl Course {
         if admission::find_keys(plan, &mut message).is_err() {
             return;
         }
-        let once = admission::once(plan, &message);
+        // The same: without a version that could be found it fails.
+        let version = admission::version(plan, &mut message).unwrap_or_default();
+        let version = version.map(|sighting| sighting.guard.version);
+        let once = admission::once(plan, &message).map(|claim| {
+            json!({
+                "scope": claim.scope, "key": claim.key, "keep_ms": claim.keep_ms, "changed": format!("{:?}", claim.changed).to_lowercase(),
+                "version": version,
+            })
+        });
         let chains = admission::chains(plan, &message).into_iter();
-        let chains: Vec<String> = chains
-            .map(|chain| format!("{} {}", chain.scope, chain.key))
+        let chains: Vec<_> = chains
+            .map(|chain| json!({ "of": format!("{} {}", chain.scope, chain.key), "pass": chain.pass }))
             .collect();
         let document = json!({
             "keys": *message.keys,
-            "once": once.map(|claim| json!({ "scope": claim.scope, "key": claim.key })),
+            "once": once,
             "order": chains,
         });
         let fields = differences::fields(&Bytes::from(document.to_string()));
@@ -337,6 +383,14 @@ impl Course {
         (step, item, what): (Arc<str>, Arc<str>, &'static str),
         fields: BTreeMap<String, String>,
     ) {
+        let room = fields.iter();
+        let room = room.map(|(path, value)| path.len() + value.len() + FIELD_ROOM);
+        self.room += room.sum::<usize>();
+        if self.room > FIELDS_MAX {
+            let why = "it sends too many fields to be compared";
+            self.unknown.insert(step, why.to_owned());
+            return;
+        }
         let mut place = (step, item, what, 0);
         while self.outputs.contains_key(&place) {
             place.3 += 1;
@@ -346,13 +400,178 @@ impl Course {
 
     /// Whether there may be more of it than was followed.
     fn is_cut_off(&self) -> bool {
-        !(self.failed.is_empty() && self.unknown.is_empty())
+        !self.unknown.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Body;
+    use crate::message::MessageId;
+    use crate::world::World;
+
+    /// A side: a flow with these parts beside its name and its source.
+    fn side(parts: &str) -> (Arc<Project>, Arc<Plan>) {
+        let folder = tempfile::tempdir().unwrap();
+        for (flow, parts) in [
+            ("orders", parts),
+            ("other", "sinks: { lost: { discard: {} } }\n"),
+        ] {
+            let path = folder.path().join(format!("flows/{flow}.yaml"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = format!("flow: {flow}\nsource: {{ flow: {{}} }}\n{parts}");
+            std::fs::write(path, text).unwrap();
+        }
+        let loaded = crate::flow::load(folder.path(), &World::real());
+        let findings = loaded.findings;
+        let project = loaded.project.unwrap_or_else(|| panic!("{findings:?}"));
+        let plan = project.plans["orders"].clone();
+        (Arc::new(project), plan)
+    }
+
+    fn tried(base: &str, candidate: &str, body: &str) -> Compared {
+        let sides = Sides {
+            base: side(base),
+            candidate: side(candidate),
+        };
+        let body = Body::new(Bytes::copy_from_slice(body.as_bytes()));
+        let message = Message::new(MessageId(7), 1, body);
+        compare(&sides, &message, &Recorded::default())
+    }
+
+    fn found(compared: &Compared) -> Vec<(&str, &str, &str)> {
+        let found = compared.found.iter();
+        let mut found: Vec<_> = found
+            .map(|one| (&*one.step, one.what, &*one.path))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Lines become rows: `more` are steps behind the split.
+    fn lines(more: &str) -> String {
+        format!(
+            "keys: {{ order: number }}
+steps:
+  - id: lines
+    split: {{ items: lines, key: sku }}
+{more}
+sinks:
+  out: {{ file: {{ path: out.jsonl, format: jsonl }} }}
+"
+        )
+    }
+
+    const LINES: &str = r#"{"number":"A1","lines":[
+        {"sku":"a","q":"1","r":"1"},{"sku":"b","q":"x","r":"2"},{"sku":"c","q":"3","r":"x"}]}"#;
+
+    #[test]
+    fn a_part_that_fails_hides_nothing_of_the_others() {
+        let same = lines("  - id: row\n    set: { body: \"{sku: sku, q: q}\" }");
+        let number = lines("  - id: row\n    set: { body: \"{sku: sku, q: decimal(q)}\" }");
+        let some = lines(
+            "  - id: some\n    filter: sku != 'c'\n  - id: row\n    set: { body: \"{sku: sku, q: decimal(q)}\" }",
+        );
+        // Line b fails in the candidate alone.
+        let compared = tried(&same, &number, LINES);
+        assert_eq!(
+            found(&compared),
+            [
+                ("out", "changed", "body.q"),
+                ("out", "less", ""),
+                ("row", "fails", "mapping")
+            ]
+        );
+        assert!(compared.fails && !compared.cut_short);
+        // It fails on both sides, and the candidate drops line c.
+        let compared = tried(&number, &some, LINES);
+        assert_eq!(found(&compared), [("out", "less", "")]);
+        assert!(!compared.fails && !compared.cut_short);
+        // Another line fails, at the same step and with the same class.
+        let other = number.replace("decimal(q)}", "decimal(r)}");
+        let compared = tried(&number, &other, LINES);
+        assert_eq!(
+            found(&compared),
+            [
+                ("out", "less", ""),
+                ("out", "more", ""),
+                ("row", "fails", "mapping"),
+                ("row", "outcome", "mapping")
+            ]
+        );
+        assert_eq!(tried(&number, &number, LINES), Compared::default());
+    }
+
+    #[test]
+    fn what_is_too_much_is_not_comparable() {
+        let flow = lines("");
+        let many: Vec<_> = (0..10_000).map(|n| json!({ "sku": n })).collect();
+        let long = "x".repeat(1 << 20);
+        let large: Vec<_> = (0..20).map(|n| json!({ "sku": n, "note": long })).collect();
+        for (lines, part) in [(many, "too many stages"), (large, "too much")] {
+            let body = json!({ "number": "A1", "lines": lines }).to_string();
+            let compared = tried(&flow, &flow, &body);
+            assert_eq!(found(&compared), [("@accept", "not_comparable", "")]);
+            assert!(compared.cut_short);
+            let was = compared.found[0].was.as_deref().unwrap();
+            assert!(was.contains(part), "{was}");
+        }
+    }
+
+    #[test]
+    fn what_a_flow_asks_of_repeats_and_order_is_compared() {
+        let flow = |once: &str, pass: &str| {
+            format!(
+                "keys: {{ order: number }}
+once: {{ key: order, {once} }}
+order_by: {{ key: order, on_exception: {pass} }}
+sinks:
+  out: {{ file: {{ path: out.jsonl, format: jsonl }} }}
+"
+            )
+        };
+        let base = flow("changed: ignore, keep: 5d", "hold");
+        let newest = flow("changed: newest, version: changed_at, keep: 6d", "pass");
+        let body = r#"{"number":"A1","changed_at":7}"#;
+        let compared = tried(&base, &newest, body);
+        assert_eq!(
+            found(&compared),
+            [
+                ("@accept", "changed", "once.changed"),
+                ("@accept", "changed", "once.keep_ms"),
+                ("@accept", "changed", "once.version"),
+                ("@accept", "changed", "order[0].pass"),
+            ]
+        );
+        // Without the version it is not let in.
+        let compared = tried(&base, &newest, r#"{"number":"A1"}"#);
+        assert!(compared.fails, "{compared:?}");
+        assert!(found(&compared).contains(&("out", "less", "")));
+    }
+
+    #[test]
+    fn what_another_flow_gets_is_more_than_the_body() {
+        let flow = |value: &str| {
+            format!(
+                "steps:
+  - id: mark
+    set: {{ variables: {{ region: \"{value}\" }} }}
+sinks:
+  booking: {{ flow: other }}
+"
+            )
+        };
+        let compared = tried(
+            &flow("{code: 'n'}"),
+            &flow("{code: 's'}"),
+            r#"{"number":"A1"}"#,
+        );
+        assert_eq!(
+            found(&compared),
+            [("booking", "changed", "variables.region.code")]
+        );
+    }
 
     #[test]
     fn fields_of_list_items_have_one_name() {
@@ -361,6 +580,7 @@ mod tests {
             ("[12][3].a", "[][].a"),
             ("body.a", "body.a"),
             ("a[x", "a[x"),
+            (r#"a[3]."b[1]\"[2]"[4]"#, r#"a[]."b[1]\"[2]"[]"#),
         ] {
             assert_eq!(general(path), name);
         }

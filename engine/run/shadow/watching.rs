@@ -1,6 +1,7 @@
 //! What an engine has seen of the shadow that runs: messages that wait to be looked at, and what came of those that were.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -18,6 +19,8 @@ const WAITING_MAX: usize = 2_000;
 const BATCH: usize = 20;
 /// So many differences are told apart before they are written down.
 const TOLD_MAX: usize = 300;
+/// So much of the name of a step or field is kept, in characters: an index of the store has no room for more.
+const NAME_MAX: usize = 300;
 
 /// The shadow that this engine follows, if one runs.
 #[derive(Default)]
@@ -25,6 +28,8 @@ pub(in crate::run) struct Shadows {
     pub(super) now: RwLock<Option<Arc<Watching>>>,
     /// One at a time finds out what is to be followed.
     pub(super) following: tokio::sync::Mutex<()>,
+    /// The shadow of which it was said that this engine does not follow it.
+    pub(super) other: AtomicI64,
     /// Rung when there may be another shadow.
     pub(super) bell: Notify,
 }
@@ -40,7 +45,7 @@ pub(super) struct Watching {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) waiting: VecDeque<Waiting>,
-    tallies: BTreeMap<Arc<str>, Tally>,
+    tallies: Tallies,
 }
 
 /// A message at which it is to look.
@@ -55,12 +60,15 @@ pub(super) struct Waiting {
 /// What differences that are counted together have in common: the step, what differs, the field.
 type Kind = (Arc<str>, &'static str, String);
 
+/// What came of messages, by flow.
+pub(super) type Tallies = BTreeMap<Arc<str>, Tally>;
+
 /// The place of an accept in a commit: that of the end that it belongs to, if it belongs to one, and its own.
 type Nth = (Option<usize>, usize);
 
 /// What came of messages since it was last written down.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     counts: Counts,
     findings: BTreeMap<Kind, (u64, Vec<Example>)>,
     /// Differences beyond those that are told apart.
@@ -96,6 +104,11 @@ impl Shadows {
     pub(super) fn now(&self) -> Option<Arc<Watching>> {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
         now.clone()
+    }
+
+    /// Whether this one is followed.
+    pub(super) fn is(&self, watching: &Arc<Watching>) -> bool {
+        self.now().is_some_and(|now| Arc::ptr_eq(&now, watching))
     }
 
     pub(super) fn put(&self, next: Option<Arc<Watching>>) -> Option<Arc<Watching>> {
@@ -186,7 +199,12 @@ impl Watching {
         }
         counts.fails += u64::from(compared.fails);
         for found in compared.found {
-            let place = (found.step, found.what, compare::general(&found.path));
+            let step = match cut(&found.step) {
+                step if step.len() == found.step.len() => found.step,
+                step => Arc::from(step),
+            };
+            let path = cut(&compare::general(&found.path)).to_owned();
+            let place = (step, found.what, path);
             if tally.findings.len() >= TOLD_MAX && !tally.findings.contains_key(&place) {
                 tally.more += 1;
                 continue;
@@ -200,7 +218,7 @@ impl Watching {
                     keys: keys
                         .map(|(name, value)| (name.to_string(), value.clone()))
                         .collect(),
-                    path: found.path,
+                    path: cut(&found.path).to_owned(),
                     was: found.was,
                     becomes: found.becomes,
                 });
@@ -208,20 +226,32 @@ impl Watching {
         }
     }
 
-    /// What is to be written down since the last time.
-    pub(super) fn take(&self) -> Vec<ShadowChange> {
-        let tallies = std::mem::take(&mut self.seen().tallies);
-        let told = tallies.into_iter().map(|(flow, tally)| {
+    /// What came of messages since the last time.
+    pub(super) fn take(&self) -> Tallies {
+        std::mem::take(&mut self.seen().tallies)
+    }
+
+    /// What could not be written down is written down later.
+    pub(super) fn give_back(&self, tallies: Tallies) {
+        let mut seen = self.seen();
+        for (flow, tally) in tallies {
+            seen.tallies.entry(flow).or_default().add(tally);
+        }
+    }
+
+    /// What is to be written down.
+    pub(super) fn told(&self, tallies: &Tallies) -> Vec<ShadowChange> {
+        let told = tallies.iter().map(|(flow, tally)| {
             let mut findings: Vec<Finding> = tally
                 .findings
-                .into_iter()
+                .iter()
                 .map(|((step, what, path), (many, examples))| Finding {
                     flow: flow.clone(),
-                    step,
-                    what: what.to_owned(),
-                    path,
-                    many,
-                    examples,
+                    step: step.clone(),
+                    what: (*what).to_owned(),
+                    path: path.clone(),
+                    many: *many,
+                    examples: examples.clone(),
                 })
                 .collect();
             if tally.more > 0 {
@@ -234,7 +264,7 @@ impl Watching {
                     examples: Vec::new(),
                 });
             }
-            ShadowChange::Told(self.shadow.id, flow, tally.counts, findings)
+            ShadowChange::Told(self.shadow.id, flow.clone(), tally.counts.clone(), findings)
         });
         told.collect()
     }
@@ -253,6 +283,29 @@ impl Seen {
         let tally = self.tallies.entry(flow.clone()).or_default();
         *tally.counts.skipped.entry(why.to_owned()).or_default() += 1;
     }
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.counts.add_all(&other.counts);
+        self.more += other.more;
+        for (kind, (many, examples)) in other.findings {
+            if self.findings.len() >= TOLD_MAX && !self.findings.contains_key(&kind) {
+                self.more += many;
+                continue;
+            }
+            let known = self.findings.entry(kind).or_default();
+            known.0 += many;
+            known.1.extend(examples);
+            known.1.truncate(EXAMPLES_MAX);
+        }
+    }
+}
+
+/// A name of a step or field, not all of a long one.
+fn cut(name: &str) -> &str {
+    let end = name.char_indices().nth(NAME_MAX);
+    end.map_or(name, |(at, _)| &name[..at])
 }
 
 #[cfg(test)]
@@ -289,12 +342,35 @@ mod tests {
     }
 
     fn skipped(watching: &Watching) -> BTreeMap<String, u64> {
-        let told = watching.take();
+        let told = watching.told(&watching.take());
         let told = told.into_iter().map(|change| match change {
             ShadowChange::Told(_, _, counts, _) => counts.skipped,
             _ => BTreeMap::new(),
         });
         told.flatten().collect()
+    }
+
+    #[test]
+    fn names_have_a_limit_and_what_is_given_back_is_added() {
+        let long = "é".repeat(5_000);
+        let mut tally = Tally::default();
+        assert_eq!(cut(&long).chars().count(), NAME_MAX);
+        assert_eq!(cut("body.a"), "body.a");
+        for _ in 0..2 {
+            let kind = (Arc::from("erp"), "changed", "body.a".to_owned());
+            let other = Tally {
+                counts: Counts {
+                    compared: 2,
+                    different: 2,
+                    ..Counts::default()
+                },
+                findings: BTreeMap::from([(kind, (2, Vec::new()))]),
+                more: 1,
+            };
+            tally.add(other);
+        }
+        assert_eq!((tally.counts.compared, tally.more), (4, 2));
+        assert_eq!(tally.findings.into_values().next().unwrap().0, 4);
     }
 
     #[test]
@@ -322,6 +398,14 @@ mod tests {
         watching.leave("left when it ended");
         let left = u64::try_from(WAITING_MAX - BATCH).unwrap();
         let left = BTreeMap::from([("left when it ended".to_owned(), left)]);
+        // What the store did not take is written down later, with what has come since.
+        let taken = watching.take();
+        watching
+            .seen()
+            .skip(&Arc::from("orders"), "its body is gone");
+        watching.give_back(taken);
+        let mut left = left;
+        left.insert("its body is gone".to_owned(), 1);
         assert_eq!(skipped(&watching), left);
         assert!(watching.take().is_empty(), "it is written down once");
     }

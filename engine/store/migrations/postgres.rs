@@ -127,7 +127,8 @@ CREATE TABLE shadow_findings (
 ) WITH (fillfactor = 50);
 CREATE TABLE shadow_examples (
   shadow BIGINT NOT NULL, flow TEXT NOT NULL, step TEXT NOT NULL, what TEXT NOT NULL, path TEXT NOT NULL, run BIGINT NOT NULL,
-  at_path TEXT NOT NULL, keys TEXT NOT NULL, was TEXT, becomes TEXT, PRIMARY KEY (shadow, flow, step, what, path, run)
+  at_path TEXT NOT NULL, keys TEXT NOT NULL, was TEXT, becomes TEXT, at BIGINT NOT NULL,
+  PRIMARY KEY (shadow, flow, step, what, path, run)
 );
 ";
 
