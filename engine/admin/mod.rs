@@ -47,6 +47,8 @@ use throttle::Throttle;
 
 /// How many requests may be under way at once; more are answered 503.
 const REQUESTS_MAX: usize = 64;
+/// How many of those who sign in may be under way at once. They are counted by themselves: nobody knows them, and they wait for the provider.
+const SIGN_INS_MAX: usize = 16;
 /// How many refusals are written into the audit log at once, and then a second; what is beyond is counted.
 const DENIALS: (f64, f64) = (20.0, 0.5);
 /// How often a token may ask at once, as a multiple of what it may a second.
@@ -80,6 +82,8 @@ struct Door {
     known: Known,
     rate: Throttle,
     places: Arc<Semaphore>,
+    /// The places of those who sign in.
+    sign_ins: Arc<Semaphore>,
     denials: Throttle,
     /// How many refusals were not written down since one last was.
     unwritten: AtomicU64,
@@ -106,6 +110,7 @@ impl Admin {
             known: Known::new(),
             rate: Throttle::new((per_second * BURST).max(1.0), per_second),
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            sign_ins: Arc::new(Semaphore::new(SIGN_INS_MAX)),
             denials: Throttle::new(DENIALS.0, DENIALS.1),
             unwritten: AtomicU64::new(0),
             changes: Changes::new(),
@@ -165,6 +170,7 @@ impl Door {
         let acting = Acting {
             actor: Arc::from("unknown"),
             kind: ActorKind::Unknown,
+            behind: None,
             via: peer.via(),
             source: peer.source(),
             request: Some(request.clone()),
