@@ -48,14 +48,15 @@ pub(super) async fn act(asker: Asker, Given(wish): Given<Act>) -> Answer<Report>
         asker.may(Right::Operate, Object::Flows)?;
     }
     reach(&asker, &wish.which).await?;
-    let many = asker.desk.count(&wish.which).await?;
+    let chosen = asker.desk.choose(&wish.which).await?;
+    let many = chosen.many;
     // Where a second person approves, that is enough.
     if many > BULK_MAX && !asker.desk.needs_second(&wish.verb, many) {
         asker.may(Right::Approve, Object::Flows)?;
     }
     let report = asker
         .desk
-        .act(&wish.which, &wish.verb, asker.who(), wish.dry_run)
+        .act_on_chosen(&chosen, &wish.verb, asker.who(), wish.dry_run)
         .await?;
     Ok(Json(report))
 }
@@ -186,7 +187,10 @@ pub(super) async fn list(asker: Asker, Given(wish): Given<MakeList>) -> Answer<L
     if wish.dry_run {
         return Ok(Json(would));
     }
-    let listed = asker.desk.list(&wish.list, asker.who(), false).await?;
+    let listed = asker
+        .desk
+        .list_up_to(&wish.list, asker.who(), would.runs.max(BULK_MAX));
+    let listed = listed.await?;
     Ok(Json(listed))
 }
 

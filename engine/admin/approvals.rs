@@ -28,16 +28,43 @@ fn object(approval: &Approval) -> Object<'_> {
     approval.flow.as_deref().map_or(Object::Whole, Object::Flow)
 }
 
+/// Whether they have asked for it themselves.
+fn is_own(asker: &Asker, approval: &Approval) -> bool {
+    approval.who == asker.who() && approval.kind == asker.actor.acting.kind.name()
+}
+
+/// Whether it is theirs to see.
+fn is_seen(asker: &Asker, approval: &Approval) -> bool {
+    let theirs = match &approval.flow {
+        Some(flow) => asker.sees(flow),
+        None => asker.sees_all(),
+    };
+    theirs || is_own(asker, approval)
+}
+
+/// A request as they may see it: bodies are for those who may see bodies, and for who has written them.
+fn shown(asker: &Asker, mut approval: Approval) -> Approval {
+    if asker.has(Right::Payload) || is_own(asker, &approval) {
+        return approval;
+    }
+    for path in ["/exceptions/edit/body", "/exceptions/retry/answer"] {
+        if let Some(body) = approval.verb.pointer_mut(path)
+            && !body.is_null()
+        {
+            *body = "(not shown: the right `payload` is missing)".into();
+        }
+    }
+    approval
+}
+
 /// The last requests, the newest first: who asks for what, and what became of it.
 #[utoipa::path(get, path = "/approvals", tag = "approvals",
     responses((status = 200, description = "The requests", body = Vec<Approval>)))]
 pub(super) async fn approvals(asker: Asker) -> Answer<Vec<Approval>> {
     let mut all = asker.store().approvals(SHOWN).await?;
-    all.retain(|approval| match &approval.flow {
-        Some(flow) => asker.sees(flow),
-        None => asker.sees_all(),
-    });
-    Ok(Json(all))
+    all.retain(|approval| is_seen(&asker, approval));
+    let all = all.into_iter().map(|approval| shown(&asker, approval));
+    Ok(Json(all.collect()))
 }
 
 /// Approves what somebody else has asked for: the engine does it from now on.
@@ -51,10 +78,11 @@ pub(super) async fn approve(
     let found = found(&asker, id).await?;
     asker.may(Right::Approve, object(&found))?;
     let why = wish.why.as_deref();
-    Ok(Json(asker.desk.approve(id, asker.who(), why).await?))
+    let approved = asker.desk.approve(id, asker.who(), why).await?;
+    Ok(Json(shown(&asker, approved)))
 }
 
-/// Refuses what somebody has asked for. Needs the right `approve`, but for who takes back what they have asked for themselves.
+/// Refuses what somebody has asked for, or ends what is approved and not done yet. Needs the right `approve`, but for who takes back what they have asked for themselves.
 #[utoipa::path(post, path = "/approvals/{id}:refuse", tag = "approvals", request_body = Decides, params(("id" = i64, Path, description = "Its number")),
     responses((status = 200, description = "The request", body = Approval)))]
 pub(super) async fn refuse(
@@ -63,11 +91,13 @@ pub(super) async fn refuse(
     Given(wish): Given<Decides>,
 ) -> Answer<Approval> {
     let found = found(&asker, id).await?;
-    let own = found.who == asker.who() && found.kind == asker.actor.acting.kind.name();
-    let right = if own { Right::Metadata } else { Right::Approve };
-    asker.may(right, object(&found))?;
+    match is_own(&asker, &found) {
+        true => asker.may(Right::Metadata, Object::Flows)?,
+        false => asker.may(Right::Approve, object(&found))?,
+    }
     let why = wish.why.unwrap_or_default();
-    Ok(Json(asker.desk.refuse(id, asker.who(), &why).await?))
+    let refused = asker.desk.refuse(id, asker.who(), &why).await?;
+    Ok(Json(shown(&asker, refused)))
 }
 
 /// A request that is theirs to see.
@@ -75,7 +105,7 @@ async fn found(asker: &Asker, id: i64) -> Result<Approval, Problem> {
     let found = asker.store().approval(id).await?;
     let found = found.ok_or_else(Problem::not_there)?;
     match &found.flow {
-        Some(flow) if !asker.sees(flow) => Err(Problem::not_there()),
+        Some(flow) if !asker.sees(flow) && !is_own(asker, &found) => Err(Problem::not_there()),
         _ => Ok(found),
     }
 }

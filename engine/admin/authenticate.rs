@@ -71,6 +71,11 @@ impl Known {
             valid: moka::sync::Cache::new(VALID_MAX as u64),
         }
     }
+
+    /// What has this hash counts.
+    pub(super) fn count(&self, hash: [u8; 32]) {
+        self.valid.insert(hash, ());
+    }
 }
 
 /// Who asks, if that is known. A token is looked up in the store each time: one that is revoked is refused from then on, by every engine.
@@ -113,7 +118,7 @@ pub(super) async fn authenticate(
         let verified = of_provider(door, (people, bearers), token, from).await;
         return match verified {
             Ok(actor) => {
-                known.valid.insert(hash, ());
+                known.count(hash);
                 actor
             }
             Err(problem) => Err(problem.unwrap_or_else(|| {
@@ -134,7 +139,7 @@ pub(super) async fn authenticate(
             "the token is not valid, or not valid any more",
         ));
     };
-    known.valid.insert(hash, ());
+    known.count(hash);
     note_use(door, &row);
     Ok(of_token(&row, peer, request))
 }
@@ -149,13 +154,16 @@ async fn by_session(
 ) -> Result<Actor, Problem> {
     let row = door.desk.store().session(hash).await?;
     let now_ms = door.desk.store().now_ms();
-    let row = row.filter(|row| {
-        row.is_valid(now_ms, people.idle_ms) && row.issuer == people.provider.issuer()
-    });
+    let over = "the session is over";
     let Some(row) = row else {
-        return Err(door.wrong(&hash, address, "the session is over"));
+        return Err(door.wrong(&hash, address, over));
     };
-    door.known.valid.insert(hash, ());
+    if !row.is_valid(now_ms, people.idle_ms) || row.issuer != people.provider.issuer() {
+        // It did count once, so it is no guess: a browser that was left open shuts nobody out.
+        door.known.valid.invalidate(&hash);
+        return Err(unknown(door, over));
+    }
+    door.known.count(hash);
     note_session(door, &row, hash);
     of_session(people, &row, hash, from)
 }
@@ -211,7 +219,8 @@ fn of_session(
     hash: [u8; 32],
     from: (Peer, &Arc<str>),
 ) -> Result<Actor, Problem> {
-    let actor = of_person(people, &row.name, &row.groups, from);
+    let person = (&*row.name, &*row.subject, &*row.groups);
+    let actor = of_person(people, person, from);
     let actor = actor.ok_or_else(|| people.nothing_for(&row.name))?;
     Ok(Actor {
         until_ms: Some(row.ends_at_ms),
@@ -255,7 +264,8 @@ async fn of_provider(
         tracing::debug!(why, "a token of the provider was refused");
         None
     })?;
-    let actor = of_person(people, &person.name, &person.groups, from);
+    let known = (&*person.name, &*person.subject, &*person.groups);
+    let actor = of_person(people, known, from);
     Ok(actor
         .map(|actor| Actor {
             until_ms: Some(claims.expires_at_ms),
@@ -267,8 +277,7 @@ async fn of_provider(
 /// Somebody whom the provider knows; `None` if none of their groups may do anything.
 fn of_person(
     people: &People,
-    name: &str,
-    groups: &[String],
+    (name, subject, groups): (&str, &str, &[String]),
     (peer, request): (Peer, &Arc<str>),
 ) -> Option<Actor> {
     let roles = people.roles(groups);
@@ -276,6 +285,7 @@ fn of_person(
         acting: Acting {
             actor: Arc::from(name),
             kind: ActorKind::Identity,
+            behind: Some(people.behind(subject)),
             via: peer.via(),
             source: peer.source(),
             request: Some(request.clone()),
@@ -293,6 +303,7 @@ fn of_token(row: &TokenRow, peer: Peer, request: &Arc<str>) -> Actor {
         acting: Acting {
             actor: Arc::from(row.name.as_str()),
             kind: ActorKind::Token,
+            behind: Some(Arc::from(row.created_by.as_str())),
             via: peer.via(),
             source: peer.source(),
             request: Some(request.clone()),

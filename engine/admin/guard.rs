@@ -71,7 +71,8 @@ pub(super) async fn open(
 ) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let id = request_id(&door, request.headers());
-    let Ok(_place) = door.places.clone().try_acquire_owned() else {
+    // Places of their own: strangers must not take those of who is known.
+    let Ok(_place) = door.sign_ins.clone().try_acquire_owned() else {
         return signed(crowded().into_response(), &id);
     };
     request.extensions_mut().insert(Caller {

@@ -49,6 +49,8 @@ use throttle::Throttle;
 
 /// How many requests may be under way at once; more are answered 503.
 const REQUESTS_MAX: usize = 64;
+/// How many of those who sign in may be under way at once. They are counted by themselves: nobody knows them, and they wait for the provider.
+const SIGN_INS_MAX: usize = 16;
 /// How many refusals are written into the audit log at once, and then a second; what is beyond is counted.
 const DENIALS: (f64, f64) = (20.0, 0.5);
 /// The same for those of strangers: 1,440 a day, because whoever reaches the door can have them written.
@@ -84,6 +86,8 @@ struct Door {
     known: Known,
     rate: Throttle,
     places: Arc<Semaphore>,
+    /// The places of those who sign in.
+    sign_ins: Arc<Semaphore>,
     denials: Throttle,
     /// The same for strangers, apart: they cannot use up what is there for those who are known.
     strangers: Throttle,
@@ -112,6 +116,7 @@ impl Admin {
             known: Known::new(),
             rate: Throttle::new((per_second * BURST).max(1.0), per_second),
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            sign_ins: Arc::new(Semaphore::new(SIGN_INS_MAX)),
             denials: Throttle::new(DENIALS.0, DENIALS.1),
             strangers: Throttle::new(STRANGERS.0, STRANGERS.1),
             unwritten: AtomicU64::new(0),
@@ -172,6 +177,7 @@ impl Door {
         let acting = Acting {
             actor: Arc::from("unknown"),
             kind: ActorKind::Unknown,
+            behind: None,
             via: peer.via(),
             source: peer.source(),
             request: Some(request.clone()),

@@ -2,6 +2,7 @@
 //! cookie or a token of the provider is worth is decided here; the paths are elsewhere.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
@@ -99,6 +100,11 @@ impl People {
         roles
     }
 
+    /// What the provider calls somebody, whatever people call them.
+    pub(super) fn behind(&self, subject: &str) -> Arc<str> {
+        Arc::from(format!("{} {subject}", self.provider.issuer()))
+    }
+
     /// Who it is that the provider speaks of; the error says what it leaves out.
     pub(super) fn person(&self, claims: &Claims) -> Result<Person, String> {
         let subject = claims.text("sub").filter(|subject| !subject.is_empty());
@@ -106,7 +112,7 @@ impl People {
         let name = match self.named_by.as_str() {
             "sub" => subject.clone(),
             // An address that nobody has looked at may be somebody else's.
-            "email" if claims.flag("email_verified") == Some(false) => {
+            "email" if is_unverified(claims) => {
                 return Err(
                     "the provider has not verified the address (`email_verified`)".to_owned(),
                 );
@@ -207,6 +213,13 @@ impl People {
             ),
         )
     }
+}
+
+/// Whether the provider says that it has not looked at the address. Some write it as a text.
+fn is_unverified(claims: &Claims) -> bool {
+    let said = claims.text("email_verified");
+    let as_text = said.is_some_and(|said| said.trim().eq_ignore_ascii_case("false"));
+    as_text || claims.flag("email_verified") == Some(false)
 }
 
 fn roles(given: &SignIn) -> BTreeMap<String, Vec<Role>> {

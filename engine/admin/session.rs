@@ -136,6 +136,7 @@ async fn come_back(
     let acting = Acting {
         actor: Arc::from(person.name.as_str()),
         kind: ActorKind::Identity,
+        behind: Some(people.behind(&person.subject)),
         via: caller.peer.via(),
         source: caller.peer.source(),
         request: Some(caller.request.clone()),
@@ -151,8 +152,9 @@ async fn come_back(
     let session = secret(&*door.desk.world().random);
     let before = people.shown(headers, Cookie::Session).map(hash_of);
     let before = before.map(|hash| SessionChange::End(hash, person.name.clone()));
+    let hash = hash_of(&session);
     let begins = SessionChange::Begin(NewSession {
-        hash: hash_of(&session),
+        hash,
         issuer: people.provider.issuer().to_owned(),
         subject: person.subject,
         name: person.name,
@@ -165,6 +167,8 @@ async fn come_back(
         ..Commit::default()
     };
     door.desk.store().commit(commit).await?;
+    // Wrong ones from the same address, such as a session that is over, must not shut out who has just signed in.
+    door.known.count(hash);
     let cookie = people.given(Cookie::Session, &session, people.lasts_ms / 1_000);
     Ok(sent(&to, cookie))
 }

@@ -12,6 +12,8 @@ use crate::store::approvals::{Approval, ApprovalState};
 
 /// How many requests are listed.
 const LISTED: usize = 200;
+/// How many letters of a verb are shown.
+const VERB_SHOWN: usize = 400;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -50,7 +52,9 @@ pub(super) struct Approve {
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  crossdock refuse 7 --reason 'these orders are real'")]
+  crossdock refuse 7 --reason 'these orders are real'
+
+What is approved and not done yet ends where it is; what was done stays done.")]
 pub(super) struct Refuse {
     /// Its number
     approval: i64,
@@ -102,8 +106,31 @@ impl Approvals {
         ];
         let rows: Vec<_> = all.iter().map(row).collect();
         written(table::columns(&mut terminal.out, &columns, &rows))?;
+        for one in all.iter().filter(|one| one.state == ApprovalState::Asked) {
+            written(write!(terminal.out, "{}", about(one)))?;
+        }
         Ok(GOOD)
     }
+}
+
+/// What somebody looks at before they approve: the verb in full, and the numbers.
+fn about(one: &Approval) -> String {
+    let numbers: Vec<String> = one.first.iter().map(i64::to_string).collect();
+    let more = usize::try_from(one.items).unwrap_or(0);
+    let more = match more.saturating_sub(numbers.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let verb = one.verb.to_string();
+    let mut shown: String = verb.chars().take(VERB_SHOWN).collect();
+    if shown.len() < verb.len() {
+        shown.push_str(".. (--json shows all)");
+    }
+    format!(
+        "\nrequest {}\n  about {}{more}\n  does  {shown}\n",
+        one.id,
+        numbers.join(" ")
+    )
 }
 
 fn row(one: &Approval) -> Vec<String> {
@@ -156,6 +183,10 @@ impl At {
             return Ok(GOOD);
         }
         let line = match (done.state, done.replay) {
+            (ApprovalState::Refused, _) if done.done > 0 => format!(
+                "request {id} is ended; {} of {} were done before",
+                done.done, done.items
+            ),
             (ApprovalState::Refused, _) => format!("request {id} is refused; nothing comes of it"),
             (_, Some(list)) => format!(
                 "request {id} is approved; replay {list} has begun: {}",

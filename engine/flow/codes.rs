@@ -73,6 +73,7 @@ codes! {
 
     BAD_ADDRESS = "bad-address", "An address to listen at is not of the form host:port";
     OPEN_ADMIN = "open-admin", "The admin API would be reached by others without TLS, or shares the address of the webhooks";
+    MISSING_CERTIFICATE = "missing-certificate", "A file of a server's certificate is not in the project: the engine would not start";
     BAD_TABLE = "bad-table", "A cross-reference table cannot be read";
     UNKNOWN_PROCESS = "unknown-process", "A flow names a process that the project does not have";
     UNKNOWN_TARGET_FIELD = "unknown-target-field", "A mapping sets a field that the schema of its target does not have";

@@ -78,6 +78,7 @@ impl Certified {
 
     /// Looks at the files until it is told to stop. A pair that does not fit is logged once, and the last one stays.
     pub(crate) async fn keep(mut self, stop: CancellationToken) {
+        let mut gone = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -86,8 +87,16 @@ impl Certified {
             let (certificate, key) = (self.certificate.clone(), self.key.clone());
             let read = disk::aside(move || read(&certificate, &key)).await;
             match read {
-                Ok(seen) => self.take(seen),
-                Err(failure) => tracing::debug!(%failure, "a certificate could not be read"),
+                Ok(seen) => {
+                    gone = false;
+                    self.take(seen);
+                }
+                // Said once: the next start fails with it.
+                Err(failure) if !gone => {
+                    gone = true;
+                    tracing::warn!(%failure, "a certificate cannot be read any more; the last one is used until it can be");
+                }
+                Err(_) => {}
             }
         }
     }

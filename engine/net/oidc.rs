@@ -2,7 +2,7 @@
 //! with PKCE, and nothing else. It knows no roles, no sessions and no paths.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -22,7 +22,7 @@ use crate::world::random::Random;
 /// How long the provider's document counts without another look.
 const FRESH_MS: i64 = 10 * 60_000;
 /// How long after a look that failed there is no other.
-const AGAIN_MS: i64 = 2_000;
+const AGAIN_MS: i64 = 6_000;
 /// How long one exchange with the provider may take.
 const EXCHANGE: Duration = Duration::from_secs(5);
 /// How many bytes the provider may answer.
@@ -51,9 +51,15 @@ pub struct Registered {
 /// A provider of OpenID Connect.
 pub struct Provider {
     registered: Registered,
+    directory: Arc<Directory>,
+    verifier: Verifier,
+}
+
+/// The document in which the provider says where it takes what.
+struct Directory {
+    issuer: String,
     document: Url,
     known: Mutex<Known>,
-    verifier: Verifier,
 }
 
 #[derive(Default)]
@@ -139,9 +145,12 @@ impl Provider {
             keys: Source::Discovery,
         })?;
         Ok(Provider {
+            directory: Arc::new(Directory {
+                issuer: registered.issuer.clone(),
+                document,
+                known: Mutex::default(),
+            }),
             registered,
-            document,
-            known: Mutex::default(),
             verifier,
         })
     }
@@ -153,7 +162,7 @@ impl Provider {
 
     /// Where a browser is sent to sign in.
     pub async fn address(&self, attempt: &Attempt, now_ms: i64) -> Result<Url, Refused> {
-        let places = self.places(now_ms).await?;
+        let places = self.directory.ready(now_ms).await?;
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(attempt.verifier.as_bytes()));
         let mut scope = OPENID.to_owned();
         for more in &self.registered.scopes {
@@ -185,7 +194,7 @@ impl Provider {
         if code.is_empty() || code.len() > CODE_BYTES_MAX {
             return Err(wrong("the code is no code"));
         }
-        let places = self.places(now_ms).await?;
+        let places = self.directory.ready(now_ms).await?;
         let token = self.exchange(&places, code, attempt).await?;
         let claims = self.verifier.verify(&token, now_ms).await;
         let claims = claims.map_err(|refusal| match refusal {
@@ -275,6 +284,17 @@ impl Provider {
             status => Err(Refused::Away(format!("{} answers {status}", places.token))),
         }
     }
+}
+
+impl Directory {
+    /// Where the provider takes what.
+    async fn ready(self: &Arc<Self>, now_ms: i64) -> Result<Arc<Places>, Refused> {
+        let directory = self.clone();
+        // On its own: a caller that goes away must not leave the others without an answer.
+        let asked = tokio::spawn(async move { directory.places(now_ms).await });
+        let broken = |_| Err(Refused::Away("the provider could not be asked".to_owned()));
+        asked.await.unwrap_or_else(broken)
+    }
 
     /// Where it takes what: asked when it is first needed, and again after a while. What was known goes on to count where it cannot be asked.
     async fn places(&self, now_ms: i64) -> Result<Arc<Places>, Refused> {
@@ -290,7 +310,11 @@ impl Provider {
             let away = || Refused::Away("the provider could not be asked a moment ago".to_owned());
             return known.places.clone().ok_or_else(away);
         }
-        match self.ask().await {
+        let began = Instant::now();
+        let asked = self.ask().await;
+        // As late as it is by now: who has waited meanwhile must not ask once more, one after the other.
+        let took_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        match asked {
             Ok(places) => {
                 let places = Arc::new(places);
                 *known = Known {
@@ -302,7 +326,7 @@ impl Provider {
             }
             Err(why) => {
                 tracing::warn!(why, "the provider that people sign in with cannot be asked");
-                known.failed_ms = Some(now_ms);
+                known.failed_ms = Some(now_ms.saturating_add(took_ms));
                 known.places.clone().ok_or(Refused::Away(why))
             }
         }
@@ -314,7 +338,7 @@ impl Provider {
         let answer = Body::new(answer);
         let root = answer.document().map_err(|_| format!("{at} is no JSON"))?;
         let text = |name: &str| Some(root.get(name)?.as_str()?.into_owned());
-        if text("issuer").as_ref() != Some(&self.registered.issuer) {
+        if text("issuer").as_ref() != Some(&self.issuer) {
             return Err(format!("{at} is of another issuer"));
         }
         let place = |name: &str| {
@@ -402,6 +426,30 @@ mod tests {
         for wrong in ["http://login.example.com", "login.example.com", ""] {
             assert!(Provider::new(registered(wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_hangs_is_asked_once_for_all_who_wait() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let hangs = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                taken.push(stream);
+                // It counts how often it was asked, and answers nobody.
+                if taken.len() > 1 {
+                    return;
+                }
+            }
+        });
+        let provider = Provider::new(registered(&issuer)).unwrap();
+        let attempt = Attempt::new(&SeededRandom::new(1));
+        let asks = (0..4).map(|_| provider.address(&attempt, 1_000_000));
+        for asked in futures_util::future::join_all(asks).await {
+            assert!(matches!(asked, Err(Refused::Away(_))), "{asked:?}");
+        }
+        assert!(!hangs.is_finished());
+        hangs.abort();
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub struct Receipt {
     pub became: Option<i64>,
     /// Why nothing could be done.
     pub refused: Option<String>,
+    /// The number of the request that waits for a second person: nothing was done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<i64>,
 }
 
 /// What is committed for one run, and the run that goes on by it.
@@ -99,6 +102,7 @@ impl Desk {
                 refused: Some(format!(
                     "it waits for a second person: request {id}, see `crossdock approvals`"
                 )),
+                approval: Some(id),
             };
             return Ok(runs.iter().map(waits).collect());
         }
@@ -108,6 +112,7 @@ impl Desk {
                 run,
                 became: None,
                 refused: Some(why),
+                approval: None,
             };
             let receipt = match self.prepare_again(RunId(run), how, who, why).await? {
                 Err(why) => refused(why),
@@ -115,6 +120,7 @@ impl Desk {
                     run,
                     became: None,
                     refused: None,
+                    approval: None,
                 },
                 Ok(prepared) => match self.begin_again(prepared).await? {
                     Err(why) => refused(why),
@@ -122,6 +128,7 @@ impl Desk {
                         run,
                         became: Some(became.0),
                         refused: None,
+                        approval: None,
                     },
                 },
             };

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::again::Again;
-use super::desk::{Desk, Verb, Which, reason_of};
+use super::desk::{Chosen, Desk, Retry, Verb, Which, reason_of};
 use super::replay::{NewList, RATE_DEFAULT};
 use crate::failure::{Class, Failure};
 use crate::flow::settings::Settings;
@@ -73,15 +73,63 @@ enum Wish {
 }
 
 impl Verb {
-    /// The word for people, if the verb ends or repeats something.
-    fn weighs(&self) -> Option<&'static str> {
+    /// The words for people around what it is about, if the verb ends or repeats something.
+    fn weighs(&self) -> Option<(&'static str, String)> {
+        let plain = |word| Some((word, String::new()));
         match self {
             Verb::Assign { .. } | Verb::Note { .. } | Verb::Snooze { .. } => None,
-            Verb::Discard { .. } => Some("discard"),
-            Verb::ByHand { .. } => Some("resolve by hand"),
-            Verb::Skip { .. } => Some("skip the failed step of"),
-            Verb::Edit { .. } => Some("edit and retry"),
-            Verb::Retry { .. } => Some("retry"),
+            Verb::Discard { .. } => plain("discard"),
+            Verb::ByHand { .. } => plain("resolve by hand"),
+            Verb::Skip { .. } => plain("skip the failed step of"),
+            Verb::Edit { body, .. } => {
+                let all = format!(", each with the same new body of {} bytes", body.len());
+                Some(("edit and retry", all))
+            }
+            Verb::Retry { how, .. } => match how {
+                Retry::Plain => plain("retry"),
+                Retry::AsNew => Some((
+                    "retry",
+                    " as new: each is sent once more, whatever happened before".to_owned(),
+                )),
+                Retry::Applied => Some((
+                    "go on with",
+                    " as applied: nothing is sent, each counts as if it took effect".to_owned(),
+                )),
+            },
+        }
+    }
+
+    /// What sends once more, sends something else, or says what nobody can check is not done to many without a reason.
+    pub(super) fn reasoned_for_many(&self) -> Result<(), Failure> {
+        let asks = match self {
+            Verb::Edit { .. } => true,
+            Verb::Retry { how, .. } => *how != Retry::Plain,
+            _ => false,
+        };
+        match asks {
+            true => reason_of(self.why().unwrap_or_default()).map(drop),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Which {
+    /// How they were chosen, for people.
+    fn words(&self) -> String {
+        let parts = [
+            ("flow", &self.flow),
+            ("class", &self.class),
+            ("issue", &self.issue),
+            ("step", &self.step),
+            ("key", &self.key),
+        ];
+        let parts = parts.into_iter();
+        let parts = parts.filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?)));
+        let words = parts.collect::<Vec<_>>().join(", ");
+        match (words.is_empty(), self.all) {
+            (false, _) => words,
+            (true, true) => "all".to_owned(),
+            (true, false) => "named one by one".to_owned(),
         }
     }
 }
@@ -109,34 +157,33 @@ impl Desk {
     /// Asks for a second person for a verb about exceptions, if it needs one: the request's number.
     pub(super) async fn ask_about(
         &self,
-        which: &Which,
+        chosen: &Chosen,
         verb: &Verb,
         who: &str,
     ) -> Result<Option<i64>, Failure> {
-        let Some(word) = verb.weighs() else {
+        let Some((word, how)) = verb.weighs() else {
             return Ok(None);
         };
-        if !self.is_many(self.count(which).await?) {
+        if !self.is_many(chosen.many) {
             return Ok(None);
         }
+        let which = &chosen.which;
         let mut items = Vec::new();
-        match which.filter()? {
+        match chosen.filter.clone() {
             None => {
                 let mut seen = HashSet::new();
                 items.extend(which.ids.iter().copied().filter(|id| seen.insert(*id)));
             }
-            Some(mut filter) => {
-                filter.after = Some(ExceptionId(0));
-                loop {
-                    let rows = self.store.exceptions(filter.clone()).await?;
-                    let Some(last) = rows.last() else { break };
-                    filter.after = Some(last.id);
-                    items.extend(rows.iter().map(|row| row.id.0));
-                    few(items.len())?;
-                }
-            }
+            Some(mut filter) => loop {
+                let rows = self.store.exceptions(filter.clone()).await?;
+                let Some(last) = rows.last() else { break };
+                filter.after = Some(last.id);
+                items.extend(rows.iter().map(|row| row.id.0));
+                few(items.len())?;
+            },
         }
-        let said = format!("{word} {} exceptions", items.len());
+        let many = items.len();
+        let said = format!("{word} {many} exceptions{how} ({})", which.words());
         let wish = Wish::Exceptions(verb.clone());
         let flow = which.flow.clone();
         self.ask((wish, said), items, (flow, verb.why()), who).await
@@ -159,7 +206,11 @@ impl Desk {
         if !self.is_many(runs.len() as u64) {
             return Ok(None);
         }
-        let said = format!("do {} runs again: {}", runs.len(), how.name());
+        let said = format!(
+            "do {} runs again: {}, {RATE_DEFAULT} a second (named one by one)",
+            runs.len(),
+            how.name()
+        );
         let wish = Wish::Runs {
             how: how.clone(),
             rate: RATE_DEFAULT,
@@ -178,14 +229,15 @@ impl Desk {
         if !self.is_many(runs.len() as u64) {
             return Ok(None);
         }
+        let rate = new.rate.unwrap_or(RATE_DEFAULT);
         let said = format!(
-            "do {} runs again: {} ({filter})",
+            "do {} runs again: {}, {rate} a second ({filter})",
             runs.len(),
             new.how.name()
         );
         let wish = Wish::Runs {
             how: new.how.clone(),
-            rate: new.rate.unwrap_or(RATE_DEFAULT),
+            rate,
             filter,
         };
         let runs = runs.iter().map(|run| run.0).collect();
@@ -221,6 +273,7 @@ impl Desk {
         let asks = ApprovalChange::Ask(NewApproval {
             who: who.to_owned(),
             kind: kind.name(),
+            behind: self.behind(),
             wish,
             said,
             flow,
@@ -240,10 +293,15 @@ impl Desk {
         why: Option<&str>,
     ) -> Result<Approval, Failure> {
         let found = self.waiting(id).await?;
-        if found.who.trim().to_lowercase() == who.trim().to_lowercase() {
+        let behind = self.behind();
+        if is_same(&found, who, behind.as_deref()) {
+            let names = match found.who.trim().to_lowercase() == who.trim().to_lowercase() {
+                true => String::new(),
+                false => format!(", by the name of {}", found.who),
+            };
             return Err(Failure::new(
                 Class::Forbidden,
-                format!("{who} has asked for it: somebody else must approve it"),
+                format!("{who} has asked for it{names}: somebody else must approve it"),
             ));
         }
         let mut commit = Commit::default();
@@ -268,10 +326,18 @@ impl Desk {
         self.settle(id, commit, approves).await
     }
 
-    /// Refuses a request, or takes it back: nothing comes of it.
+    /// Who stands behind the name of who acts here.
+    fn behind(&self) -> Option<String> {
+        Some(self.by.as_ref()?.behind.as_deref()?.to_owned())
+    }
+
+    /// Refuses a request, or takes it back: nothing comes of it. What is approved and not done yet ends where it is.
     pub async fn refuse(&self, id: i64, who: &str, why: &str) -> Result<Approval, Failure> {
         let why = reason_of(why)?.to_owned();
-        self.waiting(id).await?;
+        match self.store.approval(id).await? {
+            Some(found) if found.state == ApprovalState::Approved => {}
+            _ => drop(self.waiting(id).await?),
+        }
         let who = who.to_owned();
         let refuses = ApprovalChange::Refuse { id, who, why };
         self.settle(id, Commit::default(), refuses).await
@@ -342,8 +408,13 @@ impl Desk {
         let items = self.store.approval_items(id, from, TOGETHER_MAX).await?;
         if items.is_empty() {
             let finish = ApprovalChange::Finish(id);
-            self.decide_approval(Commit::default(), finish).await?;
-            tracing::info!(approval = id, "what was approved is done");
+            if self
+                .decide_approval(Commit::default(), finish)
+                .await?
+                .is_some()
+            {
+                tracing::info!(approval = id, "what was approved is done");
+            }
             return Ok(false);
         }
         let by = approval.decided_by.as_deref().unwrap_or_default();
@@ -364,10 +435,12 @@ impl Desk {
             }
         }
         if let Some(engine) = &self.engine {
-            engine
-                .handoff
-                .room(engine.live.now().limits.in_flight())
-                .await;
+            let in_flight = engine.live.now().limits.in_flight();
+            tokio::select! {
+                () = engine.handoff.room(in_flight) => {}
+                // Nothing is begun: the next start goes on here.
+                () = engine.stop.cancelled() => return Ok(false),
+            }
         }
         commit.approvals.push(ApprovalChange::Take {
             id,
@@ -378,6 +451,7 @@ impl Desk {
         let acting = Acting {
             actor: Arc::from(approval.who.as_str()),
             kind: kind_of(&approval.kind),
+            behind: approval.behind.as_deref().map(Arc::from),
             via: Via::Engine,
             source: None,
             request: Some(Arc::from(format!("approval {id}"))),
@@ -385,6 +459,20 @@ impl Desk {
         self.of(acting).go_on(commit).await?;
         Ok(true)
     }
+}
+
+/// Whether who would approve is who has asked, by another name, too: the maker of the token that has asked, a token that who has asked has made,
+/// or the same person at the provider.
+fn is_same(asked: &Approval, who: &str, behind: Option<&str>) -> bool {
+    let folded = |name: &str| name.trim().to_lowercase();
+    let names = |name: &str, behind: Option<&str>| (folded(name), behind.map(folded));
+    let (author, made) = names(&asked.who, asked.behind.as_deref());
+    let (other, made_other) = names(who, behind);
+    let is_provider = asked.kind == ActorKind::Identity.name();
+    author == other
+        || made.as_ref() == Some(&other)
+        || made_other.as_ref() == Some(&author)
+        || is_provider && made.is_some() && made == made_other
 }
 
 /// Who does what was approved.
@@ -418,8 +506,9 @@ fn few(many: usize) -> Result<(), Failure> {
 
 /// Works on what was approved, and ends what nobody has decided about, until the engine stops.
 pub(super) async fn run(shared: Arc<Shared>, desk: Desk) {
+    let mut stuck = HashSet::new();
     loop {
-        let pause = match work(&shared, &desk).await {
+        let pause = match work(&shared, &desk, &mut stuck).await {
             Ok(true) => Duration::ZERO,
             Ok(false) => IDLE,
             Err(failure) => {
@@ -441,18 +530,32 @@ pub(super) async fn run(shared: Arc<Shared>, desk: Desk) {
 }
 
 /// Some items of each approved request. Gives whether there may be more.
-async fn work(shared: &Shared, desk: &Desk) -> Result<bool, Failure> {
+///
+/// What cannot go on keeps nothing else, and is said once: `stuck` are those of which it was.
+async fn work(shared: &Shared, desk: &Desk, stuck: &mut HashSet<i64>) -> Result<bool, Failure> {
     let now_ms = shared.store.now_ms();
     let mut more = false;
-    for approval in shared.store.approvals_open(OPEN_MAX).await? {
+    let open = shared.store.approvals_open(OPEN_MAX).await?;
+    stuck.retain(|id| open.iter().any(|approval| approval.id == *id));
+    for approval in open {
+        if shared.stop.is_cancelled() {
+            return Ok(false);
+        }
         match approval.state {
             ApprovalState::Approved => match desk.work_on(&approval).await {
-                Ok(some) => more |= some,
-                // One that cannot be read must not keep the others.
-                Err(failure) if failure.class == Class::Conflict => {
-                    tracing::error!(approval = approval.id, %failure, "what was approved cannot be done");
+                Ok(some) => {
+                    stuck.remove(&approval.id);
+                    more |= some;
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    if stuck.insert(approval.id) && !shared.store.has_said(&failure) {
+                        tracing::error!(
+                            approval = approval.id,
+                            %failure,
+                            "what was approved cannot go on; it is tried again, and `crossdock refuse` ends it"
+                        );
+                    }
+                }
             },
             _ if approval.ends_at_ms <= now_ms => {
                 let end = ApprovalChange::End(approval.id);

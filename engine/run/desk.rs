@@ -119,6 +119,16 @@ pub struct Which {
     pub all: bool,
 }
 
+/// Exceptions that were chosen at one moment.
+pub struct Chosen {
+    /// By what.
+    pub(super) which: Which,
+    /// The filter, for what there was at that moment; `None` if single ones are named.
+    pub(super) filter: Option<ExceptionFilter>,
+    /// How many there were.
+    pub many: u64,
+}
+
 /// What became of a verb.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -270,37 +280,70 @@ impl Desk {
         who: &str,
         dry_run: bool,
     ) -> Result<Report, Failure> {
+        let chosen = self.choose(which).await?;
+        self.act_on_chosen(&chosen, verb, who, dry_run).await
+    }
+
+    /// The same about what was chosen before, and looked at: it is never about more than `many`.
+    pub async fn act_on_chosen(
+        &self,
+        chosen: &Chosen,
+        verb: &Verb,
+        who: &str,
+        dry_run: bool,
+    ) -> Result<Report, Failure> {
         reasoned(verb)?;
+        if chosen.many > 1 {
+            verb.reasoned_for_many()?;
+        }
         let mut report = Report {
             dry_run,
             engine: self.engine.is_some(),
             ..Report::default()
         };
         if !dry_run {
-            report.approval = self.ask_about(which, verb, who).await?;
+            report.approval = self.ask_about(chosen, verb, who).await?;
             if report.approval.is_some() {
                 return Ok(report);
             }
         }
-        let filter = which.filter()?;
-        let Some(mut filter) = filter else {
-            for ids in which.ids.chunks(TOGETHER_MAX) {
+        let Some(mut filter) = chosen.filter.clone() else {
+            for ids in chosen.which.ids.chunks(TOGETHER_MAX) {
                 self.act_on(ids, verb, who, dry_run, &mut report).await?;
             }
             return Ok(report);
         };
-        // What comes in while this works is not chosen: a retry must not follow its own failures for ever.
-        let (_, newest) = self.store.count_exceptions(filter.clone()).await?;
-        filter.before = newest.map(|newest| ExceptionId(newest.0 + 1));
-        filter.after = Some(ExceptionId(0));
-        while newest.is_some() {
+        let mut left = usize::try_from(chosen.many).unwrap_or(usize::MAX);
+        while left > 0 {
             let rows = self.store.exceptions(filter.clone()).await?;
             let Some(last) = rows.last() else { break };
             filter.after = Some(last.id);
-            let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
+            let ids: Vec<i64> = rows.iter().take(left).map(|row| row.id.0).collect();
+            left -= ids.len();
             self.act_on(&ids, verb, who, dry_run, &mut report).await?;
         }
         Ok(report)
+    }
+
+    /// Which exceptions are chosen at this moment, and how many. What comes in later is not: a retry must not follow its own failures for ever,
+    /// and nothing grows beyond what was decided about.
+    pub async fn choose(&self, which: &Which) -> Result<Chosen, Failure> {
+        let which = which.clone();
+        let Some(mut filter) = which.filter()? else {
+            return Ok(Chosen {
+                many: which.ids.len() as u64,
+                filter: None,
+                which,
+            });
+        };
+        let (many, newest) = self.store.count_exceptions(filter.clone()).await?;
+        filter.before = Some(ExceptionId(newest.map_or(0, |newest| newest.0) + 1));
+        filter.after = Some(ExceptionId(0));
+        Ok(Chosen {
+            which,
+            filter: Some(filter),
+            many,
+        })
     }
 
     async fn act_on(
@@ -344,14 +387,6 @@ impl Desk {
             }
         }
         Ok(())
-    }
-
-    /// How many exceptions are chosen.
-    pub async fn count(&self, which: &Which) -> Result<u64, Failure> {
-        match which.filter()? {
-            None => Ok(which.ids.len() as u64),
-            Some(filter) => Ok(self.store.count_exceptions(filter).await?.0),
-        }
     }
 
     /// Does the verb about one exception; with a version only if nothing was done about it since.

@@ -13,7 +13,7 @@ use super::Shared;
 use super::again::{Again, may_list};
 use super::desk::Desk;
 use super::turn::written_as;
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::handoff::Hop;
 use crate::store::commit::{Commit, RunId};
 use crate::store::replays::{Chosen, ITEMS_MAX, ReplayChange, ReplayId, ReplayRow, ReplayState};
@@ -152,6 +152,23 @@ impl Desk {
     ///
     /// Fails with class `validation` if nothing or too much is chosen, or the rate is none.
     pub async fn list(&self, new: &NewList, who: &str, dry_run: bool) -> Result<Listed, Failure> {
+        self.list_of(new, who, dry_run, None).await
+    }
+
+    /// The same, of so many at most without a second person: what was looked at before may have grown.
+    ///
+    /// Fails with class `conflict` if it has.
+    pub async fn list_up_to(&self, new: &NewList, who: &str, most: u64) -> Result<Listed, Failure> {
+        self.list_of(new, who, false, Some(most)).await
+    }
+
+    async fn list_of(
+        &self,
+        new: &NewList,
+        who: &str,
+        dry_run: bool,
+        most: Option<u64>,
+    ) -> Result<Listed, Failure> {
         let rate = new.rate.unwrap_or(RATE_DEFAULT);
         if !(rate > 0.0 && rate <= 100_000.0) {
             return Err(Failure::validation(
@@ -177,6 +194,15 @@ impl Desk {
         listed.approval = self.ask_about_list(new, asked, who).await?;
         if listed.approval.is_some() {
             return Ok(listed);
+        }
+        if most.is_some_and(|most| listed.runs > most) {
+            return Err(Failure::new(
+                Class::Conflict,
+                format!(
+                    "the filter finds {} runs by now, more than a moment ago: ask again",
+                    listed.runs
+                ),
+            ));
         }
         let verb = serde_json::to_string(&new.how)
             .map_err(|error| Failure::internal(format!("a list cannot be written: {error}")))?;
@@ -230,7 +256,7 @@ impl NewList {
         let class = match self.class.as_deref() {
             None => None,
             Some(name) => Some(
-                crate::failure::Class::from_name(name)
+                Class::from_name(name)
                     .ok_or_else(|| Failure::validation(format!("there is no class `{name}`")))?,
             ),
         };

@@ -2,6 +2,7 @@
 //! elsewhere; here stands who was first.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::commit::{Commit, Committed};
@@ -15,6 +16,8 @@ use crate::failure::Failure;
 pub const ITEMS_MAX: usize = 100_000;
 /// How many requests are kept that are over.
 const KEPT_MAX: i64 = 10_000;
+/// How many of them are shown with it, the first ones.
+const SHOWN_MAX: usize = 20;
 /// How long a request waits, in milliseconds.
 pub const WAITS_MS: i64 = 24 * 3_600_000;
 
@@ -25,6 +28,8 @@ pub struct NewApproval {
     pub who: String,
     /// What the name is one of.
     pub kind: &'static str,
+    /// Who stands behind the name, as the audit log has it.
+    pub behind: Option<String>,
     /// What is to be done, as JSON.
     pub wish: String,
     /// The same in words.
@@ -51,7 +56,7 @@ pub enum ApprovalChange {
         /// Why.
         why: Option<String>,
     },
-    /// It is refused, or taken back by who asked.
+    /// It is refused, or taken back by who asked; if it is approved and not done yet, what is left of it is not done.
     Refuse {
         /// The request.
         id: i64,
@@ -147,6 +152,12 @@ pub struct Approval {
     pub why: Option<String>,
     /// How many exceptions or runs it is about; which ones was settled when it was asked.
     pub items: i64,
+    /// The numbers of the first 20.
+    #[serde(default)]
+    pub first: Vec<i64>,
+    /// What is to be done with each, in full: the verb with all that was given with it. Without bodies for who may not see them.
+    #[serde(default)]
+    pub verb: Value,
     /// Until when it waits.
     pub ends_at_ms: i64,
     /// How far it is.
@@ -166,13 +177,16 @@ pub struct Approval {
     /// What is to be done, as JSON.
     #[serde(skip)]
     pub wish: String,
+    /// Who stands behind the name of who asks.
+    #[serde(skip)]
+    pub behind: Option<String>,
     /// The first item that was not worked on.
     #[serde(skip)]
     pub next: i64,
 }
 
 const COLUMNS: &str = "id, at, who, kind, said, flow, why, items, ends_at, state, decided_at, decided_by, decided_why, done, refused, replay,
-  wish, next";
+  wish, next, first_items, behind";
 
 impl Reader {
     /// The requests, the newest first.
@@ -229,6 +243,8 @@ impl Reader {
 }
 
 fn row(row: &Row<'_>) -> Sql<Approval> {
+    let wish: String = row.get(16)?;
+    let first: String = row.get(18)?;
     Ok(Approval {
         id: row.get(0)?,
         at_ms: row.get(1)?,
@@ -246,8 +262,11 @@ fn row(row: &Row<'_>) -> Sql<Approval> {
         done: row.get(13)?,
         refused: row.get(14)?,
         replay: row.get(15)?,
-        wish: row.get(16)?,
+        first: serde_json::from_str(&first).unwrap_or_default(),
+        verb: serde_json::from_str(&wish).unwrap_or_default(),
+        wish,
         next: row.get(17)?,
+        behind: row.get(19)?,
     })
 }
 
@@ -284,7 +303,7 @@ fn apply(writing: &Writing<'_>, change: &ApprovalChange) -> Sql<Option<i64>> {
         ApprovalChange::Refuse { id, who, why } => connection
             .prepare_cached(
                 "UPDATE approvals SET state = 'refused', decided_at = ?2, decided_by = ?3, decided_why = ?4, ended_at = ?2
-                 WHERE id = ?1 AND state = 'asked' AND ends_at > ?2 RETURNING id",
+                 WHERE id = ?1 AND (state = 'approved' OR state = 'asked' AND ends_at > ?2) RETURNING id",
             )?
             .query_row(params![*id, now_ms, who, why], |row| row.get(0))
             .optional(),
@@ -314,9 +333,11 @@ fn apply(writing: &Writing<'_>, change: &ApprovalChange) -> Sql<Option<i64>> {
 
 fn ask(writing: &Writing<'_>, new: &NewApproval) -> Sql<i64> {
     let items = new.items.iter().take(ITEMS_MAX);
+    let first: Vec<i64> = items.clone().take(SHOWN_MAX).copied().collect();
+    let first = serde_json::to_string(&first).unwrap_or_default();
     let id: i64 = writing.connection.query_row(
-        "INSERT INTO approvals (at, who, kind, wish, said, flow, why, items, ends_at, state, next, done, refused)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'asked', 1, 0, 0) RETURNING id",
+        "INSERT INTO approvals (at, who, kind, wish, said, flow, why, items, ends_at, state, next, done, refused, first_items, behind)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'asked', 1, 0, 0, ?10, ?11) RETURNING id",
         params![
             writing.now_ms,
             new.who,
@@ -327,6 +348,8 @@ fn ask(writing: &Writing<'_>, new: &NewApproval) -> Sql<i64> {
             new.why,
             i64::try_from(items.len()).unwrap_or(i64::MAX),
             writing.now_ms.saturating_add(WAITS_MS),
+            first,
+            new.behind,
         ],
         |row| row.get(0),
     )?;
@@ -392,6 +415,7 @@ mod tests {
         ApprovalChange::Ask(NewApproval {
             who: "anna".to_owned(),
             kind: "user",
+            behind: None,
             wish: "{}".to_owned(),
             said: "discard".to_owned(),
             flow: None,
@@ -458,6 +482,24 @@ mod tests {
             };
             assert_eq!(change(&sample, refuse).await, Some(third));
             assert_eq!(state(third).await, ApprovalState::Refused);
+            // What is approved and not done yet can be ended, and nothing of it is taken any more.
+            let fourth = change(&sample, new((1..=30).collect())).await.unwrap();
+            assert!(change(&sample, approve(fourth, "otto")).await.is_some());
+            let (who, why) = ("emma".to_owned(), "stop".to_owned());
+            let id = fourth;
+            let refuse = ApprovalChange::Refuse { id, who, why };
+            assert_eq!(change(&sample, refuse).await, Some(fourth));
+            let (from, to, refused) = (1, 31, 0);
+            let take = ApprovalChange::Take {
+                id,
+                from,
+                to,
+                refused,
+            };
+            assert_eq!(change(&sample, take).await, None);
+            let row = sample.store.approval(fourth).await.unwrap().unwrap();
+            assert_eq!((row.state, row.items), (ApprovalState::Refused, 30));
+            assert_eq!(row.first, (1..=20).collect::<Vec<i64>>());
         }
     }
 

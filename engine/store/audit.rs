@@ -32,6 +32,8 @@ pub struct Acting {
     pub actor: Arc<str>,
     /// What the name is one of.
     pub kind: ActorKind,
+    /// Who stands behind the name: of a token who has made it, of somebody whom a provider knows the provider's own name for them.
+    pub behind: Option<Arc<str>>,
     /// Through which door.
     pub via: Via,
     /// The address from which, where there is one.
@@ -96,6 +98,7 @@ impl Acting {
         Acting {
             actor: Arc::from(name),
             kind: ActorKind::User,
+            behind: None,
             via: Via::Cli,
             source: None,
             request: None,

@@ -205,7 +205,8 @@ CREATE INDEX sessions_subject ON sessions (issuer, subject);
 CREATE TABLE approvals (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL, wish TEXT NOT NULL, said TEXT NOT NULL,
   flow TEXT, why TEXT, items INTEGER NOT NULL, ends_at INTEGER NOT NULL, state TEXT NOT NULL, decided_at INTEGER, decided_by TEXT,
-  decided_why TEXT, next INTEGER NOT NULL, done INTEGER NOT NULL, refused INTEGER NOT NULL, ended_at INTEGER, replay INTEGER
+  decided_why TEXT, next INTEGER NOT NULL, done INTEGER NOT NULL, refused INTEGER NOT NULL, ended_at INTEGER, replay INTEGER,
+  first_items TEXT NOT NULL, behind TEXT
 ) STRICT;
 CREATE INDEX approvals_state ON approvals (state) WHERE state = 'asked' OR state = 'approved';
 CREATE TABLE approval_items (

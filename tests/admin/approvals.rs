@@ -116,9 +116,17 @@ fn at_the_command_line_too_and_what_is_refused_never_happens() {
     let id = newest(&site, "asked")["id"].to_string();
     let listed = site.sandbox.prints(&["approvals"]);
     assert!(
-        listed.contains("retry 3 exceptions") && listed.contains("anna"),
+        listed.contains("retry 3 exceptions (flow orders)") && listed.contains("anna"),
         "{listed}"
     );
+    // Who approves sees what is done, and with which.
+    assert!(
+        listed.contains("\n  about ") && listed.contains("\n  does  {\"exceptions\""),
+        "{listed}"
+    );
+    let row = newest(&site, "asked");
+    assert_eq!(row["first"].as_array().unwrap().len(), 3, "{row}");
+    assert_eq!(row["verb"]["exceptions"]["retry"]["how"], "plain", "{row}");
     let (code, said) = run(&["approve", &id, "--as", "Anna"]);
     assert!(code != Some(0) && said.contains("somebody else"), "{said}");
     let (code, said) = run(&["refuse", &id, "--reason", "the ERP is down", "--as", "otto"]);
@@ -131,6 +139,19 @@ fn at_the_command_line_too_and_what_is_refused_never_happens() {
         code != Some(0) && said.contains("decided about it before"),
         "{said}"
     );
+    // What is sent once more whatever happened before says so, and why.
+    let as_new = [&retry[..], &["--as-new"]].concat();
+    let (code, said) = run(&as_new);
+    assert!(
+        code != Some(0) && said.contains("a reason is missing"),
+        "{said}"
+    );
+    let (code, said) = run(&[&as_new[..], &["--reason", "the ERP has lost them"]].concat());
+    assert!(code == Some(1) && said.contains("second person"), "{said}");
+    let row = newest(&site, "asked");
+    let said = row["said"].as_str().unwrap();
+    assert!(said.contains("as new: each is sent once more"), "{said}");
+    assert_eq!(row["verb"]["exceptions"]["retry"]["how"], "as_new", "{row}");
     // A list of replays is frozen, too, and begins when it is approved; without an engine it waits for the next start.
     let (code, said) = run(&[
         "replay", "--flow", "orders", "--verb", "resume", "--as", "anna",
@@ -176,4 +197,68 @@ fn at_the_command_line_too_and_what_is_refused_never_happens() {
         4,
         "{row}"
     );
+}
+
+#[test]
+fn one_human_with_two_names_is_one_and_a_token_sees_what_it_has_asked_for() {
+    let site = site();
+    let _engine = site.start(3);
+    let made = [
+        "token", "create", "--name", "ci", "--role", "operator", "--flows", "orders",
+    ];
+    let made = [&made[..], &["--as", "Anna"]].concat();
+    let ci = site.sandbox.prints(&made).trim().to_owned();
+    let runs = site.get("/api/v1/runs?flow=orders", &ci).body;
+    let runs: Vec<&Value> = runs["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| &run["id"])
+        .collect();
+    assert_eq!(runs.len(), 3, "{runs:?}");
+    let again = json!({ "runs": runs, "how": { "from": "resume" }, "why": "tests" });
+    let asked = site.post("/api/v1/runs:again", &ci, &again);
+    let id = asked.body[0]["approval"].as_i64().expect("a request");
+    // It is about runs of all flows, and the token is for one: it sees its own all the same, and others do not.
+    let seen = |token: &str| {
+        site.get("/api/v1/approvals", token)
+            .body
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let other = site.token("other", "operator", Some("orders"));
+    assert_eq!((seen(&ci), seen(&other)), (1, 0));
+    let approve = |who: &str| {
+        let output = site
+            .sandbox
+            .crossdock(&["approve", &id.to_string(), "--as", who]);
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let (code, said) = approve("anna");
+    assert!(code != Some(0) && said.contains("somebody else"), "{said}");
+    let refuse = format!("/api/v1/approvals/{id}:refuse");
+    let why = json!({ "why": "a mistake" });
+    assert_eq!(site.post(&refuse, &other, &why).status, 404);
+    let taken = site.post(&refuse, &ci, &why);
+    assert_eq!(
+        (taken.status, &taken.body["state"]),
+        (200, &json!("refused"))
+    );
+    // The other way round: who has asked has made the token that would approve.
+    let retry = ["exceptions", "retry", "--flow", "orders", "--as", "anna"];
+    assert_eq!(site.sandbox.crossdock(&retry).status.code(), Some(1));
+    let id = newest(&site, "asked")["id"].to_string();
+    let made = [
+        "token", "create", "--name", "second", "--role", "approver", "--as", "anna",
+    ];
+    let second = site.sandbox.prints(&made).trim().to_owned();
+    let path = format!("/api/v1/approvals/{id}:approve");
+    let own = site.post(&path, &second, &json!({}));
+    assert_eq!((own.status, own.code()), (403, "forbidden"));
+    let otto = site.token("otto", "approver", None);
+    assert_eq!(site.post(&path, &otto, &json!({})).status, 200);
 }

@@ -61,7 +61,10 @@ fn an_address_of_others_needs_tls_and_the_port_of_the_webhooks_is_theirs() {
         assert!(!check(closed).contains("open-admin"), "{closed}");
     }
     // A certificate that is not there keeps the engine from starting.
-    check("{ listen: \"127.0.0.1:0\", tls: { certificate: a.pem, key: a.key } }");
+    let found = check("{ listen: \"127.0.0.1:0\", tls: { certificate: a.pem, key: a.key } }");
+    for name in ["missing-certificate", "`a.pem`", "`a.key`"] {
+        assert!(found.contains(name), "{name}: {found}");
+    }
     let refused = site.sandbox.crossdock(&["run"]);
     assert_eq!(refused.status.code(), Some(78), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("a.pem"));

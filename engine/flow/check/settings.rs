@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -210,6 +211,42 @@ fn admin(source: &Source, node: &Node, settings: &Settings, findings: &mut Findi
         return;
     };
     report(findings, source, codes::OPEN_ADMIN, span, message, help);
+}
+
+/// The files of certificates that are to be in the project. Others belong to the machine that the engine runs on, which need not be this one.
+pub(crate) fn certificates(
+    source: &Source,
+    settings: &Settings,
+    root: &Path,
+    findings: &mut Findings,
+) {
+    let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    let all = [
+        (&["tls"][..], settings.tls.as_ref()),
+        (&["admin", "tls"][..], admin),
+    ];
+    for (path, tls) in all {
+        let Some((at, tls)) = source.node.find(path).zip(tls) else {
+            continue;
+        };
+        for (field, name) in [("certificate", &tls.certificate), ("key", &tls.key)] {
+            if Path::new(name).is_absolute() || root.join(name).is_file() {
+                continue;
+            }
+            let span = at.get(field).map_or(at.span, |at| at.span);
+            if source.missing.contains(&span) {
+                continue;
+            }
+            let place = Place {
+                file: source.file.clone(),
+                span,
+            };
+            let message = format!("there is no file `{name}` in the project");
+            let help = "put it there; without it the engine does not start";
+            let code = codes::MISSING_CERTIFICATE;
+            findings.push(Diagnostic::warning(code, place, message).help(help));
+        }
+    }
 }
 
 /// `admin.sign_in`: a provider that can be asked, and an address that browsers find back to.

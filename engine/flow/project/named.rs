@@ -93,6 +93,9 @@ pub(super) fn known(
     let mut library = Library::default();
     let settings = read_settings(parsed, &mut hashes, findings);
     library.root = folder.work.clone();
+    if let Some(source) = &parsed.settings {
+        settings::certificates(source, &settings, &folder.work, findings);
+    }
     library.timeout = settings.defaults.timeout;
     let named = || Arc::new(Clients::of(&settings.apis, &mut Vec::new()));
     library.clients = variant.clients.clone().unwrap_or_else(named);
