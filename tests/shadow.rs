@@ -355,7 +355,10 @@ fn a_shadow_goes_on_after_a_kill_and_ends_with_a_reload_and_with_its_time() {
     }
     drop(engine);
     let engine = sandbox.start();
-    said(&engine, "a shadow runs");
+    // The log is that of both engines.
+    eventually("the second engine follows it", || {
+        (engine.log().matches("a shadow runs").count() == 2).then_some(())
+    });
     for n in 0..8 {
         // Repeats of what came before the kill, and new ones.
         post(&sandbox, &format!("A{n}"), "2", "soon");
