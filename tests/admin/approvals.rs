@@ -213,7 +213,7 @@ fn one_human_with_two_names_is_one_and_a_token_sees_what_it_has_asked_for() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|run| &run["id"])
+        .map(|run| &run["run"])
         .collect();
     assert_eq!(runs.len(), 3, "{runs:?}");
     let again = json!({ "runs": runs, "how": { "from": "resume" }, "why": "tests" });
