@@ -213,7 +213,7 @@ fn one_human_with_two_names_is_one_and_a_token_sees_what_it_has_asked_for() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|run| &run["id"])
+        .map(|run| &run["run"])
         .collect();
     assert_eq!(runs.len(), 3, "{runs:?}");
     let again = json!({ "runs": runs, "how": { "from": "resume" }, "why": "tests" });
@@ -242,7 +242,7 @@ fn one_human_with_two_names_is_one_and_a_token_sees_what_it_has_asked_for() {
     assert!(code != Some(0) && said.contains("somebody else"), "{said}");
     let refuse = format!("/api/v1/approvals/{id}:refuse");
     let why = json!({ "why": "a mistake" });
-    assert_eq!(site.post(&refuse, &other, &why).status, 404);
+    assert_eq!(site.post(&refuse, &other, &why).status, 403);
     let taken = site.post(&refuse, &ci, &why);
     assert_eq!(
         (taken.status, &taken.body["state"]),
