@@ -314,7 +314,11 @@ impl Mask {
         if value.chars().count() < least {
             return;
         }
-        self.look_for(value);
+        let (upper, lower) = (value.to_uppercase(), value.to_lowercase());
+        for form in [value, &upper, &lower] {
+            self.look_for(form);
+            self.look_for(&in_xml(form));
+        }
         self.look_for(&percent(value));
         self.look_for(&percent(value).replace("%20", "+"));
         let mut json = Vec::new();
@@ -388,9 +392,14 @@ impl Mask {
 
     /// A text about the message, masked.
     pub fn text(&self, text: &str) -> String {
-        if self.blind {
-            return MASK.to_owned();
+        match self.blind {
+            true => MASK.to_owned(),
+            false => self.without_known(text),
         }
+    }
+
+    /// A text without the values that are known.
+    fn without_known(&self, text: &str) -> String {
         if self.needles.is_empty() {
             return text.to_owned();
         }
@@ -420,8 +429,7 @@ impl Mask {
     pub fn key(&self, name: &str, value: &str) -> String {
         match self.rules.keys.contains(name) {
             true => MASK.to_owned(),
-            false if self.blind => value.to_owned(),
-            false => self.text(value),
+            false => self.without_known(value),
         }
     }
 
@@ -505,10 +513,7 @@ impl Mask {
 
     /// A text within a body: where it stands is known there, so that blindness is no reason to hide it.
     fn text_within(&self, text: &str) -> String {
-        match self.blind {
-            true => text.to_owned(),
-            false => self.text(text),
-        }
+        self.without_known(text)
     }
 }
 
@@ -542,6 +547,13 @@ fn gather(
         }
         _ => {}
     }
+}
+
+/// A text as it stands in XML.
+fn in_xml(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    let text = text.replace('>', "&gt;").replace('"', "&quot;");
+    text.replace('\'', "&apos;")
 }
 
 /// A text as it stands in a URL.
@@ -636,6 +648,11 @@ mod tests {
             mask.text("no customer \"anna@example.org\" here"),
             "no customer \"[personal]\" here"
         );
+        let mut other = mask.clone();
+        other.learn_value("Jürgen Öhl & Söhne");
+        for text in ["JÜRGEN ÖHL & SÖHNE", "jürgen öhl &amp; söhne"] {
+            assert_eq!(other.text(text), MASK);
+        }
         assert_eq!(mask.text("Annabel stays"), "Annabel stays");
         assert_eq!(mask.key("customer", "7"), MASK);
         assert_eq!(mask.key("order", "SO-1"), "SO-1");

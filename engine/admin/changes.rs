@@ -135,7 +135,7 @@ pub(super) fn is_valid(asker: &Asker) -> bool {
 }
 
 /// Whether the listener's token is valid still.
-async fn still(asker: &Asker) -> bool {
+pub(super) async fn still(asker: &Asker) -> bool {
     is_valid(asker) && asker.door.still_known(&asker.actor).await
 }
 

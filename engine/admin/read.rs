@@ -122,7 +122,7 @@ pub(super) async fn runs(asker: Asker, Asked(query): Asked<RunsQuery>) -> Answer
     };
     let mut rows = asker.store().runs(filter).await?;
     let veil = asker.veil().await?;
-    rows.iter_mut().for_each(|row| veil.row(row));
+    asker.store().cover_rows(&veil, &mut rows).await?;
     let shown = |row: &_| Some(Run::from(row)).filter(|run| asker.sees(&run.flow));
     Ok(Json(Page::of(&cut, &rows, |row| row.run.0, shown)))
 }
@@ -211,7 +211,7 @@ pub(super) async fn journey(
 async fn found(asker: &Asker, key: &str, paged: &Paged) -> Answer<Page<Run>> {
     let mut rows = asker.store().journey(key).await?;
     let veil = asker.veil().await?;
-    rows.iter_mut().for_each(|row| veil.row(row));
+    asker.store().cover_rows(&veil, &mut rows).await?;
     let seen = rows.iter().filter(|row| asker.sees(&row.flow));
     Ok(Json(Page::of_all(paged, seen.map(Run::from).collect())?))
 }

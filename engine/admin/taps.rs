@@ -77,10 +77,12 @@ pub(super) async fn tap(
     let limit = within("limit", query.limit.unwrap_or(LIMIT), LIMIT_MAX)?;
     let seconds = within("seconds", query.seconds.unwrap_or(SECONDS), SECONDS_MAX)?;
     let share = within("share", query.share.unwrap_or(WHOLE), WHOLE)?;
+    let begins = Instant::now();
     let wanted = Wanted {
         flow: Arc::from(flow),
         step: query.step.map(Arc::from),
         share,
+        until: begins + Duration::from_secs(seconds),
     };
     let told = format!("{limit} messages, {seconds} s");
     let looking = asker.desk.tap(wanted.clone(), told).await?;
@@ -91,7 +93,7 @@ pub(super) async fn tap(
         looking,
         mask: None,
         left: limit,
-        until: Instant::now() + Duration::from_secs(seconds),
+        beat: begins + HEARTBEAT,
         lost: 0,
         ended: false,
         asker,
@@ -127,7 +129,8 @@ struct Line {
     /// The mask of the last run: its steps come one after another.
     mask: Option<(RunId, Option<Mask>)>,
     left: u32,
-    until: Instant,
+    /// When it is looked next whether the token is still known, whatever passes.
+    beat: Instant,
     lost: u64,
     ended: bool,
 }
@@ -137,6 +140,16 @@ impl Line {
     async fn next(&mut self) -> Option<Event> {
         if self.ended {
             return None;
+        }
+        let now = Instant::now();
+        if now >= self.wanted.until {
+            return Some(self.end("time"));
+        }
+        if now >= self.beat {
+            self.beat = now + HEARTBEAT;
+            if !super::changes::still(&self.asker).await {
+                return Some(self.end("the token is not valid any more"));
+            }
         }
         let lost = self.looking.lost();
         if lost > self.lost {
@@ -150,12 +163,13 @@ impl Line {
         let asker = &self.asker;
         tokio::select! {
             passed = self.looking.next() => match passed {
+                None if Instant::now() >= self.wanted.until => Some(self.end("time")),
                 None => Some(self.end("the engine has ended")),
                 Some(passed) => Some(self.show(passed).await),
             },
-            () = tokio::time::sleep_until(self.until) => Some(self.end("time")),
+            () = tokio::time::sleep_until(self.wanted.until) => Some(self.end("time")),
             () = asker.door.stop.cancelled() => Some(self.end("the engine is stopping")),
-            () = tokio::time::sleep(HEARTBEAT) => Some(Event::default().comment("still here")),
+            () = tokio::time::sleep_until(self.beat) => Some(Event::default().comment("still here")),
         }
     }
 

@@ -32,7 +32,7 @@ impl Journey {
         let reader = reader(&self.project)?;
         let mut found = wait_for(reader.journey(&self.key))?;
         let veil = wait_for(reader.veil())?;
-        found.iter_mut().for_each(|row| veil.row(row));
+        wait_for(reader.cover_rows(&veil, &mut found))?;
         if found.is_empty() {
             writeln!(terminal.err, "crossdock: no run has the key `{}`", self.key).ok();
             return Ok(FINDINGS);

@@ -81,7 +81,7 @@ impl Runs {
         };
         let mut rows = wait_for(reader.runs(filter))?;
         let veil = wait_for(reader.veil())?;
-        rows.iter_mut().for_each(|row| veil.row(row));
+        wait_for(reader.cover_rows(&veil, &mut rows))?;
         list(&rows, self.json, terminal)
     }
 

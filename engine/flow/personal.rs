@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::governance::reads;
 use super::plan::{Action, Plan, Project};
+use crate::component::waiting::Waiting;
 use crate::personal::{Path, Rules};
 
 /// What is personal, by flow; flows in which nothing is are left out.
@@ -57,7 +58,7 @@ pub fn of(project: &Project) -> BTreeMap<Arc<str>, Rules> {
 /// The flows that messages of a flow come to, however far.
 fn behind(project: &Project, plan: &Plan) -> Vec<Arc<str>> {
     let mut found: Vec<Arc<str>> = Vec::new();
-    let mut next = handed(plan);
+    let mut next = to(project, plan);
     while let Some(flow) = next.pop() {
         if found.contains(&flow) || flow == plan.flow {
             continue;
@@ -66,12 +67,28 @@ fn behind(project: &Project, plan: &Plan) -> Vec<Arc<str>> {
             project
                 .plans
                 .get(&flow)
-                .map(|plan| handed(plan))
+                .map(|plan| to(project, plan))
                 .unwrap_or_default(),
         );
         found.push(flow);
     }
     found
+}
+
+/// The flows that get something of this one's messages: handed over, or as an answer for which they wait.
+fn to(project: &Project, plan: &Plan) -> Vec<Arc<str>> {
+    let mut flows = handed(plan);
+    let waits = project.plans.values().filter(|other| {
+        other.nodes.iter().any(|node| match &node.action {
+            Action::Wait(waiting) => match &**waiting {
+                Waiting::Answer(awaiting) => awaiting.from == plan.flow,
+                _ => false,
+            },
+            _ => false,
+        })
+    });
+    flows.extend(waits.map(|other| other.flow.clone()));
+    flows
 }
 
 fn handed(plan: &Plan) -> Vec<Arc<str>> {

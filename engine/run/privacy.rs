@@ -5,10 +5,12 @@ use utoipa::ToSchema;
 
 use super::desk::Desk;
 use super::tap::{Looking, Wanted};
+use crate::component::waiting::Waiting;
 use crate::failure::{Class, Failure};
+use crate::flow::plan::Action;
 use crate::store::audit::{Acting, Entry};
 use crate::store::commit::Commit;
-use crate::store::erasure::{Erased, Erasure};
+use crate::store::erasure::{Awaits, Erased, Erasure};
 
 /// What is to be erased.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -53,8 +55,12 @@ impl Desk {
             value: value.to_owned(),
             who: wish.who.clone(),
             why: wish.why.clone(),
+            awaits: self.awaits()?,
         };
-        let mut erased = self.store.erasable(erasure.clone()).await?;
+        let mut erased = self
+            .store
+            .erasable(erasure.clone(), self.store.now_ms())
+            .await?;
         if erased.runs + erased.before + erased.left == 0 {
             return Err(Failure::new(
                 Class::NotFound,
@@ -78,6 +84,32 @@ impl Desk {
                 return Ok(done);
             }
         }
+    }
+
+    /// The steps that wait for messages of other flows. Without the project nobody knows them, and an answer could go that somebody needs.
+    fn awaits(&self) -> Result<Vec<Awaits>, Failure> {
+        if self.project().is_none() {
+            return Err(Failure::config(
+                "the project cannot be read, so nobody knows which messages others wait for (`await`); mend it (`crossdock check`), then erase",
+            ));
+        }
+        let mut awaits = Vec::new();
+        for plan in self.plans() {
+            for node in &plan.nodes {
+                if let Action::Wait(waiting) = &node.action
+                    && let Waiting::Answer(awaiting) = &**waiting
+                {
+                    awaits.push(Awaits {
+                        flow: plan.flow.clone(),
+                        step: node.id.clone(),
+                        awaited: awaiting.from.clone(),
+                        key: awaiting.key.clone(),
+                        within_ms: awaiting.within_ms,
+                    });
+                }
+            }
+        }
+        Ok(awaits)
     }
 
     /// Lets whoever acts look at messages as they pass; that is written down first.

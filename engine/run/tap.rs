@@ -2,9 +2,10 @@
 //! is told how much. While there is none, nothing is copied.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::Instant;
 
 use super::walk::{Ended, Walked};
 use crate::body::Body;
@@ -16,6 +17,8 @@ use crate::store::commit::RunId;
 
 /// How many taps there may be at once.
 pub const TAPS_MAX: usize = 4;
+/// How many ends of one message at a stage are shown.
+const ENDED_MAX: usize = 64;
 /// How many messages wait for a slow tap.
 const WAITING_MAX: usize = 64;
 /// A share of all messages is told in so many parts.
@@ -24,9 +27,28 @@ pub const WHOLE: u32 = 10_000;
 /// How many taps there are in this process. Steps look at it for every message, so it is one number.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
+/// What they want. Asked once for each message at a stage, while there is one.
+static WANTED: Mutex<Vec<(Arc<AtomicU64>, Wanted)>> = Mutex::new(Vec::new());
+
 /// Whether somebody looks.
 pub(super) fn is_any() -> bool {
     OPEN.load(Ordering::Relaxed) > 0
+}
+
+/// Whether somebody looks at messages of this flow that come from this accepted one.
+pub(super) fn is_wanted(flow: &str, root: MessageId) -> bool {
+    if !is_any() {
+        return false;
+    }
+    let now = Instant::now();
+    let wanted = lock(&WANTED);
+    wanted
+        .iter()
+        .any(|(_, wanted)| wanted.is_of(flow, root, now))
+}
+
+fn lock<T>(mutex: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A message that has passed a step, or was tried there.
@@ -57,6 +79,15 @@ pub struct Wanted {
     pub step: Option<Arc<str>>,
     /// So many of 10,000 messages: each is shown at all its steps, or at none.
     pub share: u32,
+    /// Until then: a tap that nobody reads any more ends, too.
+    pub until: Instant,
+}
+
+impl Wanted {
+    fn is_of(&self, flow: &str, root: MessageId, now: Instant) -> bool {
+        let part = u32::try_from(root.0 % u128::from(WHOLE)).unwrap_or(0);
+        now < self.until && *self.flow == *flow && part < self.share
+    }
 }
 
 struct Tap {
@@ -77,7 +108,7 @@ pub struct Looking {
 }
 
 impl Looking {
-    /// The next message that passes; `None` if the engine has ended.
+    /// The next message that passes; `None` if its time is over or the engine has ended.
     pub async fn next(&mut self) -> Option<Passed> {
         self.passes.recv().await
     }
@@ -90,21 +121,29 @@ impl Looking {
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        let mut taps = self.taps.lock();
-        let before = taps.len();
-        taps.retain(|tap| !Arc::ptr_eq(&tap.lost, &self.lost));
-        OPEN.fetch_sub(before - taps.len(), Ordering::Relaxed);
+        let mut taps = lock(&self.taps.0);
+        close(&mut taps, |tap| Arc::ptr_eq(&tap.lost, &self.lost));
     }
 }
 
-impl Taps {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Tap>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Closes the taps of which this is true.
+fn close(taps: &mut Vec<Tap>, ends: impl Fn(&Tap) -> bool) {
+    taps.retain(|tap| {
+        let ends = ends(tap);
+        if ends {
+            lock(&WANTED).retain(|(lost, _)| !Arc::ptr_eq(lost, &tap.lost));
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+        !ends
+    });
+}
 
+impl Taps {
     /// Opens a tap. Fails with class `throttled` if there are too many.
     pub(super) fn open(self: &Arc<Self>, wanted: Wanted) -> Result<Looking, Failure> {
-        let mut taps = self.lock();
+        let mut taps = lock(&self.0);
+        let now = Instant::now();
+        close(&mut taps, |tap| tap.wanted.until <= now);
         if taps.len() >= TAPS_MAX {
             return Err(Failure::new(
                 Class::Throttled,
@@ -115,6 +154,7 @@ impl Taps {
         }
         let (passes, receiver) = mpsc::channel(WAITING_MAX);
         let lost: Arc<AtomicU64> = Arc::default();
+        lock(&WANTED).push((lost.clone(), wanted.clone()));
         taps.push(Tap {
             wanted,
             passes,
@@ -131,11 +171,10 @@ impl Taps {
 
     /// Shows what has become of a message at a stage to those who look at its flow.
     pub(super) fn show(&self, plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) {
-        let taps = self.lock();
-        let takes = |tap: &&Tap| {
-            let part = u32::try_from(hop.message.root.0 % u128::from(WHOLE)).unwrap_or(0);
-            tap.wanted.flow == plan.flow && part < tap.wanted.share
-        };
+        let mut taps = lock(&self.0);
+        let now = Instant::now();
+        close(&mut taps, |tap| tap.wanted.until <= now);
+        let takes = |tap: &&Tap| tap.wanted.is_of(&plan.flow, hop.message.root, now);
         let mut looking = taps.iter().filter(takes).peekable();
         if looking.peek().is_none() {
             return;
@@ -176,7 +215,7 @@ fn seen(plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) -> Vec<Passed> {
     for (at, message) in &walked.seen {
         all.push(passed(*at, "done", message));
     }
-    for ended in &walked.ended {
+    for ended in walked.ended.iter().take(ENDED_MAX) {
         match ended {
             Ended::Delivered => {}
             Ended::Filtered(at) | Ended::Stale(at, _) => {
@@ -189,4 +228,42 @@ fn seen(plan: &Plan, hop: &Hop, walked: &Walked, now_ms: i64) -> Vec<Passed> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tap_that_nobody_reads_ends_with_its_time() {
+        let taps: Arc<Taps> = Arc::default();
+        let flow: Arc<str> = Arc::from("a flow of this test alone");
+        let wanted = |until| Wanted {
+            flow: flow.clone(),
+            step: None,
+            share: 1,
+            until,
+        };
+        let (part, other) = (MessageId(u128::from(WHOLE)), MessageId(1));
+        assert!(!is_wanted(&flow, part));
+        let now = Instant::now();
+        let over: Vec<_> = (0..TAPS_MAX)
+            .map(|_| taps.open(wanted(now)).unwrap())
+            .collect();
+        assert!(!is_wanted(&flow, part), "their time is over");
+        let late = now + Duration::from_secs(600);
+        let mut open = vec![taps.open(wanted(late)).unwrap()];
+        for mut looking in over {
+            assert!(looking.next().await.is_none());
+        }
+        assert!(is_wanted(&flow, part) && !is_wanted(&flow, other) && !is_wanted("other", part));
+        while let Ok(looking) = taps.open(wanted(late)) {
+            open.push(looking);
+        }
+        assert_eq!(open.len(), TAPS_MAX);
+        drop(open);
+        assert!(!is_wanted(&flow, part));
+    }
 }

@@ -13,7 +13,7 @@ use crate::message::Message;
 /// How many parts one message may become within a stage: splits in splits multiply.
 const PARTS_MAX: usize = 20_000;
 
-/// How many parts of a split are kept for who looks.
+/// How many messages of one stage are kept for who looks, over all its steps.
 const SEEN_MAX: usize = 64;
 
 /// Where a message has come to.
@@ -31,6 +31,8 @@ pub(super) struct Walked {
     pub(super) milestones: Vec<Arc<str>>,
     /// What stood behind each node, where somebody looks.
     pub(super) seen: Vec<(usize, Message)>,
+    /// Nobody looks at this message: nothing is kept.
+    pub(super) unseen: bool,
 }
 
 /// How a part of a message ended.
@@ -69,7 +71,10 @@ impl<'a> Walker<'a> {
         message: Message,
         until: usize,
     ) -> (Walked, Vec<Message>) {
-        let mut walked = Walked::default();
+        let mut walked = Walked {
+            unseen: !tap::is_wanted(&self.plan.flow, message.root),
+            ..Walked::default()
+        };
         let mut arrived = Vec::new();
         let mut waiting = vec![(node, message)];
         let mut parts = 1;
@@ -284,12 +289,14 @@ impl<'a> Walker<'a> {
 
 /// Keeps what stands behind a node, if somebody looks.
 fn look<'m>(at: usize, messages: impl IntoIterator<Item = &'m Message>, walked: &mut Walked) {
-    if tap::is_any() {
-        let seen = messages.into_iter().take(SEEN_MAX);
-        walked
-            .seen
-            .extend(seen.map(|message| (at, message.clone())));
+    if walked.unseen || walked.seen.len() >= SEEN_MAX {
+        return;
     }
+    let left = SEEN_MAX - walked.seen.len();
+    let seen = messages.into_iter().take(left);
+    walked
+        .seen
+        .extend(seen.map(|message| (at, message.clone())));
 }
 
 fn on_failure(node: &Node, class: Class) -> &OnFailure {

@@ -2,6 +2,7 @@
 //! so that a repeat of an erased message is known as one.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -37,6 +38,23 @@ pub struct Erasure {
     pub who: String,
     /// Why.
     pub why: String,
+    /// The steps that wait for messages of other flows: a message for which one may come yet is left.
+    pub awaits: Vec<Awaits>,
+}
+
+/// A step that waits for messages of another flow.
+#[derive(Clone, Debug)]
+pub struct Awaits {
+    /// The flow that waits.
+    pub flow: Arc<str>,
+    /// Its step.
+    pub step: Arc<str>,
+    /// The flow whose messages it takes.
+    pub awaited: Arc<str>,
+    /// The key that both have.
+    pub key: Arc<str>,
+    /// How much older than the wait a message may be, in milliseconds.
+    pub within_ms: i64,
 }
 
 /// What was erased, or would be.
@@ -98,13 +116,14 @@ impl Erased {
 
 impl Reader {
     /// What would be erased.
-    pub async fn erasable(&self, erasure: Erasure) -> Result<Erased, Failure> {
+    pub async fn erasable(&self, erasure: Erasure, now_ms: i64) -> Result<Erased, Failure> {
         self.read(move |connection| {
             let veil = personal::veil(connection)?;
-            let chosen = choose(connection, &erasure)?;
+            let chosen = choose(connection, &erasure, now_ms)?;
             let mut erased = chosen.told;
             for run in chosen.runs {
-                count(connection, &veil, &run, &mut erased)?;
+                let personal = personal_keys(connection, &veil, &run)?;
+                count(connection, &run, &personal, &mut erased)?;
             }
             Ok(erased)
         })
@@ -126,76 +145,131 @@ struct Chosen {
     told: Erased,
 }
 
+/// A run of one of the messages that an erasure is about.
+struct Found {
+    root: Vec<u8>,
+    run: Run,
+    before: bool,
+    held: i64,
+    received_ms: i64,
+}
+
 /// The runs with the key and those of the same accepted messages. A message is erased with all its runs, or not yet.
-fn choose(connection: &Connection, erasure: &Erasure) -> Sql<Chosen> {
+fn choose(connection: &Connection, erasure: &Erasure, now_ms: i64) -> Sql<Chosen> {
     let mut statement = connection.prepare_cached(
         "SELECT runs.root, runs.id, runs.flow, runs.keys, runs.erased_at IS NOT NULL,
            CAST(CASE WHEN EXISTS (SELECT 1 FROM exceptions WHERE exceptions.run = runs.id AND exceptions.state < 3) THEN 2
                 WHEN runs.ended_at IS NULL THEN 1
                 WHEN EXISTS (SELECT 1 FROM hops WHERE hops.run = runs.id) THEN 3
                 WHEN EXISTS (SELECT 1 FROM waits JOIN hops ON hops.id = waits.hop WHERE waits.answer = runs.id) THEN 4
-                ELSE 0 END AS BIGINT)
+                ELSE 0 END AS BIGINT), runs.received_at
          FROM runs WHERE runs.root IN (
            SELECT root FROM runs WHERE id IN (SELECT run FROM keys WHERE value = ?1 AND name = ?2))
          ORDER BY runs.root, runs.id",
     )?;
-    let mut chosen = Chosen::default();
-    let mut message: (Vec<u8>, Vec<Run>, bool) = (Vec::new(), Vec::new(), true);
-    let mut roots = 0;
-    let mut end = |chosen: &mut Chosen, (_, runs, ended): (Vec<u8>, Vec<Run>, bool)| {
-        if !ended {
-            chosen.told.left += runs.len() as u64;
-        } else if !runs.is_empty() {
-            roots += 1;
-            match roots > ROOTS_MAX {
-                true => chosen.told.more = true,
-                false => chosen.runs.extend(runs),
-            }
-        }
-    };
-    statement.each(params![erasure.value, erasure.name], |row| {
-        let root = row.get::<Vec<u8>>(0)?;
-        if root != message.0 {
-            end(
-                &mut chosen,
-                std::mem::replace(&mut message, (root, Vec::new(), true)),
-            );
-        }
-        let run = Run {
-            id: RunId(row.get(1)?),
-            flow: row.get(2)?,
-            keys: row.get(3)?,
-        };
-        let why = match row.get::<i64>(5)? {
-            1 => "it is in flight",
-            2 => "it waits for a person: settle its exception",
-            3 => "it has handed a message to a flow that has not taken it yet",
-            4 => "another message waits with its answer",
-            _ => {
-                match row.get::<bool>(4)? {
-                    true => chosen.told.before += 1,
-                    false => message.1.push(run),
-                }
-                return Ok(());
-            }
-        };
-        message.2 = false;
-        chosen.told.left += 1;
-        if chosen.told.waits_for.len() < NAMED_MAX {
-            chosen.told.waits_for.push(Unended {
-                run: run.id.0,
-                flow: run.flow,
-                why: why.to_owned(),
-            });
-        }
-        Ok(())
+    let found = statement.query_map(params![erasure.value, erasure.name], |row| {
+        Ok(Found {
+            root: row.get(0)?,
+            run: Run {
+                id: RunId(row.get(1)?),
+                flow: row.get(2)?,
+                keys: row.get(3)?,
+            },
+            before: row.get(4)?,
+            held: row.get(5)?,
+            received_ms: row.get(6)?,
+        })
     })?;
-    end(&mut chosen, message);
+    let mut chosen = Chosen::default();
+    let mut roots = 0;
+    let mut found = found.into_iter().peekable();
+    while let Some(first) = found.next() {
+        let root = first.root.clone();
+        let mut message = vec![first];
+        while let Some(next) = found.next_if(|next| next.root == root) {
+            message.push(next);
+        }
+        let runs = message_of(connection, erasure, now_ms, message, &mut chosen.told)?;
+        roots += usize::from(!runs.is_empty());
+        match roots > ROOTS_MAX {
+            true => chosen.told.more = true,
+            false => chosen.runs.extend(runs),
+        }
+    }
     Ok(chosen)
 }
 
+/// Of one accepted message the runs that are to be erased: all that are not yet, or none.
+fn message_of(
+    connection: &Connection,
+    erasure: &Erasure,
+    now_ms: i64,
+    message: Vec<Found>,
+    told: &mut Erased,
+) -> Sql<Vec<Run>> {
+    let (mut runs, mut held) = (Vec::new(), 0);
+    for found in message {
+        let why = match found.held {
+            1 => Some("it is in flight"),
+            2 => Some("it waits for a person: settle its exception"),
+            3 => Some("it has handed a message to a flow that has not taken it yet"),
+            4 => Some("another message waits with its answer"),
+            _ if found.before => None,
+            _ => may_answer(connection, erasure, now_ms, &found)?
+                .then_some("a message that waits for it may come yet (`await`)"),
+        };
+        match why {
+            None if found.before => told.before += 1,
+            None => runs.push(found.run),
+            Some(why) => {
+                held += 1;
+                if told.waits_for.len() < NAMED_MAX {
+                    told.waits_for.push(Unended {
+                        run: found.run.id.0,
+                        flow: found.run.flow,
+                        why: why.to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    if held > 0 {
+        told.left += held + runs.len() as u64;
+        runs.clear();
+    }
+    Ok(runs)
+}
+
+/// Whether some message may take this one as its answer yet: it is taken by none, and is young enough for a wait that begins now. The message
+/// that will wait may still be on its way to its step, or not be here at all.
+fn may_answer(connection: &Connection, erasure: &Erasure, now_ms: i64, found: &Found) -> Sql<bool> {
+    let keys = keys_from(&found.run.keys);
+    for awaits in &erasure.awaits {
+        let young = found.received_ms.saturating_add(awaits.within_ms) >= now_ms;
+        if !young || *awaits.awaited != *found.run.flow || !keys.contains_key(&*awaits.key) {
+            continue;
+        }
+        let taken: bool = connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM waits WHERE answer = ?1 AND flow = ?2 AND step = ?3)",
+            )?
+            .query_row(params![found.run.id.0, awaits.flow, awaits.step], |row| {
+                row.get(0)
+            })?;
+        if !taken {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Counts what a run holds.
-fn count(connection: &Connection, veil: &Veil, run: &Run, erased: &mut Erased) -> Sql<()> {
+fn count(
+    connection: &Connection,
+    run: &Run,
+    personal: &BTreeSet<String>,
+    erased: &mut Erased,
+) -> Sql<()> {
     let many = |sql: &str| -> Sql<u64> {
         let many: i64 = connection
             .prepare_cached(sql)?
@@ -211,29 +285,39 @@ fn count(connection: &Connection, veil: &Veil, run: &Run, erased: &mut Erased) -
         "SELECT count(body) FROM history WHERE exception IN (SELECT id FROM exceptions WHERE run = ?1)",
     )?;
     erased.exceptions += many("SELECT count(*) FROM exceptions WHERE run = ?1")?;
-    erased.keys += personal_keys(veil, run).len() as u64;
+    erased.keys += personal.len() as u64;
     Ok(())
 }
 
-fn personal_keys(veil: &Veil, run: &Run) -> BTreeSet<String> {
+/// The keys of a run that are personal by their name, or hold a value that is.
+fn personal_keys(connection: &Connection, veil: &Veil, run: &Run) -> Sql<BTreeSet<String>> {
+    let mask = personal::mask_of(connection, veil, &run.flow, run.id)?;
     let keys = keys_from(&run.keys);
-    let personal = keys
-        .iter()
-        .filter(|(name, value)| *value != ERASED && veil.is_key(&run.flow, name));
-    personal.map(|(name, _)| name.to_string()).collect()
+    let personal = keys.iter().filter(|(name, value)| {
+        let (name, value) = (&***name, value.as_str());
+        let held = mask
+            .as_ref()
+            .is_some_and(|mask| mask.key(name, value) != value);
+        value != ERASED && (held || veil.is_key(&run.flow, name))
+    });
+    Ok(personal.map(|(name, _)| name.to_string()).collect())
 }
 
 /// Erases, and says what.
 pub(super) fn erase(writing: &Writing<'_>, erasure: &Erasure) -> Sql<Erased> {
     let veil = personal::veil(writing.connection)?;
-    let chosen = choose(writing.connection, erasure)?;
+    let chosen = choose(writing.connection, erasure, writing.now_ms)?;
     let mut erased = chosen.told;
     if !chosen.runs.is_empty() {
         personal::wipe(writing.connection)?;
     }
-    for run in &chosen.runs {
-        count(writing.connection, &veil, run, &mut erased)?;
-        keys(writing, &veil, run)?;
+    // Before anything goes: what is personal of one run is known from the others of its message.
+    let known = chosen.runs.iter();
+    let known = known.map(|run| personal_keys(writing.connection, &veil, run));
+    let known = known.collect::<Sql<Vec<_>>>()?;
+    for (run, personal) in chosen.runs.iter().zip(&known) {
+        count(writing.connection, run, personal, &mut erased)?;
+        keys(writing, personal, run)?;
         texts(writing, run.id)?;
         bodies(writing, run.id)?;
         writing.put(
@@ -251,8 +335,7 @@ pub(super) fn erase(writing: &Writing<'_>, erasure: &Erasure) -> Sql<Erased> {
 }
 
 /// The run is not found any more by what is personal.
-fn keys(writing: &Writing<'_>, veil: &Veil, run: &Run) -> Sql<()> {
-    let personal = personal_keys(veil, run);
+fn keys(writing: &Writing<'_>, personal: &BTreeSet<String>, run: &Run) -> Sql<()> {
     if personal.is_empty() {
         return Ok(());
     }
@@ -381,6 +464,7 @@ mod tests {
             value: "anna@example.org".to_owned(),
             who: "bert".to_owned(),
             why: "request 17".to_owned(),
+            awaits: Vec::new(),
         }
     }
 
@@ -439,7 +523,14 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!(told.row.message, "no customer `[personal]`");
-            let would = sample.store.erasable(wish()).await.unwrap();
+            let notices = sample.store.notices(0, 10).await.unwrap();
+            assert_eq!(notices.len(), 1);
+            let keys = notices[0].keys.clone().unwrap();
+            assert!(
+                keys.contains("[personal]") && keys.contains("\"B\"") && !keys.contains("anna"),
+                "{keys}"
+            );
+            let would = sample.store.erasable(wish(), START_MS).await.unwrap();
             assert_eq!(
                 (would.runs, would.left, would.bodies, would.keys),
                 (1, 2, 1, 1)
@@ -544,6 +635,56 @@ mod tests {
                     .filter(|bytes| *bytes == b"anna@example.org");
                 assert_eq!(told.count(), 1);
             }
+        }
+    }
+    #[tokio::test]
+    async fn an_answer_that_came_early_is_left_until_nobody_can_wait_for_it() {
+        for sample in samples().await {
+            let early = order(&sample, "A");
+            sample.accept(vec![early.clone()]).await;
+            let done = over(&early, first_hop(&early), vec![], vec![Leaf::Delivered]);
+            sample.end(vec![done]).await;
+            let awaits = |awaited: &str, key: &str| Awaits {
+                flow: Arc::from("confirmations"),
+                step: Arc::from("ordered"),
+                awaited: Arc::from(awaited),
+                key: Arc::from(key),
+                within_ms: 1_000,
+            };
+            let told = async |awaits: Awaits, now_ms: i64| {
+                let awaits = vec![awaits];
+                let erasure = Erasure { awaits, ..wish() };
+                sample.store.erasable(erasure, now_ms).await.unwrap()
+            };
+            let held = told(awaits("orders", "order"), START_MS + 1_000).await;
+            assert_eq!((held.runs, held.left), (0, 1));
+            assert!(held.waits_for[0].why.contains("await"), "{held:?}");
+            let late = told(awaits("orders", "order"), START_MS + 1_001).await;
+            assert_eq!((late.runs, late.left), (1, 0));
+            for other in [awaits("invoices", "order"), awaits("orders", "shipment")] {
+                assert_eq!(told(other, START_MS).await.runs, 1);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_name_that_holds_a_personal_value_is_erased_too() {
+        for sample in samples().await {
+            let mut renamed = order(&sample, "A");
+            let mut keys = Names::clone(&renamed.keys);
+            keys.extend([(Arc::from("buyer"), "ANNA@example.org".to_owned())]);
+            renamed.keys = Arc::new(keys);
+            sample.accept(vec![renamed.clone()]).await;
+            let done = over(&renamed, first_hop(&renamed), vec![], vec![Leaf::Delivered]);
+            sample.end(vec![done]).await;
+            let erased = erase(&sample).await;
+            assert_eq!((erased.runs, erased.keys), (1, 2));
+            let found = sample.store.journey("ANNA@example.org").await.unwrap();
+            assert_eq!(found.len(), 0);
+            let run = sample.store.run(&renamed.run.0.to_string()).await.unwrap();
+            let keys = run.unwrap().row.keys;
+            assert_eq!(keys.get("buyer").map(String::as_str), Some(ERASED));
+            assert_eq!(keys.get("order").map(String::as_str), Some("A"));
         }
     }
 }

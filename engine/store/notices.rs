@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::failure::{Class, Failure};
 
-use super::commit::NewException;
+use super::commit::{NewException, RunId};
 use super::database::{Connection, Optional, Sql, params};
 use super::exceptions::ExceptionId;
 use super::reader::Reader;
-use super::systems;
 use super::writer::Writing;
+use super::{personal, systems};
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,15 +179,16 @@ pub(super) fn sweep(connection: &Connection, horizon: i64, limit: i64) -> Sql<()
 fn list(connection: &Connection, after: i64, limit: usize) -> Sql<Vec<Notice>> {
     let mut statement = connection.prepare_cached(
         "SELECT notices.id, notices.at, kind, subject, notices.flow, notices.message, exception, step, class, runs.keys,
-                (SELECT count(*) FROM exceptions WHERE fingerprint = subject AND state < 3)
+                (SELECT count(*) FROM exceptions WHERE fingerprint = subject AND state < 3), runs.id, runs.flow
          FROM notices LEFT JOIN exceptions ON exceptions.id = notices.exception LEFT JOIN runs ON runs.id = exceptions.run
          WHERE notices.id > ?1 ORDER BY notices.id LIMIT ?2",
     )?;
-    statement.query_map(params![after, super::limit(limit)], |row| {
+    let found = statement.query_map(params![after, super::limit(limit)], |row| {
         let kind: String = row.get(2)?;
         let step: Option<Arc<str>> = row.get(7)?;
         let class: Option<String> = row.get(8)?;
-        Ok(Notice {
+        let run = row.get::<Option<i64>>(11)?.map(RunId);
+        let notice = Notice {
             id: row.get(0)?,
             at_ms: row.get(1)?,
             kind: match kind.as_str() {
@@ -202,6 +203,17 @@ fn list(connection: &Connection, after: i64, limit: usize) -> Sql<Vec<Notice>> {
             cause: step.zip(class.and_then(|class| Class::from_name(&class))),
             keys: row.get(9)?,
             open: u64::try_from(row.get::<i64>(10)?).unwrap_or(0),
-        })
-    })
+        };
+        Ok((notice, run.zip(row.get::<Option<String>>(12)?)))
+    })?;
+    // It goes out to people: what is personal of the keys stays here.
+    let veil = personal::veil(connection)?;
+    let mut notices = Vec::with_capacity(found.len());
+    for (mut notice, of) in found {
+        if let (Some(keys), Some((run, flow))) = (&notice.keys, of) {
+            notice.keys = personal::covered_keys(connection, &veil, (&flow, run), keys)?;
+        }
+        notices.push(notice);
+    }
+    Ok(notices)
 }

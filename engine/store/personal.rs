@@ -59,13 +59,18 @@ impl Veil {
         rules.is_some_and(|rules| rules.keys.contains(name))
     }
 
-    /// Masks the business keys of a run.
-    pub fn row(&self, row: &mut RunRow) {
-        if let Some(rules) = self.flows.get(&*row.flow) {
-            let mask = Mask::new(rules.clone());
-            keys(&mask, &mut row.keys);
-            ahead(&mask, row.waits_for.as_mut());
-        }
+    /// Whether all that is personal of a flow comes from flows before it, or is named by `**`: its bodies may hold it in any shape.
+    fn is_only_anywhere(&self, flow: &str) -> bool {
+        let rules = self.flows.get(flow);
+        rules.is_none_or(|rules| rules.paths.iter().all(Path::is_anywhere))
+    }
+
+    /// Whether each of its paths is the place of something in the bodies that the flow accepts.
+    fn has_only_places(&self, flow: &str) -> bool {
+        let rules = self.flows.get(flow);
+        rules.is_some_and(|rules| {
+            !rules.paths.is_empty() && !rules.paths.iter().any(Path::is_anywhere)
+        })
     }
 
     /// Masks the business key by which a list of runs was chosen.
@@ -107,6 +112,18 @@ impl Reader {
         let (veil, flow) = (veil.clone(), flow.to_owned());
         self.read(move |connection| mask_of(connection, &veil, &flow, run))
             .await
+    }
+
+    /// Masks the business keys of runs in a list: those that are personal by name, and those that hold a value that is.
+    pub async fn cover_rows(&self, veil: &Veil, rows: &mut [RunRow]) -> Result<(), Failure> {
+        for row in rows {
+            if veil.flows.contains_key(&*row.flow)
+                && let Some(mask) = self.mask(veil, &row.flow, row.run).await?
+            {
+                row_keys(&mask, veil, row);
+            }
+        }
+        Ok(())
     }
 
     /// Masks what is personal of a run.
@@ -284,6 +301,54 @@ fn learn(mask: &mut Mask, bytes: Option<&Bytes>) {
     }
 }
 
+/// The business keys of a run in the words of the store, masked.
+pub(super) fn covered_keys(
+    connection: &Connection,
+    veil: &Veil,
+    (flow, run): (&str, RunId),
+    text: &str,
+) -> Sql<Option<String>> {
+    let mask = match veil.is_empty() {
+        true => None,
+        false => mask_of(connection, veil, flow, run)?,
+    };
+    let Some(mask) = mask else {
+        return Ok(Some(text.to_owned()));
+    };
+    let mut names = journeys::keys_from(text);
+    match mask.is_blind() && veil.is_only_anywhere(flow) {
+        true => hide(&mut names),
+        false => keys(&mask, &mut names),
+    }
+    Ok(Some(journeys::keys_text(&names)))
+}
+
+/// The keys in the row of a run. Where nobody knows the values, those of a flow that has inherited all its rules may be any of them; of what was
+/// erased nothing personal is left.
+fn row_keys(mask: &Mask, veil: &Veil, row: &mut RunRow) {
+    let unknown = mask.is_blind() && veil.is_only_anywhere(&row.flow);
+    if unknown && row.erased_at_ms.is_none() {
+        hide(&mut row.keys);
+    }
+    keys(mask, &mut row.keys);
+    ahead(mask, row.waits_for.as_mut());
+}
+
+fn hide(keys: &mut Names) {
+    for (_, value) in keys.iter_mut() {
+        MASK.clone_into(value);
+    }
+}
+
+/// A body that the flow has accepted, masked. Where the values are not known, only places tell what is personal in it.
+fn accepted(mask: &Mask, veil: &Veil, flow: &str, body: &Bytes) -> Bytes {
+    match veil.flows.contains_key(flow) {
+        true if mask.is_blind() && !veil.has_only_places(flow) => mask.other(body),
+        true => mask.accepted(body),
+        false => mask.other(body),
+    }
+}
+
 fn keys(mask: &Mask, keys: &mut Names) {
     for (name, value) in keys.iter_mut() {
         *value = mask.key(name, value);
@@ -299,13 +364,9 @@ fn ahead(mask: &Mask, ahead: Option<&mut Ahead>) {
 }
 
 fn run(mask: &Mask, veil: &Veil, detail: &mut RunDetail) {
-    let own = veil.flows.contains_key(&*detail.row.flow);
-    keys(mask, &mut detail.row.keys);
-    ahead(mask, detail.row.waits_for.as_mut());
-    detail.body = detail.body.as_ref().map(|body| match own {
-        true => mask.accepted(body),
-        false => mask.other(body),
-    });
+    row_keys(mask, veil, &mut detail.row);
+    let body = detail.body.as_ref();
+    detail.body = body.map(|body| accepted(mask, veil, &detail.row.flow, body));
     detail.envelope = None;
     for line in &mut detail.trail {
         let plain = mask.is_blind() && PLAIN.contains(&line.what.as_str());
@@ -325,13 +386,13 @@ fn run(mask: &Mask, veil: &Veil, detail: &mut RunDetail) {
 }
 
 fn exception(mask: &Mask, veil: &Veil, detail: &mut ExceptionDetail) {
-    let own = veil.flows.contains_key(&*detail.row.flow);
+    let flow = detail.row.flow.clone();
     told(mask, &mut detail.row);
-    keys(mask, &mut detail.keys);
-    let whole = |bytes: &Bytes| match own {
-        true => mask.accepted(bytes),
-        false => mask.other(bytes),
-    };
+    match mask.is_blind() && veil.is_only_anywhere(&flow) {
+        true => hide(&mut detail.keys),
+        false => keys(mask, &mut detail.keys),
+    }
+    let whole = |bytes: &Bytes| accepted(mask, veil, &flow, bytes);
     let other = |bytes: &Bytes| mask.other(bytes);
     detail.accepted = detail.accepted.as_ref().map(whole);
     detail.body = match detail.runs_body {

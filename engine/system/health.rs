@@ -85,9 +85,9 @@ impl Verdict {
     pub fn of(failure: &Failure) -> Verdict {
         match failure.class {
             Class::Timeout | Class::Unavailable | Class::Ambiguous => {
-                Verdict::Failed(failure.to_string())
+                Verdict::Failed(without_places(&failure.to_string()))
             }
-            Class::Auth => Verdict::Refused(failure.message.clone()),
+            Class::Auth => Verdict::Refused(without_places(&failure.message)),
             Class::Validation
             | Class::UnknownReference
             | Class::Duplicate
@@ -102,6 +102,29 @@ impl Verdict {
     }
 }
 
+/// What is said of a system is said of no message: paths and queries hold values of the one that was sent, so `/orders/17?who=x` is `/..` here.
+fn without_places(text: &str) -> String {
+    let word = |word: &str| {
+        let Some(begin) = word.find('/') else {
+            return word
+                .split_once('?')
+                .map_or(word, |(before, _)| before)
+                .to_owned();
+        };
+        let bare = word.trim_end_matches([',', ';', ':']);
+        // Of a URL the host is no value of a message.
+        let begin = match word.split_once("://") {
+            Some((scheme, rest)) => scheme.len() + 3 + rest.find('/').unwrap_or(rest.len()),
+            None => begin,
+        };
+        match begin < bare.len() {
+            true => format!("{}/..{}", &word[..begin], &word[bare.len()..]),
+            false => word.to_owned(),
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// That a person has stopped a system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paused {
@@ -111,4 +134,30 @@ pub struct Paused {
     pub until_ms: Option<i64>,
     /// Who has stopped it, and why.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_system_holds_no_value_of_a_message() {
+        let told = Failure::new(
+            Class::Unavailable,
+            "erp answered 503 to GET /customers/anna?mail=anna%40x; see http://erp:80/a?b=anna",
+        );
+        let Verdict::Failed(reason) = Verdict::of(&told) else {
+            panic!("it says nothing");
+        };
+        assert!(
+            reason.ends_with("erp answered 503 to GET /..; see http://erp:80/.."),
+            "{reason}"
+        );
+        let auth = Failure::new(
+            Class::Auth,
+            "erp answered 401 to GET /c/anna; check the system's auth",
+        );
+        let expected = "erp answered 401 to GET /..; check the system's auth";
+        assert_eq!(Verdict::of(&auth), Verdict::Refused(expected.to_owned()));
+    }
 }
