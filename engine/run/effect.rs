@@ -21,9 +21,9 @@ use crate::failure::{Class, Failure};
 use crate::flow::plan::Plan;
 use crate::handoff::Hop;
 use crate::message::Message;
+use crate::store::commit::sagas::SagaResult;
 use crate::store::commit::{
-    Commit, EffectId, EffectState, End, Intended, Intent, Leaf, Outcome, SagaResult, Turn,
-    Unannounced,
+    Commit, EffectId, EffectState, End, Intended, Intent, Leaf, Outcome, Turn, Unannounced,
 };
 use crate::world::failpoint;
 use crate::world::metrics::StepMeter;

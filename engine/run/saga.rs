@@ -10,10 +10,8 @@ use crate::component::{Answer, Context, Effect};
 use crate::flow::plan::{Plan, Saga, SagaStep};
 use crate::handoff::Hop;
 use crate::message::Message;
-use crate::store::commit::{
-    EffectState, Leaf, NewException, Outcome, SagaFate, SagaId, SagaIntent, SagaResult, Undo,
-    Undone,
-};
+use crate::store::commit::sagas::{SagaFate, SagaIntent, SagaResult, Undo, Undone};
+use crate::store::commit::{EffectState, Leaf, NewException, Outcome, SagaId};
 use crate::store::envelope::Envelope;
 
 /// What a saga says about the step at this node, if the step acts on the outside.

@@ -87,20 +87,20 @@ pub struct Engine {
 impl Engine {
     /// Finds what was in flight, then starts stages, then sources.
     pub async fn start(start: Start) -> Result<Engine, Failure> {
-        let batch_max = start.project.settings.limits.batch.unwrap_or(BATCH_DEFAULT) as usize;
-        let least = start.project.settings.limits.disk_free;
-        let least = least.map_or(LEAST_DEFAULT, |size| size.bytes);
+        let limits = &start.project.settings.limits;
+        let batch_max = limits.batch.unwrap_or(BATCH_DEFAULT) as usize;
+        let least = limits.disk_free.map_or(LEAST_DEFAULT, |size| size.bytes);
         let space = Space::new(start.store.place().file(), least);
         start.listener.measure(&start.world.metrics, "webhooks");
         let handoff = handoff(&start).await?;
         let (keep, watch) = (keep(&start.project), start.watch);
         let lengths = append::lengths(&start.store, &start.root, &start.world).await?;
         let (traced, keepers) = (CancellationToken::new(), TaskTracker::new());
-        let collector = start.project.settings.telemetry.otlp.clone();
+        let settings = start.project.settings.clone();
+        let collector = settings.telemetry.otlp.as_ref();
         let port = start.listener.local_addr().port().to_string();
         let sending = (&traced, &keepers);
-        let tracer = Tracer::start(collector.as_ref(), &port, &start.world, sending)?;
-        let approvals = approvals::Approvals::of(&start.project.settings);
+        let tracer = Tracer::start(collector, &port, &start.world, sending)?;
         let shared = Arc::new(Shared {
             live: Live::new(Arc::new(start.project)),
             store: start.store,
@@ -113,7 +113,7 @@ impl Engine {
             space,
             lengths,
             replays: replay::Replays::default(),
-            approvals,
+            approvals: approvals::Approvals::of(&settings),
             batch_max,
             shadows: super::shadow::watching::Shadows::default(),
             meters: Meters::default(),
@@ -148,7 +148,7 @@ impl Engine {
             engine.stages.spawn(engine.works.clone().watch_files(known));
         }
         engine.start_keepers(keep);
-        engine.start_pushing(collector.as_ref(), &port)?;
+        engine.start_pushing(collector, &port)?;
         engine.sources.close();
         let world = &engine.shared.world;
         world.metrics.loaded(world.clock.now_ms());

@@ -27,9 +27,9 @@ use super::toggles::ToggleChange;
 use super::tokens::{Issued, TokenChange};
 use super::{groups, sequences, waits};
 
-mod sagas;
+pub mod sagas;
 
-pub use sagas::{SagaFate, SagaIntent, SagaResult, Undo, Undone};
+use sagas::{SagaIntent, SagaResult, Undo, Undone};
 
 /// A run's number in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use crate::failure::Class;
 use crate::message::MessageId;
 
+use super::commit::sagas::{SagaFate, SagaIntent, SagaResult, Undo, Undone};
 use super::commit::{
-    EffectId, End, HopId, Leaf, NewException, NewHop, RunId, SagaFate, SagaId, SagaIntent,
-    SagaResult, StoredHop, Trail, Undo, Undone,
+    EffectId, End, HopId, Leaf, NewException, NewHop, RunId, SagaId, StoredHop, Trail,
 };
 use super::database::{Connection, Optional, Row, Sql, params};
 use super::hops;
