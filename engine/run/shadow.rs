@@ -461,10 +461,7 @@ async fn look_at(
     let compared = disk::aside(move || {
         if let Some(when) = &watching.when {
             let scope = Scope::of(&message, &sides.base.1.tables);
-            match scope
-                .map_err(Failure::from)
-                .and_then(|scope| when.decide(&scope))
-            {
+            match scope.and_then(|scope| when.decide(&scope)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(_) => {

@@ -96,7 +96,7 @@ impl Engine {
         let (keep, watch) = (keep(&start.project), start.watch);
         let lengths = append::lengths(&start.store, &start.root, &start.world).await?;
         let (traced, keepers) = (CancellationToken::new(), TaskTracker::new());
-        let settings = start.project.settings.clone();
+        let settings = Box::new(start.project.settings.clone());
         let collector = settings.telemetry.otlp.as_ref();
         let port = start.listener.local_addr().port().to_string();
         let sending = (&traced, &keepers);

@@ -92,6 +92,8 @@ pub enum RoleName {
     Approver,
     /// Sees everything, and changes nothing.
     Auditor,
+    /// Sees what is personal, and erases it.
+    Privacy,
     /// May do everything.
     Admin,
 }
@@ -106,6 +108,7 @@ impl RoleName {
             RoleName::Engineer => "engineer",
             RoleName::Approver => "approver",
             RoleName::Auditor => "auditor",
+            RoleName::Privacy => "privacy",
             RoleName::Admin => "admin",
         }
     }

@@ -409,7 +409,7 @@ mod tests {
     use super::*;
     use crate::body::Body;
     use crate::message::MessageId;
-    use crate::world::World;
+    use crate::world::{World, disk};
 
     /// A side: a flow with these parts beside its name and its source.
     fn side(parts: &str) -> (Arc<Project>, Arc<Plan>) {
@@ -419,9 +419,9 @@ mod tests {
             ("other", "sinks: { lost: { discard: {} } }\n"),
         ] {
             let path = folder.path().join(format!("flows/{flow}.yaml"));
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            disk::make_folder(path.parent().unwrap()).unwrap();
             let text = format!("flow: {flow}\nsource: {{ flow: {{}} }}\n{parts}");
-            std::fs::write(path, text).unwrap();
+            disk::write_atomic(&path, text.as_bytes()).unwrap();
         }
         let loaded = crate::flow::load(folder.path(), &World::real());
         let findings = loaded.findings;
