@@ -99,8 +99,7 @@ impl Engine {
         let settings = Box::new(start.project.settings.clone());
         let collector = settings.telemetry.otlp.as_ref();
         let port = start.listener.local_addr().port().to_string();
-        let sending = (&traced, &keepers);
-        let tracer = Tracer::start(collector, &port, &start.world, sending)?;
+        let tracer = Tracer::start(collector, &port, &start.world, (&traced, &keepers))?;
         let shared = Arc::new(Shared {
             live: Live::new(Arc::new(start.project)),
             store: start.store,
