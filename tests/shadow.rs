@@ -1,7 +1,7 @@
 //! A candidate is tried on copies of what is accepted: what it would do otherwise is told field by field, nothing of it is sent, and the traffic
 //! is as it was.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Site;
 use crate::faults::backing::{Backing, Services};
+use crate::support::receiver::request;
 use crate::support::{Running, Sandbox, eventually};
 
 /// An ERP that knows every customer, takes every sale, and remembers what it was asked.
@@ -42,25 +43,8 @@ impl Erp {
 fn serve(stream: TcpStream, asked: &Mutex<Vec<String>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let (mut first, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-            if first.is_empty() {
-                first = line;
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).ok()?;
-        asked.lock().unwrap().push(first);
+        let (head, _) = request(&mut stream)?;
+        asked.lock().unwrap().push(head);
         let answer = r#"{"terms":"30 days"}"#;
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json";
         let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());

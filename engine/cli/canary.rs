@@ -1,7 +1,8 @@
 //! `crossdock canary`: tries another revision of the project on a share of the messages, and makes it run for all, or stops it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -20,6 +21,7 @@ use crate::flow;
 use crate::run::canary::{Shown, Trying, WHOLE, share_told};
 use crate::run::reload::short;
 use crate::store::canaries::CanaryState;
+use crate::world::World;
 
 /// How many canaries are listed.
 const LISTED: usize = 20;
@@ -102,6 +104,28 @@ struct End {
     actor: Actor,
 }
 
+/// The files of the project that is to be tried; `None` if it cannot be loaded, which was said.
+pub(super) fn files_of(
+    folder: &Path,
+    world: &World,
+    terminal: &mut Terminal,
+) -> Option<BTreeMap<String, String>> {
+    let root = absolute(folder);
+    let loaded = flow::load(&root, world);
+    render::text(&loaded.findings, &mut terminal.err, terminal.color).ok();
+    let Some(project) = loaded.project else {
+        let told = format!("the project in {} cannot be loaded", root.display());
+        writeln!(terminal.err, "crossdock: {told}; nothing was begun").ok();
+        return None;
+    };
+    let files = project.files.iter();
+    Some(
+        files
+            .map(|file| (file.path.clone(), file.text.to_string()))
+            .collect(),
+    )
+}
+
 impl Canary {
     pub(super) fn run(&self, terminal: &mut Terminal) -> Result<u8, Failure> {
         let Some(verb) = &self.verb else {
@@ -110,19 +134,11 @@ impl Canary {
         let world = self.project.world()?;
         let shown = match verb {
             Verb::Start(start) => {
-                let root = absolute(&start.candidate);
-                let loaded = flow::load(&root, &world);
-                render::text(&loaded.findings, &mut terminal.err, terminal.color).ok();
-                let Some(project) = loaded.project else {
-                    let told = format!("the project in {} cannot be loaded", root.display());
-                    writeln!(terminal.err, "crossdock: {told}; nothing was begun").ok();
+                let Some(files) = files_of(&start.candidate, &world, terminal) else {
                     return Ok(UNLOADABLE);
                 };
-                let files = project.files.iter();
                 let wish = Trying {
-                    files: files
-                        .map(|file| (file.path.clone(), file.text.to_string()))
-                        .collect(),
+                    files,
                     share: start.percent.unwrap_or(0),
                     by: start.by.as_deref().map(Arc::from),
                     when: start.when.clone(),

@@ -7,18 +7,15 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::canary::percent;
+use super::canary::{files_of, percent};
 use super::office::Actor;
 use super::{
-    FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, absolute, reader, run, table, wait_for,
-    written,
+    FINDINGS, GOOD, ProjectArguments, Terminal, UNLOADABLE, reader, run, table, wait_for, written,
 };
 use crate::admin::api::ShadowEnd;
 use crate::admin::client::Client;
 use crate::component::words::Duration;
-use crate::diagnostic::render;
 use crate::failure::{Class, Failure};
-use crate::flow;
 use crate::run::canary::WHOLE;
 use crate::run::reload::short;
 use crate::run::shadow::{ShadowShown, Shadowing, share_told};
@@ -97,19 +94,11 @@ impl Shadow {
         let world = self.project.world()?;
         let shown = match verb {
             Verb::Start(start) => {
-                let root = absolute(&start.candidate);
-                let loaded = flow::load(&root, &world);
-                render::text(&loaded.findings, &mut terminal.err, terminal.color).ok();
-                let Some(project) = loaded.project else {
-                    let told = format!("the project in {} cannot be loaded", root.display());
-                    writeln!(terminal.err, "crossdock: {told}; nothing was begun").ok();
+                let Some(files) = files_of(&start.candidate, &world, terminal) else {
                     return Ok(UNLOADABLE);
                 };
-                let files = project.files.iter();
                 let wish = Shadowing {
-                    files: files
-                        .map(|file| (file.path.clone(), file.text.to_string()))
-                        .collect(),
+                    files,
                     share: start.percent.unwrap_or(WHOLE),
                     when: start.when.clone(),
                     flows: start.flows.clone(),

@@ -170,6 +170,15 @@ impl Split {
     }
 }
 
+/// Whether the expression that chooses messages can be read.
+pub(super) fn readable(when: Option<&str>) -> Result<(), Failure> {
+    let compiled = when.map(Expression::compile).transpose();
+    compiled.map(drop).map_err(|faults| {
+        let first = faults.first().map(|fault| fault.to_string());
+        Failure::validation(format!("`when`: {}", first.unwrap_or_default()))
+    })
+}
+
 /// The place of a key among 10,000, another one in each canary: not always the same customers try what is new.
 pub(super) fn place(canary: i64, key: &[u8]) -> u32 {
     let mut hash = Sha256::new();
@@ -186,12 +195,7 @@ impl Desk {
     /// Fails with class `validation` for what makes no sense, `conflict` if one runs already, `config` if the project cannot be loaded.
     pub async fn try_out(&self, wish: &Trying) -> Result<Shown, Failure> {
         reason_of(&wish.why)?;
-        if let Some(text) = &wish.when {
-            Expression::compile(text).map_err(|faults| {
-                let first = faults.first().map(|fault| fault.to_string());
-                Failure::validation(format!("`when`: {}", first.unwrap_or_default()))
-            })?;
-        }
+        readable(wish.when.as_deref())?;
         if wish.when.is_none() && !(1..WHOLE).contains(&wish.share) {
             return Err(Failure::validation(
                 "the share must be more than 0 % and less than 100 %",

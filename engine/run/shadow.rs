@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::again::message_of;
-use super::canary::{WHOLE, not_tried, other_flows};
+use super::canary::{WHOLE, not_tried, other_flows, readable};
 use super::changes::Changes;
 use super::deploy::no_engine;
 use super::desk::{Desk, reason_of};
@@ -99,12 +99,7 @@ impl Desk {
     /// Fails with class `validation` for what makes no sense, `conflict` if one runs already, `config` if the project cannot be loaded.
     pub async fn begin_shadow(&self, wish: &Shadowing) -> Result<ShadowShown, Failure> {
         reason_of(&wish.why)?;
-        if let Some(text) = &wish.when {
-            Expression::compile(text).map_err(|faults| {
-                let first = faults.first().map(|fault| fault.to_string());
-                Failure::validation(format!("`when`: {}", first.unwrap_or_default()))
-            })?;
-        }
+        readable(wish.when.as_deref())?;
         if !(1..=WHOLE).contains(&wish.share) {
             return Err(Failure::validation(
                 "the share must be more than 0 % and at most 100 %",

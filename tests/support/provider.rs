@@ -1,7 +1,7 @@
 //! A provider of OpenID Connect for tests, on loopback: it signs whoever comes in as the person that it was told, and can be made to lie.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +12,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use super::receiver::request;
 
 /// What the provider has given to its client.
 pub const CLIENT: &str = "crossdock";
@@ -238,27 +240,12 @@ fn plain(text: &str) -> String {
 
 fn serve(stream: TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut stream = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-        head.push_str(&line);
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).ok()?;
+    let (head, body) = request(&mut stream)?;
     let mut state = state.lock().unwrap();
     if state.away {
         return None;
     }
-    let (status, to, document) = state.answer(&head, &String::from_utf8(body).unwrap());
+    let (status, to, document) = state.answer(&head, &body);
     drop(state);
     let document = document.to_string();
     let to = if to.is_empty() {

@@ -73,30 +73,35 @@ impl Receiver {
     }
 }
 
+/// The next request of a connection, head and body; `None` if there is none.
+pub fn request(stream: &mut BufReader<TcpStream>) -> Option<(String, String)> {
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        head.push_str(&line);
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, String::from_utf8(body).unwrap()))
+}
+
 fn web(stream: TcpStream, state: &State) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let (mut head, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-            head.push_str(&line);
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).ok()?;
+        let (head, text) = request(&mut stream)?;
         let status = if head.starts_with("POST /orders") {
             state.refuses.load(Ordering::SeqCst)
         } else {
             let status = state.status.load(Ordering::SeqCst);
-            let text = String::from_utf8(body).unwrap();
             state.came.lock().unwrap().push((status, head, text));
             status
         };
